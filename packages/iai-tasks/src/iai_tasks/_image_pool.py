@@ -1,0 +1,105 @@
+"""A labelled set of images, from which distinct ones are drawn for many tasks at once."""
+
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+from jaxtyping import Int64, Shaped
+from torch import Tensor
+
+Array = Tensor | np.ndarray[Any, np.dtype[Any]]
+
+
+@attrs.frozen(eq=False)
+class ImagePool:
+    """Flat images and their classes.
+
+    Attributes:
+        images: `image pixel`, any real dtype.
+        labels: `image`, classes from 0.
+        counts: Images of each class, `base_class`, on the CPU.
+    """
+
+    images: Shaped[Tensor, "image pixel"]
+    labels: Int64[Tensor, " image"]
+    counts: Int64[Tensor, " base_class"]
+
+    def fewest(self, num_classes: int) -> int:
+        """Images that any `num_classes` classes hold together at least."""
+        return int(self.counts.sort().values[:num_classes].sum())
+
+    def moments(self) -> tuple[float, float]:
+        """Mean and standard deviation of all numbers of all images, in float64.
+
+        A chunk of images at a time, so that no copy of the set is made.
+        """
+        chunks, count = torch.split(self.images, 4096), self.images.numel()
+        mean = sum(float(chunk.double().sum()) for chunk in chunks) / count
+        square = sum(float((chunk.double() - mean).square().sum()) for chunk in chunks) / count
+        return mean, square**0.5
+
+    def draw(
+        self, number: Int64[Tensor, "task base_class"], num: int, generator: torch.Generator
+    ) -> tuple[Shaped[Tensor, "task n pixel"], Int64[Tensor, "task n"]]:
+        """Draws distinct images for every task, uniformly from its classes and in random order.
+
+        Args:
+            number: What each task calls each class of the pool; -1 where the task has not got it.
+            num: Images a task, at most `fewest` of its number of classes.
+            generator: Source of every random number.
+
+        Returns:
+            The images and what their task calls their class, on the generator's device.
+        """
+        device = generator.device
+        labels = self.labels.to(device)
+        # Ordering all images by random keys is one operation for all tasks. Ties of float32 keys
+        # are too rare to matter.
+        keys = torch.rand(len(number), len(labels), generator=generator, device=device)
+        keys.masked_fill_((number < 0)[:, labels], -1.0)
+        index = keys.topk(num, dim=1).indices
+        images = self.images[index.to(self.images.device)].to(device)
+        return images, number.gather(1, labels[index])
+
+
+def image_pool(
+    images: Array, labels: Array, *, prefix: str = "", num_classes: int | None = None
+) -> ImagePool:
+    """Checks a caller's arrays and makes a pool of them, sharing their memory.
+
+    Args:
+        images: `image *image_shape`.
+        labels: `image`, integers.
+        prefix: What the arrays' names begin with in errors.
+        num_classes: Classes that labels may name; None: every class up to the largest must occur.
+
+    Raises:
+        TypeError: If the labels are not integers.
+        ValueError: If shapes disagree, labels are out of range, or a class has no image.
+    """
+    images, labels = torch.as_tensor(images), torch.as_tensor(labels)
+    if images.ndim < 2 or images.numel() == 0:
+        raise ValueError(
+            f"`{prefix}images` must have shape (image, *image_shape) and hold at least one number; "
+            f"got {tuple(images.shape)}."
+        )
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise TypeError(f"`{prefix}labels` must be integers; got {labels.dtype}.")
+    if labels.shape != images.shape[:1]:
+        raise ValueError(
+            f"`{prefix}labels` must have shape (image,) = ({len(images)},), one for each image; "
+            f"got {tuple(labels.shape)}."
+        )
+    smallest, largest = int(labels.min()), int(labels.max())
+    if smallest < 0 or (num_classes is not None and largest >= num_classes):
+        wrong = smallest if smallest < 0 else largest
+        last = "0 on" if num_classes is None else f"0 to {num_classes - 1}"
+        raise ValueError(f"`{prefix}labels` must number the classes from {last}; got {wrong}.")
+    counts = labels.long().bincount(minlength=num_classes or 0)
+    if num_classes is None and not counts.all():
+        raise ValueError(
+            f"`{prefix}labels` must use every class from 0 to {largest}; "
+            f"no image has class {int(counts.argmin())}."
+        )
+    return ImagePool(images.flatten(1), labels.long(), counts.cpu())

@@ -1,0 +1,33 @@
+"""attrs validators whose errors read as the rest of the package's do."""
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+
+def at_least(minimum: int) -> Callable[[Any, "attrs.Attribute[Any]", Any], None]:
+    """A validator that raises ValueError unless the value is a number no less than `minimum`."""
+
+    def validate(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+        if not value >= minimum:
+            raise ValueError(f"`{attribute.name}` must be at least {minimum}; got {value}.")
+
+    return validate
+
+
+def positive(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+    """A validator that raises ValueError unless the value is a number above 0."""
+    if not value > 0:
+        raise ValueError(f"`{attribute.name}` must be above 0; got {value}.")
+
+
+def one_of(*choices: str) -> Callable[[Any, "attrs.Attribute[Any]", str], None]:
+    """A validator that raises ValueError unless the value is one of `choices`."""
+
+    def validate(_: Any, attribute: "attrs.Attribute[Any]", value: str) -> None:
+        if value not in choices:
+            names = ", ".join(f"'{choice}'" for choice in choices)
+            raise ValueError(f"`{attribute.name}` must be one of {names}; got {value!r}.")
+
+    return validate

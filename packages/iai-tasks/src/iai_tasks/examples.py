@@ -1,0 +1,221 @@
+"""Examples of a batch of tasks, and the support and query sets made of them."""
+
+import attrs
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+Key = slice | Tensor
+"""What may index an axis of tasks or examples: it keeps the axis, so integers are not keys."""
+
+
+def _check_x(x: Tensor) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"`x` must be a tensor; got {type(x).__name__}.")
+    if not x.is_floating_point():
+        raise TypeError(f"`x` must be floating point; got {x.dtype}.")
+    if x.ndim < 2:
+        raise ValueError(f"`x` must have shape (task, n, *x_shape); got {tuple(x.shape)}.")
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Examples:
+    """The examples of a batch of tasks, padded to one length.
+
+    Shapes, dtypes and devices are checked here, which never waits for a device; values are checked
+    by `check_examples`.
+
+    Attributes:
+        x: Inputs, `task n *x_shape`, floating point.
+        y: Targets: real, `task n y_dim`, or classes, `task n` (int64), or None for examples that
+            are samples of a distribution and have no target.
+        mask: `task n`, True where the example was observed, False where it is padding. All True
+            unless given. Sets of different sizes share one record through it.
+
+    Raises:
+        TypeError: If a field has the wrong type or dtype.
+        ValueError: If the shapes or the devices disagree.
+
+    >>> examples = Examples(x=torch.zeros(2, 5, 3), y=torch.ones(2, 5, dtype=torch.int64))
+    >>> examples.num_tasks, examples.num_examples, examples.mask.all().item()
+    (2, 5, True)
+    """
+
+    x: Float[Tensor, "task n *x_shape"] = attrs.field()
+    y: Float[Tensor, "task n y_dim"] | Int64[Tensor, "task n"] | None = attrs.field(default=None)
+    mask: Bool[Tensor, "task n"] = attrs.field()
+
+    @mask.default
+    def _all_observed(self) -> Tensor:
+        _check_x(self.x)
+        return torch.ones(self.x.shape[:2], dtype=torch.bool, device=self.x.device)
+
+    @x.validator
+    def _x_is_valid(self, _: object, x: Tensor) -> None:
+        _check_x(x)
+
+    @y.validator
+    def _y_is_valid(self, _: object, y: Tensor | None) -> None:
+        if y is None:
+            return
+        if not isinstance(y, Tensor):
+            raise TypeError(f"`y` must be a tensor or None; got {type(y).__name__}.")
+        if not (y.is_floating_point() or y.dtype == torch.int64):
+            raise TypeError(
+                f"`y` must be floating point (real targets) or int64 (classes); got {y.dtype}."
+            )
+        num_axes, shape = (3, "(task, n, y_dim)") if y.is_floating_point() else (2, "(task, n)")
+        if y.ndim != num_axes or y.shape[:2] != self.x.shape[:2]:
+            raise ValueError(
+                f"`y` of dtype {y.dtype} must have shape {shape} with the task and n of `x`, "
+                f"{tuple(self.x.shape[:2])}; got {tuple(y.shape)}."
+            )
+        self._check_device("y", y)
+
+    @mask.validator
+    def _mask_is_valid(self, _: object, mask: Tensor) -> None:
+        if not isinstance(mask, Tensor):
+            raise TypeError(f"`mask` must be a tensor; got {type(mask).__name__}.")
+        if mask.dtype != torch.bool:
+            raise TypeError(f"`mask` must be bool, True where observed; got {mask.dtype}.")
+        if mask.shape != self.x.shape[:2]:
+            raise ValueError(
+                f"`mask` must have shape (task, n) = {tuple(self.x.shape[:2])}; "
+                f"got {tuple(mask.shape)}."
+            )
+        self._check_device("mask", mask)
+
+    def _check_device(self, name: str, value: Tensor) -> None:
+        if value.device != self.x.device:
+            raise ValueError(
+                f"`{name}` must be on the device of `x`, {self.x.device}; got {value.device}."
+            )
+
+    @property
+    def num_tasks(self) -> int:
+        """Number of tasks."""
+        return self.x.shape[0]
+
+    @property
+    def num_examples(self) -> int:
+        """Number of examples a task, padding included."""
+        return self.x.shape[1]
+
+    def __getitem__(self, key: Key | tuple[Key, ...]) -> "Examples":
+        """Selects tasks, or tasks and examples; the same key indexes x, y and mask.
+
+        Args:
+            key: One key for the axis of tasks, or a pair for tasks and examples. Two index tensors
+                broadcast against each other: `examples[rows[:, None], index]` with `index` of shape
+                `task n` picks different examples in every task.
+
+        Returns:
+            The selected examples; a view for slices, a copy for index tensors. Gradients flow.
+
+        Raises:
+            TypeError: If a key is neither a slice nor a tensor.
+            IndexError: If the selection has not both axes, tasks and examples.
+
+        >>> examples = Examples(x=torch.arange(6.0).reshape(1, 6, 1))
+        >>> examples[:, 2:4].x.flatten().tolist()
+        [2.0, 3.0]
+        >>> examples[:, torch.tensor([5, 0])].x.flatten().tolist()
+        [5.0, 0.0]
+        """
+        keys = key if isinstance(key, tuple) else (key,)
+        if not all(isinstance(part, slice | Tensor) for part in keys):
+            kinds = ", ".join(type(part).__name__ for part in keys)
+            raise TypeError(f"Examples are indexed by slices and index tensors; got {kinds}.")
+        if len(keys) > 2:
+            raise IndexError(f"Examples have two axes, task and n; got {len(keys)} keys.")
+        mask = self.mask[keys]
+        if mask.ndim != 2:
+            raise IndexError(
+                "A selection of examples must keep both axes, task and n; "
+                f"this key leaves shape {tuple(mask.shape)}."
+            )
+        return Examples(x=self.x[keys], y=None if self.y is None else self.y[keys], mask=mask)
+
+    def to(
+        self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> "Examples":
+        """Moves every tensor to `device` and casts x and real y to `dtype`.
+
+        >>> Examples(x=torch.zeros(1, 2, 3)).to(dtype=torch.float64).x.dtype
+        torch.float64
+        """
+        return Examples(
+            x=self.x.to(device=device, dtype=dtype),
+            y=None if self.y is None else _cast(self.y, device, dtype),
+            mask=self.mask.to(device=device),
+        )
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class TaskBatch:
+    """A batch of tasks: what each shows, what each asks, and what fixes it.
+
+    Attributes:
+        support: The examples that a learner reads.
+        query: The examples that it is judged on.
+        latent: What fixes each task, `task ...`: true weights, or a seed. A sampler that is given
+            it draws new examples of the same tasks. None where nothing of the kind is known.
+
+    Raises:
+        TypeError: If a field has the wrong type.
+        ValueError: If the fields disagree about the number of tasks.
+
+    >>> x = torch.zeros(4, 5, 3)
+    >>> TaskBatch(support=Examples(x=x), query=Examples(x=x))[1:3].num_tasks
+    2
+    """
+
+    support: Examples = attrs.field(validator=attrs.validators.instance_of(Examples))
+    query: Examples = attrs.field(validator=attrs.validators.instance_of(Examples))
+    latent: Tensor | None = attrs.field(default=None)
+
+    @query.validator
+    def _query_is_valid(self, _: object, query: Examples) -> None:
+        if query.num_tasks != self.support.num_tasks:
+            raise ValueError(
+                f"`query` must have the {self.support.num_tasks} tasks of `support`; "
+                f"got {query.num_tasks}."
+            )
+
+    @latent.validator
+    def _latent_is_valid(self, _: object, latent: Tensor | None) -> None:
+        if latent is None:
+            return
+        if not isinstance(latent, Tensor):
+            raise TypeError(f"`latent` must be a tensor or None; got {type(latent).__name__}.")
+        if latent.ndim < 1 or latent.shape[0] != self.support.num_tasks:
+            raise ValueError(
+                f"`latent` must have the {self.support.num_tasks} tasks of `support` as its first "
+                f"axis; got shape {tuple(latent.shape)}."
+            )
+
+    @property
+    def num_tasks(self) -> int:
+        """Number of tasks."""
+        return self.support.num_tasks
+
+    def __getitem__(self, rows: Key) -> "TaskBatch":
+        """Selects tasks by a slice or an index tensor."""
+        support = self.support[rows]
+        latent = None if self.latent is None else self.latent[rows]
+        return TaskBatch(support=support, query=self.query[rows], latent=latent)
+
+    def to(
+        self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> "TaskBatch":
+        """Moves every tensor to `device` and casts the floating ones to `dtype`."""
+        return TaskBatch(
+            support=self.support.to(device=device, dtype=dtype),
+            query=self.query.to(device=device, dtype=dtype),
+            latent=None if self.latent is None else _cast(self.latent, device, dtype),
+        )
+
+
+def _cast(value: Tensor, device: torch.device | str | None, dtype: torch.dtype | None) -> Tensor:
+    """Moves `value`, and casts it unless it counts or names classes."""
+    return value.to(device=device, dtype=dtype if value.is_floating_point() else None)

@@ -1,0 +1,52 @@
+"""Image sets that torchvision reads from a folder."""
+
+from os import PathLike
+
+import torch
+
+from iai_tasks._torchvision import import_datasets
+from iai_tasks.labelled_images import LabelledImages
+
+
+def mnist(root: str | PathLike[str], *, download: bool = False) -> LabelledImages:
+    """Loads MNIST: 60,000 training and 10,000 test images, 28 x 28 pixels from 0 to 255.
+
+    Needs torchvision: `pip install "iai-tasks[vision]"`.
+
+    Args:
+        root: Folder that holds `MNIST/raw/`, as `torchvision.datasets.MNIST` does.
+        download: Whether to fetch what the folder lacks.
+
+    Returns:
+        The images, split as published.
+
+    Raises:
+        ImportError: If torchvision is not installed.
+        RuntimeError: If the folder lacks the images and they may not be downloaded.
+    """
+    return _load("MNIST", root, download)
+
+
+def fashion_mnist(root: str | PathLike[str], *, download: bool = False) -> LabelledImages:
+    """Loads Fashion-MNIST from `root/FashionMNIST/raw/`; sizes and the rest as in `mnist`."""
+    return _load("FashionMNIST", root, download)
+
+
+def cifar10(root: str | PathLike[str], *, download: bool = False) -> LabelledImages:
+    """Loads CIFAR-10 from `root/cifar-10-batches-py/`; the rest as in `mnist`.
+
+    50,000 training and 10,000 test images of 32 x 32 x 3 numbers from 0 to 255, in this order.
+    """
+    return _load("CIFAR10", root, download)
+
+
+def _load(name: str, root: str | PathLike[str], download: bool) -> LabelledImages:
+    dataset = getattr(import_datasets(), name)
+    train = dataset(root, train=True, download=download)
+    test = dataset(root, train=False, download=download)
+    return LabelledImages(
+        train_images=torch.as_tensor(train.data).flatten(1).float(),
+        train_labels=torch.as_tensor(train.targets),
+        test_images=torch.as_tensor(test.data).flatten(1).float(),
+        test_labels=torch.as_tensor(test.targets),
+    )

@@ -1,0 +1,123 @@
+"""A mean over a set of tokens, each passed through the same network."""
+
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from iai_encoders.validation import check_queries, check_sizes, check_tokens
+
+
+class DeepSetMemory(NamedTuple):
+    """What a `DeepSet` keeps of a set.
+
+    Attributes:
+        mean: ``task hidden``, the mean over the observed tokens; zero where there are none.
+    """
+
+    mean: Tensor
+
+    @property
+    def num_elements(self) -> int:
+        """Numbers a task that a read has access to: ``hidden_dim``, however large the set."""
+        return self.mean.shape[1]
+
+
+class DeepSet(nn.Module):
+    """One network for every token, their mean as the memory, one network for every query.
+
+    The memory has the same size for any set, at the price of a bottleneck: all that a query can
+    learn of the set passes through one vector. A mean does not know how many tokens it is of,
+    unless a token says so. The mean of no tokens is zero.
+
+    Args:
+        dim: Numbers a token, a query and an answer.
+        hidden_dim: Numbers of the memory and hidden units of both networks; ``2 * dim`` where None.
+        num_layers: Hidden layers of each network, at least 1.
+
+    Raises:
+        ValueError: If a size is below 1.
+
+    Source:
+        Zaheer et al., "Deep Sets", 2017, with a mean for the sum, so that a set larger than any
+        in training stays in range.
+
+    Example:
+        >>> import torch
+        >>> encoder = DeepSet(dim=8, hidden_dim=16)
+        >>> memory = encoder.encode(torch.zeros(3, 5, 8))  # 3 tasks of 5 tokens
+        >>> memory.num_elements
+        16
+        >>> encoder.read(torch.zeros(3, 4, 8), memory).shape
+        torch.Size([3, 4, 8])
+    """
+
+    def __init__(self, dim: int, hidden_dim: int | None = None, num_layers: int = 2) -> None:
+        super().__init__()
+        hidden_dim = 2 * dim if hidden_dim is None else hidden_dim
+        check_sizes(dim=dim, hidden_dim=hidden_dim, num_layers=num_layers)
+        self.dim = dim
+        self.embed_token = nn.Linear(dim, hidden_dim)
+        self.token_layers = _layers(hidden_dim, num_layers)
+        self.embed_query = nn.Linear(dim, hidden_dim)
+        self.embed_mean = nn.Linear(hidden_dim, hidden_dim, bias=False)
+        self.query_layers = _layers(hidden_dim, num_layers - 1)
+        self.answer = nn.Linear(hidden_dim, dim)
+
+    def encode(
+        self,
+        tokens: Float[Tensor, "task n dim"],
+        *,
+        mask: Bool[Tensor, "task n"] | None = None,
+    ) -> DeepSetMemory:
+        """Average the tokens of each set after the network.
+
+        Args:
+            tokens: The set of each task. What stands at a masked position, NaN included, reaches
+                neither the memory nor a gradient.
+            mask: True where a token is observed; None where all are.
+
+        Returns:
+            The memory, through which gradients flow to `tokens`.
+
+        Raises:
+            ValueError: If `tokens` or `mask` has the wrong shape, or `mask` is not bool.
+        """
+        check_tokens(tokens, mask, self.dim)
+        if mask is not None:
+            tokens = tokens.masked_fill(~mask[..., None], 0.0)
+        h = self.embed_token(tokens)
+        for layer in self.token_layers:
+            h = layer(F.gelu(h))
+        if mask is None:
+            return DeepSetMemory(h.sum(1) / max(h.shape[1], 1))
+        count = mask.sum(1, keepdim=True).clamp(min=1)
+        return DeepSetMemory(h.masked_fill(~mask[..., None], 0.0).sum(1) / count)
+
+    def read(
+        self, queries: Float[Tensor, "task m dim"], memory: DeepSetMemory
+    ) -> Float[Tensor, "task m dim"]:
+        """Answer each query from the mean and itself.
+
+        Args:
+            queries: Any number of queries to each task.
+            memory: What `encode` returned for these tasks.
+
+        Returns:
+            One answer a query; gradients flow to `queries` and through `memory`.
+
+        Raises:
+            ValueError: If `queries` has the wrong shape or not the tasks of `memory`.
+        """
+        check_queries(queries, memory.mean, self.dim)
+        # A linear map of [query, mean], without a copy of the mean beside every query.
+        h = self.embed_query(queries) + self.embed_mean(memory.mean)[:, None]
+        for layer in self.query_layers:
+            h = layer(F.gelu(h))
+        answers: Tensor = self.answer(F.gelu(h))
+        return answers
+
+
+def _layers(dim: int, num_layers: int) -> nn.ModuleList:
+    return nn.ModuleList(nn.Linear(dim, dim) for _ in range(num_layers))

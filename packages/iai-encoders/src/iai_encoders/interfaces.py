@@ -1,0 +1,63 @@
+"""The two roles an encoder can play, and what both call a memory."""
+
+from typing import Protocol, TypeVar, runtime_checkable
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+@runtime_checkable
+class Memory(Protocol):
+    """A pytree of tensors, best a NamedTuple, each leading with the batch of tasks."""
+
+    @property
+    def num_elements(self) -> int:
+        """Numbers a task that a read has access to."""
+        ...
+
+
+M = TypeVar("M", bound=Memory)
+
+
+@runtime_checkable
+class SetEncoder(Protocol[M]):
+    """A set of tokens to a memory that queries read, whatever the order of the tokens.
+
+    `testing.check_set_encoder` holds a class to the role.
+    """
+
+    def encode(
+        self, tokens: Float[Tensor, "task n dim"], *, mask: Bool[Tensor, "task n"] | None = None
+    ) -> M:
+        """The memory of the observed tokens of each set."""
+        ...
+
+    def read(self, queries: Float[Tensor, "task m dim"], memory: M) -> Float[Tensor, "task m dim"]:
+        """An answer a query, from the memory and the query alone."""
+        ...
+
+
+@runtime_checkable
+class SequenceEncoder(Protocol[M]):
+    """A sequence of tokens, in pieces of any length, to a memory that queries read.
+
+    `testing.check_sequence_encoder` holds a class to the role.
+    """
+
+    def empty(self, num_tasks: int) -> M:
+        """The memory of no tokens."""
+        ...
+
+    def extend(
+        self,
+        memory: M,
+        tokens: Float[Tensor, "task n dim"],
+        *,
+        mask: Bool[Tensor, "task n"] | None = None,
+    ) -> tuple[Float[Tensor, "task n dim"], M]:
+        """An output a token, from it and those before it, and the memory of all of them."""
+        ...
+
+    def read(self, queries: Float[Tensor, "task m dim"], memory: M) -> Float[Tensor, "task m dim"]:
+        """An answer a query: what `extend` would have put out for it as the next token."""
+        ...

@@ -1,0 +1,60 @@
+"""Positions as rotations, so that attention sees only how far apart two tokens are."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+class Rotation(NamedTuple):
+    """How far each token turns, the same in all heads.
+
+    Attributes:
+        cos: ``task 1 n half``, the cosine of the angle of each pair of numbers.
+        sin: ``task 1 n half``, the sine of it.
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+
+def rotation(positions: Int[Tensor, "task n"], key_dim: int, dtype: torch.dtype) -> Rotation:
+    """The rotations that put tokens at their positions.
+
+    Pair `i` of a head turns by ``position * 10_000 ** (-2 i / key_dim)``. A query at `p` and a key
+    at `q` then have the inner product of a query at ``p - q`` and a key at 0.
+
+    Args:
+        positions: Whole numbers.
+        key_dim: Numbers a head, an even number.
+        dtype: Of the tokens. Angles have at least the precision of float32, since a lower one
+            cannot tell the positions of a long sequence apart.
+
+    Returns:
+        The rotations, to hand to `rotate`.
+
+    Source:
+        Su et al., "RoFormer: Enhanced Transformer with Rotary Position Embedding", 2021, with the
+        two halves of a head for the pairs.
+    """
+    dtype = torch.promote_types(dtype, torch.float32)
+    exponents = torch.arange(0, key_dim, 2, dtype=dtype, device=positions.device) / key_dim
+    angles = positions[:, None, :, None] * 10_000.0**-exponents
+    return Rotation(angles.cos(), angles.sin())
+
+
+def rotate(x: Float[Tensor, "task head n key"], by: Rotation) -> Float[Tensor, "task head n key"]:
+    """Turn number `i` of each head with number ``i + half`` of it.
+
+    Example:
+        At position 0 nothing turns; at position 1 the first pair turns by one radian:
+
+        >>> by = rotation(torch.tensor([[0, 1]]), key_dim=2, dtype=torch.float32)
+        >>> rotate(torch.tensor([[[[1.0, 0.0], [1.0, 0.0]]]]), by)
+        tensor([[[[1.0000, 0.0000],
+                  [0.5403, 0.8415]]]])
+    """
+    first, second = x.chunk(2, dim=3)
+    turned = [first * by.cos - second * by.sin, first * by.sin + second * by.cos]
+    return torch.cat(turned, 3).to(x.dtype)

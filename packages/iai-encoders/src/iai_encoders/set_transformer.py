@@ -1,0 +1,128 @@
+"""A Transformer over a set of tokens, read by queries that see the set and themselves."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from iai_encoders.attention import attend_memory_and_self
+from iai_encoders.block import Block
+from iai_encoders.memory import TransformerMemory
+from iai_encoders.validation import check_heads, check_queries, check_sizes, check_tokens
+
+
+class SetTransformer(nn.Module):
+    """A pre-norm Transformer without positions: a set in, a memory of keys and values out.
+
+    The tokens of a set attend to one another. A query passes through the same layers with the same
+    weights; in each it attends to that layer's keys and values of the set and to itself, never to
+    another query, and no token attends to a query. So the order of the set, the padding beside it
+    and the company a query keeps change no answer.
+
+    Tokens enter the first layer as they come: what they hold, and the maps to `dim`, are the
+    caller's. With no token observed, a query attends to itself alone. Attention is a mean, so the
+    encoder cannot count a set unless a token tells it.
+
+    Second derivatives need ``sdpa_kernel(SDPBackend.MATH)`` around `encode` and `read`: the fused
+    attention kernels have only first ones.
+
+    Args:
+        dim: Numbers a token.
+        num_layers: Layers, at least 1.
+        num_heads: Heads, which share `dim` evenly.
+        ff_dim: Hidden units of the feed-forward layers; ``4 * dim`` where None.
+
+    Raises:
+        ValueError: If a size is below 1, or `num_heads` does not divide `dim`.
+
+    Source:
+        The implicit architecture of "Iterative Amortized Inference" and of prior-fitted networks
+        (Müller et al. 2022): queries attend to the context and to themselves only.
+
+    Example:
+        >>> encoder = SetTransformer(dim=8, num_layers=2, num_heads=2)
+        >>> memory = encoder.encode(torch.zeros(3, 5, 8))  # 3 tasks of 5 tokens
+        >>> memory.num_elements  # keys and values, 2 layers, 5 tokens of 8 numbers
+        160
+        >>> encoder.read(torch.zeros(3, 4, 8), memory).shape
+        torch.Size([3, 4, 8])
+    """
+
+    def __init__(
+        self, dim: int, num_layers: int, num_heads: int, ff_dim: int | None = None
+    ) -> None:
+        super().__init__()
+        ff_dim = 4 * dim if ff_dim is None else ff_dim
+        check_sizes(dim=dim, num_layers=num_layers, num_heads=num_heads, ff_dim=ff_dim)
+        check_heads(dim, num_heads)
+        self.dim = dim
+        blocks = nn.ModuleList(Block(dim, num_heads, ff_dim) for _ in range(num_layers))
+        self.blocks = cast(Sequence[Block], blocks)  # a ModuleList does not say of what it is
+        self.norm = nn.LayerNorm(dim)
+
+    def encode(
+        self,
+        tokens: Float[Tensor, "task n dim"],
+        *,
+        mask: Bool[Tensor, "task n"] | None = None,
+    ) -> TransformerMemory:
+        """Let the tokens of each set attend to one another, and keep every layer's keys and values.
+
+        Args:
+            tokens: The set of each task. What stands at a masked position, NaN included, reaches
+                neither the memory's reads nor a gradient.
+            mask: True where a token is observed; None where all are, which is faster.
+
+        Returns:
+            The memory, through which gradients flow to `tokens`.
+
+        Raises:
+            ValueError: If `tokens` or `mask` has the wrong shape, or `mask` is not bool.
+        """
+        check_tokens(tokens, mask, self.dim)
+        visible = None
+        if mask is None:
+            mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        else:
+            tokens = tokens.masked_fill(~mask[..., None], 0.0)
+            # The zeroed tokens of an empty set see each other, and nobody sees them: not every
+            # attention kernel defines a softmax over nothing.
+            visible = (mask | ~mask.any(1, keepdim=True))[:, None, None]
+        keys, values = [], []
+        *blocks, last = self.blocks
+        for block in blocks:
+            query, key, value = block.project(tokens)
+            attended = F.scaled_dot_product_attention(query, key, value, visible)
+            tokens = block.finish(tokens, attended)
+            keys.append(key)
+            values.append(value)
+        key, value = last.keys_values(tokens)  # nobody reads what a token becomes after this
+        return TransformerMemory((*keys, key), (*values, value), mask)
+
+    def read(
+        self, queries: Float[Tensor, "task m dim"], memory: TransformerMemory
+    ) -> Float[Tensor, "task m dim"]:
+        """Answer each query from the memory and itself.
+
+        Args:
+            queries: Any number of queries to each task.
+            memory: What `encode` returned for these tasks.
+
+        Returns:
+            One answer a query, normalised; gradients flow to `queries` and through `memory`.
+
+        Raises:
+            ValueError: If `queries` has the wrong shape or not the tasks of `memory`.
+        """
+        check_queries(queries, memory.mask, self.dim)
+        x = queries
+        for block, keys, values in zip(self.blocks, memory.keys, memory.values, strict=True):
+            query, key, value = block.project(x)
+            x = block.finish(
+                x, attend_memory_and_self(query, keys, values, key, value, memory.mask)
+            )
+        answers: Tensor = self.norm(x)
+        return answers

@@ -1,0 +1,205 @@
+"""Contract suites for anyone who writes an encoder: one call in a test, on your own class.
+
+Each suite draws tokens, asks for results that the role makes equal, and raises AssertionError with
+the sentence of the role that does not hold. It works in float64 on a copy of the encoder, in
+evaluation mode, on the device of its parameters.
+"""
+
+import copy
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from iai_encoders.interfaces import Memory, SequenceEncoder, SetEncoder
+
+
+def check_set_encoder(encoder: SetEncoder[Any], dim: int) -> None:
+    """Hold a set encoder, an ``nn.Module``, to its role.
+
+    The order of a set, the padding in it (NaN included), the other queries and the other tasks
+    change no answer; a fully masked set has the finite answers of an empty one; gradients reach the
+    observed tokens and every parameter, and never a masked token.
+
+    Args:
+        encoder: A set encoder.
+        dim: Numbers a token.
+
+    Raises:
+        AssertionError: With the sentence that does not hold.
+
+    Example:
+        >>> from iai_encoders import DeepSet
+        >>> check_set_encoder(DeepSet(dim=4), dim=4)
+    """
+    model = _in_float64(encoder)
+    tokens, queries, mask, padded = _draw(model, dim)
+    memory = model.encode(tokens)
+    answers = model.read(queries, memory)
+
+    _check_memory(memory)
+    _check_answers(model, queries, memory, answers)
+    _check_equal(
+        model.read(queries, model.encode(tokens.flip(1).roll(2, 1))),
+        answers,
+        "A permuted set has the same answers.",
+    )
+    for task in _each(tokens):
+        _check_equal(
+            model.read(queries[task], model.encode(tokens[task])),
+            answers[task],
+            "A task has the same answers alone and in a batch.",
+        )
+
+    _check_equal(
+        model.read(queries, model.encode(tokens, mask=torch.ones_like(mask))),
+        answers,
+        "A mask that hides no token changes no answer.",
+    )
+    masked_answers = model.read(queries, model.encode(padded, mask=mask))
+    for task in _each(tokens):
+        _check_equal(
+            masked_answers[task],
+            model.read(queries[task], model.encode(tokens[task, mask[task][0]])),
+            "A masked token, NaN included, changes no answer.",
+        )
+    _check_equal(
+        model.read(queries, model.encode(padded, mask=torch.zeros_like(mask))),
+        model.read(queries, model.encode(tokens[:, :0])),
+        "A fully masked set has the finite answers of an empty one.",
+    )
+    _check_gradients(model, masked_answers, padded, mask)
+
+
+def check_sequence_encoder(encoder: SequenceEncoder[Any], dim: int) -> None:
+    """Hold a sequence encoder, an ``nn.Module``, to its role.
+
+    One pass is the same as one token at a time; no token changes an output before it; padding (NaN
+    included), the other queries and the other tasks change nothing; a read answers as the next
+    output would and leaves the memory as it was; gradients reach the observed tokens and every
+    parameter, and never a masked token.
+
+    Args:
+        encoder: A sequence encoder.
+        dim: Numbers a token.
+
+    Raises:
+        AssertionError: With the sentence that does not hold.
+
+    Example:
+        >>> from iai_encoders import CausalTransformer
+        >>> encoder = CausalTransformer(dim=4, num_layers=1, num_heads=2)
+        >>> check_sequence_encoder(encoder, dim=4)
+    """
+    model = _in_float64(encoder)
+    tokens, queries, mask, padded = _draw(model, dim)
+    num_tasks, num_tokens, _ = tokens.shape
+    outputs, memory = model.extend(model.empty(num_tasks), tokens)
+    answers = model.read(queries, memory)
+
+    assert outputs.shape == tokens.shape, "There is an output a token."
+    _check_memory(memory)
+    _check_answers(model, queries, memory, answers)
+    for query in range(queries.shape[1]):
+        _check_equal(
+            model.extend(memory, queries[:, query : query + 1])[0],
+            answers[:, query : query + 1],
+            "A read answers as the next output would, and leaves the memory as it was.",
+        )
+    _check_equal(
+        model.extend(model.empty(num_tasks), torch.cat([tokens[:, :3], queries], 1))[0][:, :3],
+        outputs[:, :3],
+        "A token changes no output before it.",
+    )
+    for lengths in ([1] * num_tokens, [2, num_tokens - 2], [0, num_tokens]):
+        pieces, extended = [], model.empty(num_tasks)
+        for piece in tokens.split_with_sizes(lengths, 1):
+            output, extended = model.extend(extended, piece)
+            pieces.append(output)
+        sentence = "A sequence in pieces is the same as in one pass."
+        _check_equal(torch.cat(pieces, 1), outputs, sentence)
+        _check_equal(model.read(queries, extended), answers, sentence)
+    for task in _each(tokens):
+        output, extended = model.extend(model.empty(1), tokens[task])
+        sentence = "A task is the same alone and in a batch."
+        _check_equal(output, outputs[task], sentence)
+        _check_equal(model.read(queries[task], extended), answers[task], sentence)
+
+    before, extended = model.extend(model.empty(num_tasks), padded, mask=mask)
+    after, extended = model.extend(extended, queries)
+    masked_answers = model.read(queries, extended)
+    assert before.isfinite().all(), "The output at a masked token is finite."
+    for task in _each(tokens):
+        kept = mask[task][0]
+        observed = torch.cat([tokens[task, kept], queries[task]], 1)
+        expected, extended = model.extend(model.empty(1), observed)
+        sentence = "A masked token, NaN included, changes nothing before or after it."
+        _check_equal(torch.cat([before[task, kept], after[task]], 1), expected, sentence)
+        _check_equal(masked_answers[task], model.read(queries[task], extended), sentence)
+    results = torch.cat([before[mask], after.flatten(0, 1), masked_answers.flatten(0, 1)])
+    _check_gradients(model, results, padded, mask)
+
+
+class _Draw(NamedTuple):
+    tokens: Tensor
+    queries: Tensor
+    mask: Tensor  # one task whole, one with holes, one with padding at the end, one empty
+    padded: Tensor  # the tokens, NaN where masked
+
+
+def _in_float64(encoder: Any) -> Any:
+    assert isinstance(encoder, nn.Module), "An encoder is an nn.Module."
+    return copy.deepcopy(encoder).double().eval()
+
+
+def _draw(model: nn.Module, dim: int) -> _Draw:
+    generator = torch.Generator().manual_seed(0)
+    device = next(model.parameters()).device
+    tokens = torch.randn(4, 6, dim, generator=generator, dtype=torch.float64).to(device)
+    queries = torch.randn(4, 5, dim, generator=generator, dtype=torch.float64).to(device)
+    mask = torch.ones(4, 6, dtype=torch.bool, device=device)
+    mask[1, ::2] = False
+    mask[2, 4:] = False
+    mask[3] = False
+    padded = tokens.masked_fill(~mask[..., None], torch.nan).requires_grad_()
+    return _Draw(tokens, queries, mask, padded)
+
+
+def _each(tokens: Tensor) -> list[slice]:
+    return [slice(task, task + 1) for task in range(tokens.shape[0])]
+
+
+def _check_equal(actual: Tensor, expected: Tensor, sentence: str) -> None:
+    torch.testing.assert_close(
+        actual, expected, rtol=1e-9, atol=1e-10, msg=lambda details: f"{sentence}\n{details}"
+    )
+
+
+def _check_memory(memory: Any) -> None:
+    assert isinstance(memory, Memory), "A memory has `num_elements`."
+    assert isinstance(memory.num_elements, int), "`num_elements` is an int."
+
+
+def _check_answers(model: Any, queries: Tensor, memory: Any, answers: Tensor) -> None:
+    assert answers.shape == queries.shape, "There is an answer a query."
+    for subset in ([2], [3, 0], []):
+        _check_equal(
+            model.read(queries[:, subset], memory),
+            answers[:, subset],
+            "A subset of the queries has the same answers.",
+        )
+
+
+def _check_gradients(model: nn.Module, results: Tensor, tokens: Tensor, mask: Tensor) -> None:
+    trained = {name: leaf for name, leaf in model.named_parameters() if leaf.requires_grad}
+    # Uneven weights, since the plain sum of a normalised vector is a constant.
+    weights = torch.linspace(-1.0, 1.0, results.numel(), dtype=results.dtype).view_as(results)
+    loss = (results * weights.to(results.device)).sum()
+    of_tokens, *of_parameters = torch.autograd.grad(
+        loss, [tokens, *trained.values()], materialize_grads=True
+    )
+    assert (of_tokens[mask] != 0).any(), "Gradients reach the observed tokens."
+    assert (of_tokens[~mask] == 0).all(), "No gradient reaches a masked token."
+    for name, gradient in zip(trained, of_parameters, strict=True):
+        assert gradient.isfinite().all(), f"Gradients are finite; that of {name} is not."
+        assert (gradient != 0).any(), f"Gradients reach every parameter; none reaches {name}."

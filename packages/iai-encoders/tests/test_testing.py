@@ -1,0 +1,107 @@
+"""The contract suites find what they are there to find: each encoder here breaks one promise."""
+
+from typing import NamedTuple
+
+import pytest
+import torch
+from iai_encoders import CausalTransformer, DeepSet, DeepSetMemory, SetTransformer
+from iai_encoders.testing import check_sequence_encoder, check_set_encoder
+from torch import Tensor, nn
+
+
+class KnowsTheOrder(SetTransformer):
+    def encode(self, tokens, *, mask=None):
+        places = torch.arange(tokens.shape[1], dtype=tokens.dtype)[:, None]
+        return super().encode(tokens * places, mask=mask)
+
+
+class QueriesMeet(SetTransformer):
+    def read(self, queries, memory):
+        return super().read(queries + queries.mean(1, keepdim=True), memory)
+
+
+class TasksMeet(DeepSet):
+    def encode(self, tokens, *, mask=None):
+        return DeepSetMemory(super().encode(tokens, mask=mask).mean.flip(0))
+
+
+class CountsPadding(DeepSet):
+    def encode(self, tokens, *, mask=None):
+        hidden = torch.zeros_like(tokens) if mask is None else tokens.where(mask[..., None], 0)
+        return super().encode(tokens if mask is None else hidden)
+
+
+class PassesOnNaN(SetTransformer):
+    def encode(self, tokens, *, mask=None):
+        memory = super().encode(tokens, mask=mask)
+        return memory._replace(keys=tuple(k + 0 * tokens.sum() for k in memory.keys))
+
+
+class HasAnIdleLayer(DeepSet):
+    def __init__(self, dim):
+        super().__init__(dim)
+        self.idle = nn.Linear(dim, dim)
+
+
+class NothingToCount(DeepSet):
+    class Memory(NamedTuple):
+        mean: Tensor
+
+    def encode(self, tokens, *, mask=None):
+        return self.Memory(super().encode(tokens, mask=mask).mean)
+
+
+@pytest.mark.usefixtures("own_errors")
+@pytest.mark.parametrize(
+    ("encoder", "sentence"),
+    [
+        (KnowsTheOrder(4, 1, 2), "A permuted set has the same answers."),
+        (QueriesMeet(4, 1, 2), "A subset of the queries has the same answers."),
+        (TasksMeet(4), "A task has the same answers alone and in a batch."),
+        (CountsPadding(4), "A masked token, NaN included, changes no answer."),
+        (PassesOnNaN(4, 1, 2), "A masked token, NaN included, changes no answer."),
+        (HasAnIdleLayer(4), "none reaches idle.weight."),
+        (NothingToCount(4), "A memory has `num_elements`."),
+    ],
+)
+def test_a_broken_set_encoder_is_found(encoder, sentence):
+    with pytest.raises(AssertionError, match=sentence):
+        check_set_encoder(encoder, dim=4)
+
+
+class LooksAhead(CausalTransformer):
+    def extend(self, memory, tokens, *, mask=None):
+        outputs, memory = super().extend(memory, tokens, mask=mask)
+        return outputs.mean(1, keepdim=True).expand_as(outputs), memory
+
+
+class StartsAnew(CausalTransformer):
+    def extend(self, memory, tokens, *, mask=None):
+        return super().extend(self.empty(tokens.shape[0]), tokens, mask=mask)
+
+
+class MixesUpPieces(CausalTransformer):
+    def extend(self, memory, tokens, *, mask=None):
+        outputs, longer = super().extend(memory, tokens, mask=mask)
+        return outputs, longer._replace(values=tuple(v.roll(1, 2) for v in longer.values))
+
+
+class CountsPaddingAsTime(CausalTransformer):
+    def extend(self, memory, tokens, *, mask=None):
+        if mask is None:
+            return super().extend(memory, tokens)
+        return super().extend(memory, tokens.where(mask[..., None], 0))
+
+
+@pytest.mark.parametrize(
+    ("build", "sentence"),
+    [
+        (LooksAhead, "A token changes no output before it."),
+        (StartsAnew, "A read answers as the next output would"),
+        (MixesUpPieces, "A sequence in pieces is the same as in one pass."),
+        (CountsPaddingAsTime, "A masked token, NaN included, changes nothing before or after it."),
+    ],
+)
+def test_a_broken_sequence_encoder_is_found(build, sentence):
+    with pytest.raises(AssertionError, match=sentence):
+        check_sequence_encoder(build(4, 1, 2), dim=4)

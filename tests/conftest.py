@@ -1,0 +1,131 @@
+"""Every producer of the repository, small, under its role: a new part is one line here."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from iai_encoders import CausalTransformer, DeepSet, SetTransformer
+from iai_iterate import greedy, truncated, unrolled
+from iai_regimes import (
+    Categorical,
+    Explicit,
+    Gaussian,
+    Implicit,
+    LatentDecoder,
+    LearnedRule,
+    Parametric,
+    Predictor,
+)
+from iai_tasks import (
+    LinearClassification,
+    LinearRegression,
+    ProjectedClassification,
+    RandomNetworkRegression,
+)
+from torch import nn
+
+X_DIM, NUM_CLASSES, DIM = 3, 4, 8
+
+
+def projected() -> ProjectedClassification:
+    generator = torch.Generator().manual_seed(0)
+    images, labels = torch.randn(240, 6, generator=generator), torch.arange(240) % 5
+    return ProjectedClassification(images, labels, projection_dim=X_DIM, num_classes=NUM_CLASSES)
+
+
+SAMPLERS: dict[str, Callable[[], Any]] = {
+    "linear-regression": lambda: LinearRegression(X_DIM),
+    "linear-regression-wide": lambda: LinearRegression(X_DIM, query_shift="wide"),
+    "linear-regression-far": lambda: LinearRegression(X_DIM, query_shift="far"),
+    "linear-classification": lambda: LinearClassification(X_DIM, NUM_CLASSES),
+    "random-network": lambda: RandomNetworkRegression(X_DIM),
+    "projected": projected,
+}
+SET_ENCODERS: dict[str, Callable[[], Any]] = {
+    "transformer": lambda: SetTransformer(DIM, num_layers=1, num_heads=2),
+    "deep-set": lambda: DeepSet(DIM),
+}
+SEQUENCE_ENCODERS: dict[str, Callable[[], Any]] = {
+    "causal-transformer": lambda: CausalTransformer(DIM, num_layers=2, num_heads=2),
+}
+LIKELIHOODS: dict[str, Callable[[], Any]] = {
+    "gaussian": lambda: Gaussian(1, scale=0.5),
+    "gaussian-with-scale": lambda: Gaussian(1),
+    "categorical": lambda: Categorical(NUM_CLASSES),
+}
+GRADIENTS: dict[str, Callable[[], Any]] = {
+    "greedy": lambda: greedy,
+    "truncated": lambda: truncated(2),
+    "unrolled": lambda: unrolled,
+}
+
+
+def parametric(encoder: Any, likelihood: Any, **options: Any) -> Parametric:
+    predictor = Predictor(nn.Linear(X_DIM, likelihood.num_outputs))
+    rule = LearnedRule(predictor, likelihood, encoder, x_dim=X_DIM, **options)
+    return Parametric(predictor, likelihood, rule)
+
+
+def explicit(encoder: Any, likelihood: Any, **options: Any) -> Explicit:
+    decoder = LatentDecoder(X_DIM, 5, likelihood.num_outputs, hidden_dim=DIM)
+    predictor = Predictor(decoder, adapt=["latent"])
+    rule = LearnedRule(predictor, likelihood, encoder, x_dim=X_DIM, **options)
+    return Explicit(predictor, likelihood, rule)
+
+
+def implicit(encoder: Any, likelihood: Any, **options: Any) -> Implicit:
+    return Implicit(encoder, likelihood, x_dim=X_DIM, **options)
+
+
+REGIMES: dict[str, Callable[[Any, Any], Any]] = {
+    f"parametric-{signal}": lambda encoder, likelihood, signal=signal: parametric(
+        encoder, likelihood, signal=signal
+    )
+    for signal in ("data", "gradient", "both")
+}
+REGIMES |= {"explicit": explicit, "implicit": implicit}
+REGIMES["implicit-latents"] = lambda *parts: implicit(*parts, state="latents")
+
+
+@pytest.fixture(params=SAMPLERS)
+def sampler(request: pytest.FixtureRequest) -> Any:
+    return SAMPLERS[request.param]()
+
+
+@pytest.fixture(params=SET_ENCODERS)
+def set_encoder(request: pytest.FixtureRequest) -> Any:
+    torch.manual_seed(0)
+    return SET_ENCODERS[request.param]()
+
+
+@pytest.fixture(params=SEQUENCE_ENCODERS)
+def sequence_encoder(request: pytest.FixtureRequest) -> Any:
+    torch.manual_seed(0)
+    return SEQUENCE_ENCODERS[request.param]()
+
+
+@pytest.fixture(params=LIKELIHOODS)
+def likelihood(request: pytest.FixtureRequest) -> Any:
+    return LIKELIHOODS[request.param]()
+
+
+@pytest.fixture(params=GRADIENTS)
+def gradient(request: pytest.FixtureRequest) -> Any:
+    return GRADIENTS[request.param]()
+
+
+@pytest.fixture(params=REGIMES)
+def regime(request: pytest.FixtureRequest, set_encoder: Any, likelihood: Any) -> Any:
+    """A regime on each encoder with each likelihood, no weight of it zero."""
+    regime = REGIMES[request.param](set_encoder, likelihood)
+    for parameter in regime.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return regime
+
+
+@pytest.fixture
+def fitting_sampler(likelihood: Any) -> Any:
+    """A sampler of tasks that the likelihood is for."""
+    categorical = isinstance(likelihood, Categorical)
+    return LinearClassification(X_DIM, NUM_CLASSES) if categorical else LinearRegression(X_DIM)

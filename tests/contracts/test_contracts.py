@@ -1,0 +1,56 @@
+"""Every producer of the repository through the contract of every consumer."""
+
+import torch
+from iai_encoders.testing import check_sequence_encoder, check_set_encoder
+from iai_iterate import Iterated, Pool
+from iai_tasks.testing import check_sampler
+from iai_train import SamplerSource
+from iai_train.testing import check_learner, check_source, check_traceable
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_sampler(sampler):
+    check_sampler(sampler)
+
+
+def test_set_encoder(set_encoder):
+    check_set_encoder(set_encoder, set_encoder.dim)
+
+
+def test_sequence_encoder(sequence_encoder):
+    check_sequence_encoder(sequence_encoder, sequence_encoder.dim)
+
+
+def test_learner(regime, gradient, fitting_sampler):
+    learner = Iterated(regime, steps=3, minibatch=4, gradient=gradient)
+    tasks = fitting_sampler.sample(5, num_support=12, num_query=6, generator=generator())
+    check_learner(learner, tasks)
+    check_traceable(learner, tasks, steps=4)
+
+
+def test_sampler_source(sampler):
+    def make() -> SamplerSource:
+        return SamplerSource(
+            sampler, num_tasks=3, num_support=(4, 8), num_query=5, generator=generator()
+        )
+
+    check_source(make)
+
+
+def test_pool_source(regime, fitting_sampler):
+    learner = Iterated(regime, steps=1, minibatch=4)
+
+    def make() -> Pool:
+        return Pool(
+            learner,
+            fitting_sampler,
+            num_tasks=6,
+            num_query=5,
+            max_steps=3,
+            generator=generator(),
+        )
+
+    check_source(make, learner)

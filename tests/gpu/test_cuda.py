@@ -1,0 +1,111 @@
+"""The five packages together on a CUDA device: the numbers of the CPU, where they should be."""
+
+import copy
+import math
+
+import pytest
+import torch
+from iai_iterate import Iterated, Pool, unrolled
+from iai_tasks import ProjectedClassification
+from iai_tasks.testing import check_sampler
+from iai_train import FitConfig, SamplerSource, fit
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; there is none"),
+]
+
+
+def draw(sampler, device):
+    generator = torch.Generator(device).manual_seed(0)
+    return sampler.sample(8, num_support=16, num_query=8, generator=generator)
+
+
+def losses_and_gradients(learner, tasks):
+    losses, _, _ = learner(tasks)
+    named = dict(learner.named_parameters())
+    gradients = torch.autograd.grad(losses.mean(), list(named.values()), allow_unused=True)
+    return losses, dict(zip(named, gradients, strict=True))
+
+
+def test_losses_and_gradients_are_those_of_the_cpu(regime, fitting_sampler):
+    learner = Iterated(regime, steps=3, minibatch=5, gradient=unrolled).double()
+    tasks = draw(fitting_sampler, "cpu").to(dtype=torch.float64)
+    expected = losses_and_gradients(learner, tasks)
+    actual = losses_and_gradients(copy.deepcopy(learner).cuda(), tasks.to(device="cuda"))
+    assert actual[0].is_cuda
+    torch.testing.assert_close(actual, expected, rtol=1e-7, atol=1e-9, check_device=False)
+
+
+def test_predictions_are_those_of_the_cpu_and_go_back_to_it(regime, fitting_sampler):
+    learner = Iterated(regime, steps=3, minibatch=5)
+    tasks = draw(fitting_sampler, "cpu")
+    expected = learner.adapt(tasks.support).predict(tasks.query.x)
+    on_cuda = tasks.to(device="cuda")
+    shuffle = torch.Generator().manual_seed(0)  # the order in which the set is read on both
+    adapted = learner.cuda().adapt(on_cuda.support, generator=shuffle)
+    actual = adapted.predict(on_cuda.query.x)
+    assert actual.is_cuda
+    torch.testing.assert_close(actual.cpu(), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_samplers_keep_their_contract_on_the_device(sampler):
+    check_sampler(sampler, device="cuda")
+
+
+def test_a_seed_is_the_same_projected_task_on_both_devices():
+    images = torch.randn(12, 5, generator=torch.Generator().manual_seed(1))
+    sampler = ProjectedClassification(images, torch.arange(12) % 3, projection_dim=4)
+    latent = torch.tensor([0, 7, 2**40])
+    drawn = []
+    for device in ("cpu", "cuda"):
+        generator = torch.Generator(device).manual_seed(0)
+        # All images of every task, so that the draws differ in their order alone.
+        batch = sampler.sample(
+            3, num_support=12, num_query=0, generator=generator, latent=latent.to(device)
+        )
+        order = batch.support.x[..., 0].argsort(dim=1)
+        rows = torch.arange(3, device=device)[:, None]
+        drawn.append(batch.support[rows, order].to(device="cpu"))
+    torch.testing.assert_close(drawn[0].x, drawn[1].x, rtol=1e-4, atol=1e-5)
+    assert torch.equal(drawn[0].y, drawn[1].y)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("pooled", [False, True], ids=["sampled", "pool"])
+def test_training_moves_every_weight_and_keeps_it_fp32(regime, fitting_sampler, pooled, precision):
+    generator = torch.Generator("cuda").manual_seed(0)
+    learner = Iterated(regime, steps=1 if pooled else 3, minibatch=8).cuda()
+    before = {name: p.detach().clone() for name, p in learner.named_parameters()}
+    source = (
+        Pool(learner, fitting_sampler, num_tasks=16, num_query=8, max_steps=4, generator=generator)
+        if pooled
+        else SamplerSource(
+            fitting_sampler, num_tasks=16, num_support=24, num_query=8, generator=generator
+        )
+    )
+    config = FitConfig(iterations=3, precision=precision)
+    result = fit(learner, source, config, device="cuda", progress=False)
+    assert all(math.isfinite(loss) for loss in result.losses)
+    for name, parameter in learner.named_parameters():
+        assert parameter.is_cuda and parameter.dtype == torch.float32
+        assert not torch.equal(parameter, before[name]), name
+
+
+def test_memory_of_reading_a_stream_does_not_grow(regime, fitting_sampler):
+    learner = Iterated(regime, steps=1, minibatch=16).cuda()
+    generator = torch.Generator("cuda").manual_seed(0)
+    query_x = draw(fitting_sampler, "cuda").query.x
+
+    def peak(num_minibatches):
+        counts = {"num_support": 16, "num_query": 0}
+        stream = (
+            fitting_sampler.sample(8, **counts, generator=generator).support
+            for _ in range(num_minibatches)
+        )
+        torch.cuda.reset_peak_memory_stats()
+        learner.adapt(stream, query_x)
+        return torch.cuda.max_memory_allocated()
+
+    peak(2)
+    assert peak(64) <= 1.01 * peak(4)

@@ -1,0 +1,45 @@
+"""Every example runs at its smoke preset, leaves what it promises, and goes on where it stopped."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted(ROOT.glob("examples/*.py"))
+RUN = {"example", "preset", "seed", "device", "versions", "wall_seconds", "rows"}
+ROW = {"method", "split", "step", "examples", "metric", "value", "stderr", "seed"}
+
+
+def run(example: Path, out: Path) -> tuple[dict, str]:
+    arguments = ["--preset", "smoke", "--out", str(out), "--seed", "3", "--device", "cpu"]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(example), *arguments],
+        env=os.environ | {"MPLBACKEND": "agg"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads((out / "metrics.json").read_text()), done.stdout
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_smoke(example, tmp_path):
+    record, printed = run(example, tmp_path)
+    assert set(record) >= RUN
+    assert (record["example"], record["preset"], record["seed"]) == (example.stem, "smoke", 3)
+    assert record["rows"]
+    for row in record["rows"]:
+        assert set(row) == ROW
+        assert math.isfinite(row["value"])
+        assert row["stderr"] is None or row["stderr"] >= 0
+    assert (tmp_path / "figure.png").stat().st_size > 5_000
+    assert str(tmp_path) in printed, "an example says where it left its files"
+
+    again, _ = run(example, tmp_path)
+    assert again["rows"] == record["rows"]

@@ -1,0 +1,174 @@
+"""Any regime, refined over minibatches: the one loop that every method is a row of."""
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from iai_iterate.adapted import Adapted
+from iai_iterate.greedy import greedy
+from iai_iterate.interfaces import Batch, GradientMode, Regime, Tasks
+from iai_iterate.minibatch import minibatches
+
+
+class Refinement(NamedTuple):
+    """What training on a batch of tasks gives."""
+
+    losses: Float[Tensor, "step task"]
+    seen: Float[Tensor, "step task"]  # distinct examples behind each loss
+    state: Any  # after the last step, detached
+
+
+class Iterated(nn.Module):
+    """A learner that refines a regime's state over minibatches of the support.
+
+    Args:
+        regime: What the state is and how a minibatch moves it; an `nn.Module` where it is learned.
+        steps: Minibatches read in one training pass.
+        minibatch: Examples in a minibatch; None for the whole support at every step.
+        gradient: How the meta-gradient crosses the steps: `greedy`, `unrolled`, `truncated(n)`.
+        loss: Whether `forward` gives the loss at "every" step, the start included, or at the "last" alone.
+
+    Raises:
+        ValueError: If `steps` or `minibatch` is below 1, or `loss` is neither "every" nor "last".
+
+    Source:
+        Mittal et al. (2025), arXiv 2510.11471, sections on iterative amortized inference.
+    """
+
+    def __init__(
+        self,
+        regime: Regime,
+        *,
+        steps: int,
+        minibatch: int | None = None,
+        gradient: GradientMode[Any] = greedy,
+        loss: Literal["every", "last"] = "every",
+    ) -> None:
+        super().__init__()
+        if steps < 1:
+            raise ValueError(f"`steps` must be at least 1; got {steps}.")
+        if minibatch is not None and minibatch < 1:
+            raise ValueError(f"`minibatch` must be at least 1; got {minibatch}.")
+        if loss not in ("every", "last"):
+            raise ValueError(f"`loss` must be every or last; got {loss!r}.")
+        self.regime, self.gradient = regime, gradient
+        self.steps, self.minibatch, self.loss = steps, minibatch, loss
+
+    def forward(self, tasks: Tasks, state: Any = None) -> Refinement:
+        """Refines through `steps` minibatches of the support and takes the losses on the queries.
+
+        Args:
+            tasks: The support is read in the order given; at least `minibatch` examples.
+            state: Goes on from here, detached; tasks whose `seen` is 0 start anew. None: all start anew.
+
+        Returns:
+            The losses before the first step and after every one (or only the last), how many examples lie behind each,
+            and the state to go on from.
+        """
+        query_x, start = tasks.query.x, self.start(tasks, state)
+
+        def step(state: Any, item: tuple[Any, bool]) -> Any:
+            batch, fresh = item
+            return self.regime.update(state, self.regime.encode(batch), query_x, fresh)
+
+        def loss(state: Any) -> Tensor:
+            return self.regime.loss(self.regime.predict(state, query_x), tasks.query)
+
+        batches = list(minibatches(tasks.support, self.minibatch, self.steps))
+        losses, end = self.gradient(step, loss, start, batches)
+        counts = [batch.mask.sum(1) if fresh else 0 * batch.mask.sum(1) for batch, fresh in batches]
+        seen = start.seen.detach() + torch.stack(counts).cumsum(0)
+        if self.loss == "last":
+            return Refinement(losses[-1:], seen[-1:], end)
+        losses = torch.cat([loss(start)[None], losses])
+        return Refinement(losses, torch.cat([start.seen.detach()[None], seen]), end)
+
+    def start(self, tasks: Tasks, state: Any = None) -> Any:
+        """The learned start, except for tasks that `state` has seen examples of."""
+        fresh = self.regime.init(tasks.support.mask.shape[0], tasks.query.x)
+        if state is None:
+            return fresh
+        live = state.seen > 0
+
+        def choose(old: Tensor, new: Tensor) -> Tensor:
+            return torch.where(live.reshape(-1, *[1] * (old.dim() - 1)), old, new)
+
+        return tree_map(choose, state, fresh)
+
+    def adapt(
+        self,
+        support: Batch | Iterable[Any],
+        query_x: Tensor | None = None,
+        *,
+        steps: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Adapted:
+        """Reads a task's examples, without gradients.
+
+        Args:
+            support: A set in memory, or any iterable of minibatches (each may have its own size), read once, one at a
+                time. Examples of several tasks are read side by side.
+            query_x: The queries, `task query *x_shape`. An implicit learner that knows them keeps only its answers;
+                one that does not keeps every minibatch's evidence, and answers any queries later.
+            steps: Minibatches to read of a set in memory; by default one pass. More go over it again.
+            generator: Shuffles the passes over a set in memory; by default a new one with the seed 0, so that the same
+                set gives the same answer.
+
+        Returns:
+            What predicts, and can read on.
+
+        Raises:
+            ValueError: If `steps` is below 1, the iterable is empty, or a minibatch holds what it must not: NaN, say.
+        """
+        if isinstance(support, Batch):
+            n = support.mask.shape[1]
+            size = max(1, n if self.minibatch is None else min(self.minibatch, n))
+            if generator is None:
+                generator = torch.Generator().manual_seed(0)
+            num_steps = max(1, -(-n // size)) if steps is None else steps
+            items = minibatches(support, min(size, n) or None, num_steps, generator=generator)
+        elif steps is not None:
+            raise ValueError("`steps` counts minibatches of a set in memory; an iterable is read to its end.")
+        else:
+            items = ((batch, True) for batch in support)
+        first = next(items, None)
+        if first is None:
+            raise ValueError("`support` must hold at least one minibatch; got none.")
+        adapted = Adapted.new(self.regime, first[0].mask.shape[0], query_x)
+        for batch, fresh in chain([first], items):
+            adapted = adapted.update(batch, fresh=fresh)
+        return adapted
+
+    def trace(
+        self,
+        support: Batch,
+        query_x: Tensor,
+        *,
+        steps: int,
+        generator: torch.Generator | None = None,
+    ) -> Iterator[Adapted]:
+        """The learner at step 0, 1, .., `steps`, without gradients.
+
+        Args:
+            support: A set in memory, cut into minibatches as in training.
+            query_x: The queries, `task query *x_shape`.
+            steps: How many minibatches to read; beyond one pass, the set is read again.
+            generator: Shuffles every pass; None keeps the order given.
+
+        Yields:
+            What predicts after each step.
+
+        Raises:
+            ValueError: If `steps` is below 1 or the set is smaller than a minibatch.
+        """
+        items = minibatches(support, self.minibatch, steps, generator=generator)
+        adapted = Adapted.new(self.regime, support.mask.shape[0], query_x)
+        yield adapted
+        for batch, fresh in items:
+            adapted = adapted.update(batch, fresh=fresh)
+            yield adapted

@@ -1,0 +1,55 @@
+"""Meta-gradients that cross a limited number of steps."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_map
+
+from iai_iterate.interfaces import GradientMode, Loss, Rollout, State, Step
+
+
+def detach(state: State) -> State:
+    """The same state, with no gradient path to what made it."""
+    detached: State = tree_map(lambda leaf: leaf.detach(), state)
+    return detached
+
+
+def truncated(num_steps: int) -> GradientMode[State]:
+    """A gradient mode: backpropagate through stretches of at most `num_steps` steps.
+
+    The path is cut AFTER every `num_steps`-th step, so that the first stretch reaches the start, and a learned start
+    still learns.
+
+    Args:
+        num_steps: Length of a stretch. 1 is greedy.
+
+    Raises:
+        ValueError: If `num_steps` is below 1.
+
+    Source:
+        Truncated backpropagation through time, Williams and Peng (1990).
+
+    >>> start = torch.tensor([1.0], requires_grad=True)
+    >>> double = lambda state, batch: state * 2
+    >>> losses, _ = truncated(2)(double, lambda state: state, start, range(3))
+    >>> torch.autograd.grad(losses.sum(), start)[0].item()  # 2 + 4; the third step is cut off
+    6.0
+    """
+    if num_steps < 1:
+        raise ValueError(f"`num_steps` must be at least 1; got {num_steps}.")
+
+    def mode(
+        step: Step[State], loss: Loss[State], state: State, batches: Iterable[Any]
+    ) -> Rollout[State]:
+        losses = []
+        for index, batch in enumerate(batches, start=1):
+            state = step(state, batch)
+            losses.append(loss(state))
+            if index % num_steps == 0:
+                state = detach(state)
+        if not losses:
+            raise ValueError("`batches` must hold at least one minibatch; got none.")
+        return torch.stack(losses), detach(state)
+
+    return mode

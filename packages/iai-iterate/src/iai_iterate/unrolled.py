@@ -1,0 +1,35 @@
+"""Meta-gradients that cross every step."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from iai_iterate.interfaces import Loss, Rollout, State, Step
+from iai_iterate.truncated import detach
+
+
+def unrolled(
+    step: Step[State], loss: Loss[State], state: State, batches: Iterable[Any]
+) -> Rollout[State]:
+    """Backpropagates through all the steps; memory grows with their number.
+
+    Args:
+        step: `step(state, batch) -> state`.
+        loss: `loss(state) -> task`, taken after every step.
+        state: A pytree of tensors.
+        batches: One minibatch a step.
+
+    Returns:
+        The losses, `step task`, with gradients through all steps; the last state, detached.
+
+    Raises:
+        ValueError: If there is no minibatch.
+    """
+    losses = []
+    for batch in batches:
+        state = step(state, batch)
+        losses.append(loss(state))
+    if not losses:
+        raise ValueError("`batches` must hold at least one minibatch; got none.")
+    return torch.stack(losses), detach(state)

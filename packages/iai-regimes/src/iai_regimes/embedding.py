@@ -1,0 +1,33 @@
+"""A linear map and products of linear maps, side by side."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class BilinearEmbedding(nn.Module):
+    """A token that holds its inputs and learned products of pairs of them: A v + B (C v * D v).
+
+    The products of inputs and residuals are what a gradient is made of, and the products of inputs with each other
+    what a covariance is made of; a network that starts from sums alone must first learn to multiply.
+
+    Args:
+        in_dim: Size of the input.
+        out_dim: Size of the token.
+        hidden_dim: Number of products; `out_dim` if None.
+
+    Source:
+        The bilinear gated linear unit of Shazeer (2020), arXiv 2002.05202, with a linear path beside it.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, *, hidden_dim: int | None = None) -> None:
+        super().__init__()
+        hidden_dim = out_dim if hidden_dim is None else hidden_dim
+        self.factors = nn.Linear(in_dim, 2 * hidden_dim)
+        self.linear = nn.Linear(in_dim, out_dim)
+        self.products = nn.Linear(hidden_dim, out_dim, bias=False)
+
+    def forward(self, v: Float[Tensor, "*batch in_dim"]) -> Float[Tensor, "*batch out_dim"]:
+        """Embeds the last axis."""
+        left, right = self.factors(v).chunk(2, dim=-1)
+        out: Tensor = self.linear(v) + self.products(left * right)
+        return out

@@ -1,0 +1,77 @@
+"""How much a state has seen: its count, the gain that the count allows, and a running mean of what was seen."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+NUM_COUNT_FEATURES = 4
+
+
+def annealed_gain(
+    seen: Float[Tensor, " task"], count: Float[Tensor, " task"]
+) -> Float[Tensor, " task"]:
+    """The share of a minibatch in all that will have been seen, count / (seen + count); 0 for an empty one.
+
+    A state moved by this share of each proposal is the mean of the proposals, the step size of Robbins and Monro
+    (1951): noise averages out, and any number of steps adds up to one.
+
+    Args:
+        seen: Distinct examples behind the state.
+        count: Observed examples in the minibatch.
+
+    Returns:
+        The gain, in [0, 1].
+
+    >>> annealed_gain(torch.tensor([0.0, 48.0, 5.0]), torch.tensor([16.0, 16.0, 0.0])).tolist()
+    [1.0, 0.25, 0.0]
+    """
+    return count / (seen + count).clamp(min=1)
+
+
+def count_features(
+    seen: Float[Tensor, " task"], count: Float[Tensor, " task"]
+) -> Float[Tensor, "task 4"]:
+    """The evidence as numbers a network can read: each in [0, 1] and with a limit as `seen` grows.
+
+    A network that reads bounded features goes on to counts far beyond those it was trained on; log(1 + seen) leaves
+    its trained range there.
+
+    Args:
+        seen: Distinct examples behind the state.
+        count: Observed examples in the minibatch.
+
+    Returns:
+        The gain and its square root, then (1 + seen + count) to the powers -1/2 and -1/4.
+
+    >>> count_features(torch.tensor([240.0]), torch.tensor([15.0])).tolist()
+    [[0.058..., 0.242..., 0.0625, 0.25]]
+    """
+    gain = annealed_gain(seen, count)
+    root = (1 + seen + count).rsqrt()
+    return torch.stack([gain, gain.sqrt(), root, root.sqrt()], dim=-1)
+
+
+def masked_mean(
+    values: Float[Tensor, "task n dim"], mask: Bool[Tensor, "task n"]
+) -> Float[Tensor, "task dim"]:
+    """Mean over the observed examples; 0 where there is none. Whatever lies behind the mask does not reach it."""
+    kept = values.masked_fill(~mask[..., None], 0.0)
+    return kept.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+
+
+def refresh_summary(
+    summary: Float[Tensor, "task k"],
+    statistic: Float[Tensor, "task k"],
+    seen: Float[Tensor, " task"],
+    count: Float[Tensor, " task"],
+    fresh: bool,
+) -> Float[Tensor, "task k"]:
+    """The mean of learned features over every example seen, brought up to date by a minibatch's own mean.
+
+    Because the mean treats all examples alike, the gradient that reaches the features through the LATEST minibatch is,
+    in expectation, its share of the gradient through all of them: greedy training, which cuts the path through earlier
+    steps, still teaches what to remember. A minibatch read before (`fresh` False) is in the mean already.
+    """
+    if not fresh:
+        return summary
+    return summary + annealed_gain(seen, count)[:, None] * (statistic - summary)

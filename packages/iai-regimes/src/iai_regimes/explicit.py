@@ -1,0 +1,78 @@
+"""The explicit regime: the state is a low-dimensional latent, read by a decoder that is learned with the rule."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from iai_regimes.embedding import BilinearEmbedding
+from iai_regimes.interfaces import Likelihood, Rule
+from iai_regimes.parametric import Parametric
+from iai_regimes.predictor import Predictor
+
+
+class LatentDecoder(nn.Module):
+    """[latent, x] to outputs: a bilinear embedding, then an MLP beside a linear path.
+
+    Args:
+        x_dim: Numbers in one flattened input.
+        latent_dim: Size of the latent.
+        num_outputs: Raw numbers a query.
+        hidden_dim: Width.
+        num_layers: Hidden layers behind the embedding.
+
+    Raises:
+        ValueError: If a size is below 1.
+    """
+
+    def __init__(
+        self,
+        x_dim: int,
+        latent_dim: int,
+        num_outputs: int,
+        *,
+        hidden_dim: int = 128,
+        num_layers: int = 2,
+    ) -> None:
+        super().__init__()
+        for name, size in (("x_dim", x_dim), ("latent_dim", latent_dim), ("num_outputs", num_outputs)):
+            if size < 1:
+                raise ValueError(f"`{name}` must be at least 1; got {size}.")
+        self.latent = nn.Parameter(torch.zeros(latent_dim))
+        self.embed = BilinearEmbedding(latent_dim + x_dim, hidden_dim)
+        layers: list[nn.Module] = []
+        for _ in range(num_layers):
+            layers += [nn.GELU(), nn.Linear(hidden_dim, hidden_dim)]
+        self.hidden = nn.Sequential(*layers)
+        self.head = nn.Linear(hidden_dim, num_outputs)
+
+    def forward(self, x: Float[Tensor, "n *x_shape"]) -> Float[Tensor, "n num_outputs"]:
+        """Outputs of one task at its inputs."""
+        flat = x.flatten(1)
+        h = self.embed(torch.cat([self.latent.expand(flat.shape[0], -1), flat], dim=-1))
+        outputs: Tensor = self.head(h + self.hidden(h))
+        return outputs
+
+
+class Explicit(Parametric):
+    """Amortizes f and g: the rule moves a task's latent, the decoder answers [latent, x] and is learned with it.
+
+    It is the parametric regime whose adapted parameter is the decoder's `latent`, everything else being shared.
+
+    Args:
+        predictor: A decoder of which the latent is adapted: `Predictor(decoder, adapt=["latent"])`.
+        likelihood: What its outputs say about a target.
+        rule: How a minibatch moves the latent.
+
+    Raises:
+        ValueError: If nothing of the decoder is left to be shared.
+
+    Source:
+        Mittal et al. (2025), arXiv 2510.11471: z_{i+1} = h(z_i, B_i), prediction f(x, z_K), both learned.
+    """
+
+    def __init__(self, predictor: Predictor, likelihood: Likelihood, rule: Rule) -> None:
+        super().__init__(predictor, likelihood, rule)
+        if predictor.size == sum(p.numel() for p in predictor.module.parameters()):
+            raise ValueError(
+                "An explicit regime learns a decoder that all tasks share; here every parameter is adapted."
+            )

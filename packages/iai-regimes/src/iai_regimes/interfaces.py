@@ -1,0 +1,100 @@
+"""What a regime needs from the parts that it is given. Nothing here is imported by those parts."""
+
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+@runtime_checkable
+class Examples(Protocol):
+    """A batch of sets of labelled examples, one set a task."""
+
+    @property
+    def x(self) -> Tensor:
+        """Inputs, `task n *x_shape`."""
+
+    @property
+    def y(self) -> Tensor | None:
+        """Targets, `task n y_dim` (real) or `task n` (classes)."""
+
+    @property
+    def mask(self) -> Tensor:
+        """`task n`, True where an example is observed."""
+
+
+@runtime_checkable
+class SetEncoder(Protocol):
+    """A map from a set of tokens to a memory, and a read of that memory."""
+
+    @property
+    def dim(self) -> int:
+        """Size of a token."""
+
+    def encode(self, tokens: Float[Tensor, "task n dim"], *, mask: Bool[Tensor, "task n"]) -> Any:
+        """The memory of a set, in no order; tokens whose mask is False do not count."""
+
+    def read(self, queries: Float[Tensor, "task m dim"], memory: Any) -> Float[Tensor, "task m dim"]:
+        """What each query finds in the memory; no query sees another."""
+
+
+@runtime_checkable
+class Likelihood(Protocol):
+    """What the raw outputs of a model say about a target."""
+
+    @property
+    def num_outputs(self) -> int:
+        """Raw numbers a query, the last axis of `outputs`."""
+
+    @property
+    def num_features(self) -> int:
+        """Size of a target written as real numbers."""
+
+    def features(self, y: Tensor) -> Tensor:
+        """Targets as real numbers, `task n num_features`."""
+
+    def negative_log(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Negative log-likelihood of each target in nats, `task n`."""
+
+    def residual(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Derivative of `negative_log` by the outputs, `task n num_outputs`."""
+
+    def check(self, y: Tensor | None, mask: Tensor) -> None:
+        """Raises ValueError for observed targets that cannot be."""
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """The loss on one minibatch as a function of what is adapted; it hands over more than a gradient."""
+
+    def loss(self, theta: Float[Tensor, "task p"]) -> Float[Tensor, " task"]:
+        """Mean loss over the observed examples of each task's minibatch; 0 where there is none."""
+
+    def residual(self, theta: Float[Tensor, "task p"]) -> Float[Tensor, "task n num_outputs"]:
+        """Derivative of each example's own loss by the outputs at `theta`."""
+
+
+@runtime_checkable
+class Rule(Protocol):
+    """How adapted numbers move when a minibatch is read."""
+
+    def start(self, theta: Float[Tensor, "task p"]) -> Any:
+        """What the rule carries beside `theta` before the first step, a pytree of tensors led by the task axis."""
+
+    def encode(self, batch: Examples) -> Any:
+        """What can be computed from a minibatch alone."""
+
+    def step(
+        self,
+        theta: Float[Tensor, "task p"],
+        carry: Any,
+        evidence: Any,
+        objective: Objective,
+        seen: Float[Tensor, " task"],
+        fresh: bool,
+    ) -> tuple[torch.Tensor, Any]:
+        """Moves `theta` and the carry by one minibatch.
+
+        `seen` counts the distinct examples behind `theta`; `fresh` says whether this minibatch adds to them.
+        """

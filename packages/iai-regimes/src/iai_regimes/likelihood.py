@@ -1,0 +1,147 @@
+"""What a model's raw outputs say about a target: Gaussian and categorical."""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+
+class Gaussian(nn.Module):
+    """A normal distribution on each real target.
+
+    With `scale` given, the raw output is the mean (one number a target). Without it, each target has two raw outputs:
+    all the means first, then for each target the number whose softplus is the standard deviation (above `min_scale`).
+
+    Args:
+        y_dim: Number of real targets of an example.
+        scale: Standard deviation in the units of y; None to have the model predict it.
+        min_scale: Smallest standard deviation that a model may predict.
+
+    Raises:
+        ValueError: If `y_dim` is below 1, or a scale is not positive.
+
+    >>> likelihood = Gaussian(1, scale=1.0)
+    >>> likelihood.negative_log(torch.zeros(1, 1, 1), torch.full((1, 1, 1), 2.0)).item()  # 2 + log(2 pi) / 2
+    2.9189...
+    """
+
+    def __init__(self, y_dim: int, *, scale: float | None = None, min_scale: float = 1e-3) -> None:
+        super().__init__()
+        if y_dim < 1:
+            raise ValueError(f"`y_dim` must be at least 1; got {y_dim}.")
+        if scale is not None and not scale > 0:
+            raise ValueError(f"`scale` must be positive; got {scale}.")
+        if not min_scale > 0:
+            raise ValueError(f"`min_scale` must be positive; got {min_scale}.")
+        self.y_dim, self.scale, self.min_scale = y_dim, scale, min_scale
+
+    @property
+    def num_outputs(self) -> int:
+        """Raw numbers a query: one a target with a given scale, else two."""
+        return self.y_dim if self.scale is not None else 2 * self.y_dim
+
+    @property
+    def num_features(self) -> int:
+        """A target is its own features."""
+        return self.y_dim
+
+    def features(self, y: Float[Tensor, "task n y_dim"]) -> Float[Tensor, "task n y_dim"]:
+        """Targets as the model reads them: themselves."""
+        return y
+
+    def mean_and_scale(
+        self, outputs: Float[Tensor, "*batch num_outputs"]
+    ) -> tuple[Float[Tensor, "*batch y_dim"], Float[Tensor, "*batch y_dim"]]:
+        """Mean and standard deviation, in the units of y, that raw outputs stand for."""
+        if self.scale is not None:
+            return outputs, torch.full_like(outputs, self.scale)
+        mean, raw = outputs.chunk(2, dim=-1)
+        return mean, self.min_scale + nn.functional.softplus(raw)
+
+    def negative_log(
+        self, outputs: Float[Tensor, "task n num_outputs"], y: Float[Tensor, "task n y_dim"]
+    ) -> Float[Tensor, "task n"]:
+        """Negative log-density in nats, summed over the targets of an example."""
+        mean, scale = self.mean_and_scale(outputs)
+        z = (y - mean) / scale
+        return (0.5 * z.square() + scale.log() + 0.5 * math.log(2 * math.pi)).sum(-1)
+
+    def residual(
+        self, outputs: Float[Tensor, "task n num_outputs"], y: Float[Tensor, "task n y_dim"]
+    ) -> Float[Tensor, "task n num_outputs"]:
+        """Derivative of `negative_log` by the raw outputs; (mean - y) / scale^2 for the means."""
+        mean, scale = self.mean_and_scale(outputs)
+        by_mean = (mean - y) / scale.square()
+        if self.scale is not None:
+            return by_mean
+        by_scale = 1 / scale - (y - mean).square() / scale**3
+        raw = outputs.chunk(2, dim=-1)[1]
+        return torch.cat([by_mean, by_scale * raw.sigmoid()], dim=-1)
+
+    def check(self, y: Tensor | None, mask: Bool[Tensor, "task n"]) -> None:
+        """Raises ValueError unless observed targets are finite and `task n y_dim`."""
+        if y is None or y.dim() != 3 or y.shape[-1] != self.y_dim:
+            shape = None if y is None else tuple(y.shape)
+            raise ValueError(f"`y` must have the shape (task, n, {self.y_dim}); got {shape}.")
+        if not bool(torch.isfinite(y[mask]).all()):
+            raise ValueError("`y` must be finite where `mask` is True; got NaN or infinity.")
+
+
+class Categorical(nn.Module):
+    """A distribution on classes; the raw outputs are logits.
+
+    Args:
+        num_classes: Number of classes; targets are 0 .. num_classes - 1.
+
+    Raises:
+        ValueError: If `num_classes` is below 2.
+
+    >>> likelihood = Categorical(4)
+    >>> likelihood.negative_log(torch.zeros(1, 1, 4), torch.tensor([[2]])).item()  # log 4
+    1.3862...
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        if num_classes < 2:
+            raise ValueError(f"`num_classes` must be at least 2; got {num_classes}.")
+        self.num_classes = num_classes
+
+    @property
+    def num_outputs(self) -> int:
+        """One logit a class."""
+        return self.num_classes
+
+    @property
+    def num_features(self) -> int:
+        """A target is written one-hot."""
+        return self.num_classes
+
+    def features(self, y: Int[Tensor, "task n"]) -> Float[Tensor, "task n num_classes"]:
+        """Targets as the model reads them: one-hot. A class out of range (padding, say) is all zeros."""
+        classes = torch.arange(self.num_classes, device=y.device)
+        return (y[..., None] == classes).to(torch.get_default_dtype())
+
+    def negative_log(
+        self, outputs: Float[Tensor, "task n num_classes"], y: Int[Tensor, "task n"]
+    ) -> Float[Tensor, "task n"]:
+        """Cross-entropy in nats."""
+        safe = y.clamp(0, self.num_classes - 1)
+        return -outputs.log_softmax(-1).gather(-1, safe[..., None]).squeeze(-1)
+
+    def residual(
+        self, outputs: Float[Tensor, "task n num_classes"], y: Int[Tensor, "task n"]
+    ) -> Float[Tensor, "task n num_classes"]:
+        """Derivative of `negative_log` by the logits: probabilities minus one-hot."""
+        return outputs.softmax(-1) - self.features(y).to(outputs.dtype)
+
+    def check(self, y: Tensor | None, mask: Bool[Tensor, "task n"]) -> None:
+        """Raises ValueError unless observed targets are classes in range, `task n` int64."""
+        if y is None or y.dim() != 2 or y.dtype != torch.int64:
+            got = None if y is None else f"{tuple(y.shape)}, {y.dtype}"
+            raise ValueError(f"`y` must be int64 classes of the shape (task, n); got {got}.")
+        observed = y[mask]
+        if observed.numel() and not bool(((observed >= 0) & (observed < self.num_classes)).all()):
+            low, high = int(observed.min()), int(observed.max())
+            raise ValueError(f"`y` must lie in 0 .. {self.num_classes - 1}; got {low} .. {high}.")

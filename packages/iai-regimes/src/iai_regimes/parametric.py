@@ -1,0 +1,88 @@
+"""The parametric regime: the state is the parameters of a fixed predictor."""
+
+from typing import Any, NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from iai_regimes.check import check_examples
+from iai_regimes.interfaces import Examples, Likelihood, Rule
+from iai_regimes.objective import MinibatchObjective, mean_loss
+from iai_regimes.predictor import Predictor
+
+
+class AdaptedState(NamedTuple):
+    """Adapted numbers, what the rule carries beside them, and the evidence behind them."""
+
+    theta: Float[Tensor, "task p"]
+    carry: Any  # a pytree of tensors led by the task axis
+    seen: Float[Tensor, " task"]  # distinct examples
+
+
+class Parametric(nn.Module):
+    """Amortizes g: the rule moves the adapted parameters, the predictor answers with them.
+
+    Everything of the predictor may be adapted, or the parameters that it names (the head, say). The start is learned.
+
+    Args:
+        predictor: A module and the names of what is adapted.
+        likelihood: What its outputs say about a target.
+        rule: How a minibatch moves what is adapted; a module where it is learned.
+
+    Source:
+        Mittal et al. (2025), arXiv 2510.11471: theta_{i+1} = h(theta_i, B_i), prediction f(x, theta_K).
+    """
+
+    def __init__(self, predictor: Predictor, likelihood: Likelihood, rule: Rule) -> None:
+        super().__init__()
+        self.predictor, self.likelihood, self.rule = predictor, likelihood, rule
+
+    @property
+    def needs_query(self) -> bool:
+        """False: the state answers any query."""
+        return False
+
+    def init(self, num_tasks: int, query_x: Tensor | None = None) -> AdaptedState:
+        """The learned start of each task; gradients flow to it. The queries are not looked at."""
+        theta = self.predictor.start(num_tasks)
+        return AdaptedState(theta, self.rule.start(theta), theta.new_zeros(num_tasks))
+
+    def encode(self, batch: Examples) -> tuple[Examples, Any]:
+        """What the rule computes from the minibatch alone, beside the minibatch, for its objective."""
+        return batch, self.rule.encode(batch)
+
+    def update(
+        self,
+        state: AdaptedState,
+        evidence: tuple[Examples, Any],
+        query_x: Tensor | None = None,
+        fresh: bool = True,
+    ) -> AdaptedState:
+        """The state after one minibatch; `fresh` False says that the state has seen these examples before.
+
+        A task without an observed example in the minibatch keeps its state. Gradients flow to the state.
+        """
+        batch, encoded = evidence
+        objective = MinibatchObjective(self.predictor, self.likelihood, batch)
+        theta, carry = self.rule.step(
+            state.theta, state.carry, encoded, objective, state.seen, fresh
+        )
+        seen = state.seen + batch.mask.sum(1) if fresh else state.seen
+        return AdaptedState(theta, carry, seen.to(state.seen.dtype))
+
+    def predict(
+        self, state: AdaptedState, query_x: Float[Tensor, "task query *x_shape"]
+    ) -> Float[Tensor, "task query num_outputs"]:
+        """Raw outputs at the queries; gradients flow to the state and to what the predictor shares."""
+        outputs: Tensor = self.predictor(state.theta, query_x)
+        return outputs
+
+    def loss(
+        self, outputs: Float[Tensor, "task query num_outputs"], query: Examples
+    ) -> Float[Tensor, " task"]:
+        """Mean negative log-likelihood of each task's observed queries, in nats."""
+        return mean_loss(self.likelihood, outputs, query)
+
+    def validate(self, batch: Examples) -> None:
+        """Raises ValueError for examples that are not finite or whose classes are out of range."""
+        check_examples(batch, self.likelihood)

@@ -1,0 +1,60 @@
+"""The outer loop of learners that have learned to learn: fit, evaluate, checkpoint, report."""
+
+from iai_train.checkpoint import CheckpointError, load_weights, save_weights
+from iai_train.command_line import parse
+from iai_train.config import FitConfig
+from iai_train.evaluate import evaluate
+from iai_train.figure import figure
+from iai_train.fit import FitResult, fit
+from iai_train.interfaces import LabelledTasks, Learner, Query, Snapshot, Source, Traceable
+from iai_train.log import read_log
+from iai_train.metric import accuracy, mean_squared_error
+from iai_train.processes import (
+    Device,
+    num_processes,
+    process_generator,
+    process_index,
+    resolve_device,
+)
+from iai_train.report import RunInfo, installed_versions, read_metrics, table, write_metrics
+from iai_train.row import Row, over_seeds, summarise
+from iai_train.run import NonFiniteError
+from iai_train.schedule import learning_rate_factor
+from iai_train.source import SamplerSource
+
+__all__ = [
+    "CheckpointError",
+    "Device",
+    "FitConfig",
+    "FitResult",
+    "LabelledTasks",
+    "Learner",
+    "NonFiniteError",
+    "Query",
+    "Row",
+    "RunInfo",
+    "SamplerSource",
+    "Snapshot",
+    "Source",
+    "Traceable",
+    "accuracy",
+    "evaluate",
+    "figure",
+    "fit",
+    "installed_versions",
+    "learning_rate_factor",
+    "load_weights",
+    "mean_squared_error",
+    "num_processes",
+    "over_seeds",
+    "parse",
+    "process_generator",
+    "process_index",
+    "read_log",
+    "read_metrics",
+    "resolve_device",
+    "save_weights",
+    "summarise",
+    "table",
+    "write_metrics",
+]

@@ -1,0 +1,189 @@
+"""Checkpoints and weights as safetensors: no pickle, whole or refused."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from iai_train.files import write_atomically
+from iai_train.tree import flatten, unflatten
+
+_FORMAT = 1
+_KEY = "iai_train"  # one metadata key: the order of several is not fixed, so the bytes would differ
+
+
+class CheckpointError(ValueError):
+    """A file that holds no usable checkpoint, or one of something else. Nothing was loaded."""
+
+
+def save_checkpoint(path: Path, tree: Mapping[str, object], setup: Mapping[str, object]) -> None:
+    """Write a nested state, atomically.
+
+    Every tensor goes into the file as it is; structure, numbers, the setup and a SHA-256 checksum
+    of all of it are JSON in the file's metadata. Equal states give equal bytes.
+
+    Args:
+        path: Where to; its folder exists.
+        tree: See `flatten` for what it may hold.
+        setup: What decides whether a later run may go on from here; JSON values.
+
+    Raises:
+        OSError: It could not be written; what was there before is untouched.
+        TypeError: The state or the setup holds something that cannot be stored.
+    """
+    tensors, structure = flatten(tree)
+    record = {"format": _FORMAT, "setup": plain(setup), "structure": structure}
+    text = json.dumps(record, sort_keys=True)
+    metadata = {_KEY: json.dumps({"record": text, "sha256": _digest(text, tensors)})}
+    write_atomically(path, safetensors.torch.save(tensors, metadata))
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, object], dict[str, object]]:
+    """Read what `save_checkpoint` wrote: the nested state, on the CPU, and the setup.
+
+    Raises:
+        CheckpointError: The file is truncated, was changed, or is no checkpoint.
+        FileNotFoundError: There is no such file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no checkpoint at `{path}`.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            # Cloned: what the file maps need not be aligned, and unaligned sums differ.
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise CheckpointError(f"`{path}` is truncated or no safetensors file: {error}.") from error
+    if _KEY not in metadata:
+        raise CheckpointError(f"`{path}` was not written by iai_train.")
+    try:
+        envelope = json.loads(metadata[_KEY])
+        text, digest = envelope["record"], envelope["sha256"]
+        if _digest(text, tensors) != digest:
+            raise CheckpointError(f"`{path}` was changed since it was written (its checksum).")
+        record = json.loads(text)
+        if record["format"] != _FORMAT:
+            raise CheckpointError(
+                f"`{path}` has format {record['format']}; this version reads {_FORMAT}."
+            )
+        tree = cast(dict[str, object], unflatten(tensors, record["structure"]))
+        return tree, record["setup"]
+    except CheckpointError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"`{path}` has a record that cannot be read: {error}.") from error
+
+
+def check_setup(path: Path, found: Mapping[str, object], expected: Mapping[str, object]) -> None:
+    """Refuse a checkpoint of another configuration, and name what differs.
+
+    Raises:
+        CheckpointError: The two setups are not the same.
+    """
+    there, here = _leaves(found), _leaves(plain(expected))
+    differing = [
+        f"`{key}` is {there.get(key, 'absent')} there and {here.get(key, 'absent')} here"
+        for key in sorted(there.keys() | here.keys())
+        if key not in there or key not in here or there[key] != here[key]
+    ]
+    if differing:
+        raise CheckpointError(
+            f"`{path}` belongs to another configuration: {'; '.join(differing)}. "
+            "Give that configuration, or another folder."
+        )
+
+
+def check_weights(path: Path, module: nn.Module, weights: Mapping[str, object]) -> None:
+    """Refuse weights that do not fit a module, before any is loaded.
+
+    Raises:
+        CheckpointError: Weights are missing, unexpected, or of another shape.
+    """
+    own = module.state_dict()
+    problems = [f"`{name}` is missing" for name in own if name not in weights]
+    problems += [f"`{name}` is unexpected" for name in weights if name not in own]
+    for name, tensor in own.items():
+        there = weights.get(name)
+        if isinstance(there, Tensor) and there.shape != tensor.shape:
+            problems.append(f"`{name}` is {tuple(there.shape)}, not {tuple(tensor.shape)}")
+    if problems:
+        raise CheckpointError(
+            f"`{path}` holds other weights than this module: {'; '.join(problems)}."
+        )
+
+
+def save_weights(module: nn.Module, path: Path, setup: Mapping[str, object] | None = None) -> None:
+    """Write the weights of a module alone, to publish or to take along.
+
+    Args:
+        module: Any module.
+        path: Where to; its folder exists.
+        setup: What builds such a module again, JSON values; `load_weights` gives it back.
+
+    Raises:
+        OSError: It could not be written; what was there before is untouched.
+    """
+    save_checkpoint(path, {"weights": module.state_dict()}, setup or {})
+
+
+def load_weights(module: nn.Module, path: Path) -> dict[str, object]:
+    """Load weights that `save_weights` wrote, on whichever device the module is.
+
+    Returns:
+        The setup that was stored with them.
+
+    Raises:
+        CheckpointError: The file is damaged or of another module; `module` is as it was.
+        FileNotFoundError: There is no such file.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "linear.safetensors"
+    ...     save_weights(nn.Linear(3, 2), path, {"width": 3})
+    ...     load_weights(nn.Linear(3, 2), path)
+    {'width': 3}
+    """
+    tree, setup = load_checkpoint(path)
+    weights = tree.get("weights")
+    if not isinstance(weights, dict):
+        raise CheckpointError(f"`{path}` holds no weights of a module alone.")
+    check_weights(path, module, weights)
+    module.load_state_dict(weights)
+    return setup
+
+
+def plain(setup: Mapping[str, object]) -> dict[str, object]:
+    """Return a setup as JSON gives it back: tuples become lists.
+
+    Raises:
+        TypeError: It holds something that JSON does not.
+
+    >>> plain({"betas": (0.9, 0.95)})
+    {'betas': [0.9, 0.95]}
+    """
+    try:
+        return cast(dict[str, object], json.loads(json.dumps(dict(setup), allow_nan=False)))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"`setup` must hold what JSON can hold: {error}.") from error
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _leaves(node: object, path: str = "") -> dict[str, object]:
+    if isinstance(node, dict) and node:
+        parts = (_leaves(value, f"{path}.{key}" if path else key) for key, value in node.items())
+        return {key: value for part in parts for key, value in part.items()}
+    return {path: node}

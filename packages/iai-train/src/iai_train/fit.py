@@ -1,0 +1,207 @@
+"""Training a learner: the outer loop."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import attrs
+import torch
+from jaxtyping import Float
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from iai_train.checkpoint import plain
+from iai_train.config import FitConfig
+from iai_train.files import make_folder
+from iai_train.interfaces import Learner, Source, StateT, TasksT
+from iai_train.log import Log
+from iai_train.processes import Device, join_processes, resolve_device
+from iai_train.run import Run
+
+Weight = Callable[[Float[Tensor, "step task"]], Float[Tensor, "step task"]]
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class FitResult:
+    """What a training run gives."""
+
+    learner: nn.Module
+    """The learner that was given, trained."""
+    losses: tuple[float, ...]
+    """Training loss of every iteration, those before a resumption too."""
+    wall_seconds: float
+    """Time in the training loop, over all resumptions."""
+    resumed_at: int
+    """Iterations that were already taken when this call began."""
+
+
+def fit(
+    learner: Learner[TasksT, StateT],
+    source: Source[TasksT, StateT],
+    config: FitConfig,
+    *,
+    out: Path | None = None,
+    device: Device = "auto",
+    weight: Weight | None = None,
+    progress: bool = True,
+    setup: Mapping[str, object] | None = None,
+) -> FitResult:
+    """Train a learner on the tasks of a source.
+
+    Each iteration takes `tasks, state = source.next()`, computes
+    `losses, seen, state = learner(tasks, state)`, follows the gradient of
+    `mean(weight(seen) * losses)` over steps and tasks with AdamW, and gives the state back by
+    `source.put(state)`.
+
+    With `out`, progress is kept in `out/checkpoint.safetensors` and `out/log.jsonl`, and a run that
+    was stopped goes on from its last checkpoint when it is called again, with the same losses as
+    if it had not been stopped, bit for bit on a CPU; a run that was finished returns at once.
+
+    Started by `torchrun`, every process calls `fit` with a source of its own (see
+    `process_generator`) and gradients are averaged; the main process writes the files. `out` is
+    then a folder that all of them see.
+
+    Args:
+        learner: An `nn.Module`, trained in place, and left on `device`.
+        source: Where the tasks come from, on `device`.
+        config: The settings.
+        out: Folder of the checkpoint and the log; None keeps nothing.
+        device: "auto" is CUDA where there is one, else the CPU.
+        weight: Weight of each loss given the number of examples seen, both `step task`; None is 1.
+        progress: Whether to show a progress bar, on standard error.
+        setup: JSON values that the checkpoint belongs to beside `config`: the learner's and the
+            source's settings, the seed. A checkpoint with another setup is refused.
+
+    Returns:
+        The learner and its losses.
+
+    Raises:
+        NonFiniteError: A loss or gradient was not finite. Weights and checkpoint are from before.
+        CheckpointError: The checkpoint in `out` is damaged, or of another configuration.
+        OSError: `out` cannot be written to, or its disk is full; the last checkpoint is untouched.
+        TypeError: `learner` is no `nn.Module`, or something cannot be stored.
+    """
+    if not isinstance(learner, nn.Module):
+        raise TypeError(f"`learner` must be an nn.Module; got {type(learner).__name__}.")
+    place = resolve_device(device)
+    folder = None if out is None else Path(out)
+    run = Run(
+        accelerator=join_processes(place),
+        learner=learner.to(place),
+        source=source,
+        config=config,
+        setup=plain({"fit": config.identity(), "setup": dict(setup or {})}),
+        path=None if folder is None else folder / "checkpoint.safetensors",
+    )
+    if folder is not None:
+        run.on_main(lambda: make_folder(folder))
+    run.restore()
+    resumed_at = run.iteration
+    if resumed_at < config.iterations:
+        was_training = learner.training
+        learner.train()
+        try:
+            _train(run, config, place, folder, weight, progress)
+        finally:
+            learner.train(was_training)
+            if run.accelerator.num_processes > 1:  # collects garbage: slow, but the wrapper must go
+                run.accelerator.free_memory()
+    return FitResult(
+        learner=learner,
+        losses=tuple(run.losses),
+        wall_seconds=run.wall_seconds,
+        resumed_at=resumed_at,
+    )
+
+
+def _train(
+    run: Run,
+    config: FitConfig,
+    device: torch.device,
+    out: Path | None,
+    weight: Weight | None,
+    progress: bool,
+) -> None:
+    log = None if out is None else Log(out, tensorboard=config.tensorboard)
+    bar = _bar(shown=progress and run.accelerator.is_main_process)
+    try:
+        if log is not None:
+            run.on_main(partial(log.open, run.iteration))
+        with bar:
+            _iterate(run, config, device, log, weight, bar)
+    finally:
+        if log is not None:
+            log.close()
+
+
+def _iterate(
+    run: Run,
+    config: FitConfig,
+    device: torch.device,
+    log: Log | None,
+    weight: Weight | None,
+    bar: Progress,
+) -> None:
+    model = run.accelerator.prepare(run.learner)
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
+    task = bar.add_task("fit", total=config.iterations, completed=run.iteration, loss="")
+    began = time.perf_counter() - run.wall_seconds
+    for iteration in range(run.iteration, config.iterations):
+        tasks, state = run.source.next()
+        with autocast:
+            losses, seen, state = model(tasks, state)
+        loss = _mean(losses, seen, weight)
+        run.accelerator.backward(loss)
+        run.updater.step(loss, iteration)
+        run.source.put(state)
+
+        taken = iteration + 1
+        logs = taken % config.log_every == 0 or taken == config.iterations
+        saves = taken % config.checkpoint_every == 0 or taken == config.iterations
+        if logs or saves:  # the only iterations that wait for the device
+            run.read()
+            run.wall_seconds = time.perf_counter() - began
+        if logs:
+            record = _record(run, config)
+            bar.update(task, loss=f"loss {record['loss']:.4g}")
+            if log is not None:
+                run.on_main(partial(log.write, record))
+        if saves:
+            run.save()
+        bar.update(task, completed=taken)
+
+
+def _mean(losses: Tensor, seen: Tensor, weight: Weight | None) -> Tensor:
+    if losses.ndim != 2 or seen.shape != losses.shape:
+        raise ValueError(
+            "`learner` must return losses and seen of one shape, `step task`; got "
+            f"{tuple(losses.shape)} and {tuple(seen.shape)}."
+        )
+    losses = losses.to(torch.promote_types(losses.dtype, torch.float32))  # autocast may give bf16
+    return (losses if weight is None else weight(seen) * losses).mean()
+
+
+def _record(run: Run, config: FitConfig) -> dict[str, int | float]:
+    since = (run.iteration - 1) // config.log_every * config.log_every
+    return {
+        "iteration": run.iteration,
+        "loss": math.fsum(run.losses[since:]) / (run.iteration - since),
+        "gradient_norm": run.gradient_norm,
+        "learning_rate": run.updater.learning_rate(run.iteration - 1),
+        "wall_seconds": run.wall_seconds,
+    }
+
+
+def _bar(*, shown: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[loss]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not shown,
+    )

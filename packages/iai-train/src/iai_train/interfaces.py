@@ -1,0 +1,143 @@
+"""What this package asks of what it trains and measures: the smallest roles that do."""
+
+from collections.abc import Iterator, Mapping
+from typing import Protocol, TypeVar, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor
+
+TasksT = TypeVar("TasksT")
+TasksT_co = TypeVar("TasksT_co", covariant=True)
+TasksT_contra = TypeVar("TasksT_contra", contravariant=True)
+StateT = TypeVar("StateT")
+
+
+@runtime_checkable
+class Source(Protocol[TasksT_co, StateT]):
+    """Where training tasks come from, batch after batch, on the device that they are trained on.
+
+    A source owns its randomness: `state_dict` after any number of `next` and `put` holds all that
+    decides what follows, as a nested dict (or list) of tensors, numbers, strings and `None`.
+    `testing.check_source` is the contract in full.
+    """
+
+    def next(self) -> tuple[TasksT_co, StateT | None]:
+        """Give a batch of tasks, and the state they go on from (`None`: the learned start)."""
+        ...
+
+    def put(self, state: StateT) -> None:
+        """Take back the detached state that the learner left those tasks in."""
+        ...
+
+    def state_dict(self) -> dict[str, object]:
+        """Return where the source stands; it may share memory with the source, as torch's do."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        """Go on from there, or raise `ValueError` and stay as before."""
+        ...
+
+
+@runtime_checkable
+class Learner(Protocol[TasksT_contra, StateT]):
+    """An `nn.Module` that refines a state over the examples of a batch of tasks.
+
+    `forward` is what `fit` calls, and all of it, so that it also runs inside a wrapper for several
+    processes. `testing.check_learner` is the contract in full.
+    """
+
+    def forward(
+        self, tasks: TasksT_contra, state: StateT | None = None
+    ) -> tuple[Float[Tensor, "step task"], Float[Tensor, "step task"], StateT]:
+        """Return the loss and the number of examples seen, both `step task`, and the last state.
+
+        Gradients flow through the losses alone: the state is a detached pytree of tensors.
+        """
+        ...
+
+
+@runtime_checkable
+class TaskSampler(Protocol[TasksT_co]):
+    """A distribution of tasks."""
+
+    def sample(
+        self, num_tasks: int, *, num_support: int, num_query: int, generator: torch.Generator
+    ) -> TasksT_co:
+        """Draw tasks on the generator's device, reproducible from the generator alone."""
+        ...
+
+
+@runtime_checkable
+class Query(Protocol):
+    """The examples that predictions are compared with."""
+
+    @property
+    def x(self) -> Shaped[Tensor, "task n *x_shape"]:
+        """What a prediction is asked for."""
+        ...
+
+    @property
+    def y(self) -> Shaped[Tensor, "task n *y_shape"] | None:
+        """What it is compared with: `task n y_dim` numbers or `task n` classes."""
+        ...
+
+    @property
+    def mask(self) -> Bool[Tensor, "task n"]:
+        """True where an example is observed."""
+        ...
+
+
+SupportT_co = TypeVar("SupportT_co", covariant=True)
+SupportT_contra = TypeVar("SupportT_contra", contravariant=True)
+
+
+@runtime_checkable
+class LabelledTasks(Protocol[SupportT_co]):
+    """A batch of tasks to measure a learner on."""
+
+    @property
+    def support(self) -> SupportT_co:
+        """What the learner may read."""
+        ...
+
+    @property
+    def query(self) -> Query:
+        """What it is measured on."""
+        ...
+
+
+@runtime_checkable
+class Snapshot(Protocol):
+    """A learner as it stands after some steps."""
+
+    @property
+    def step(self) -> int:
+        """Number of steps taken, 0 at the learned start."""
+        ...
+
+    @property
+    def seen(self) -> Float[Tensor, " task"]:
+        """Number of distinct observed examples behind it."""
+        ...
+
+    def predict(self, query_x: Shaped[Tensor, "task m *x_shape"], /) -> Shaped[Tensor, "task m _"]:
+        """Answer queries: `task m num_outputs`."""
+        ...
+
+
+@runtime_checkable
+class Traceable(Protocol[SupportT_contra]):
+    """A learner that shows itself after each step. `testing.check_traceable` is the contract."""
+
+    def trace(
+        self,
+        support: SupportT_contra,
+        query_x: Shaped[Tensor, "task m *x_shape"],
+        /,
+        *,
+        steps: int,
+        generator: torch.Generator | None,
+    ) -> Iterator[Snapshot]:
+        """Yield the learner at step 0, 1, ..., `steps`."""
+        ...

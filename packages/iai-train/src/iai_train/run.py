@@ -1,0 +1,171 @@
+"""A training run as it stands: what a checkpoint holds, and what is read off the device."""
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import (
+    broadcast_object_list,
+    gather_object,
+)
+from torch import Tensor, nn
+
+from iai_train.checkpoint import (
+    CheckpointError,
+    check_setup,
+    check_weights,
+    load_checkpoint,
+    save_checkpoint,
+)
+from iai_train.config import FitConfig
+from iai_train.interfaces import Source
+from iai_train.update import Updater
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss or a gradient was not finite; the weights are those from before that iteration."""
+
+
+class Run:
+    """A training run between two iterations.
+
+    Args:
+        accelerator: The processes it runs in.
+        learner: What is trained, on its device.
+        source: Where this process takes its tasks from.
+        config: The settings.
+        setup: What the checkpoint belongs to, as plain JSON values.
+        path: The checkpoint, or None.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        learner: nn.Module,
+        source: Source[Any, Any],
+        config: FitConfig,
+        setup: Mapping[str, object],
+        path: Path | None,
+    ) -> None:
+        self.accelerator = accelerator
+        self.learner = learner
+        self.source = source
+        self.updater = Updater(learner.parameters(), config)
+        self.losses: list[float] = []
+        self.gradient_norm = math.nan
+        self.wall_seconds = 0.0
+        self._setup = setup
+        self._device = next(learner.parameters()).device
+        self._on_cuda = self._device.type == "cuda"
+        self._path = path
+        self._saved_at: int | None = None
+
+    @property
+    def iteration(self) -> int:
+        """Number of iterations taken and read."""
+        return len(self.losses)
+
+    def on_main(self, action: Callable[[], object]) -> None:
+        """Do something in the main process alone; all processes raise what it raises."""
+        errors: list[Exception | None] = [None]
+        if self.accelerator.is_main_process:
+            try:
+                action()
+            except Exception as error:
+                errors = [error]
+        broadcast_object_list(errors)
+        if errors[0] is not None:
+            raise errors[0]
+
+    def read(self) -> None:
+        """Read the losses since the last call, averaged over processes; the device is waited for.
+
+        Raises:
+            NonFiniteError: One of them, or of the gradient norms, is not finite.
+        """
+        rows = self.accelerator.gather(self.updater.read().unsqueeze(0))
+        losses, norms = cast(Tensor, rows).double().mean(0).tolist()
+        for loss, norm in zip(losses, norms, strict=True):
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise NonFiniteError(self._repeat("gradient" if math.isfinite(loss) else "loss"))
+            self.losses.append(loss)
+            self.gradient_norm = norm
+
+    def save(self) -> None:
+        """Write the checkpoint, of all processes in one file, which is what makes it atomic.
+
+        Raises:
+            OSError: It could not be written; the one before is untouched.
+        """
+        if self._path is None:
+            return
+        path = self._path
+        processes = gather_object([self._process_state()])
+        tree = {
+            "learner": self.learner.state_dict(),
+            "optimizer": self.updater.optimizer.state_dict(),
+            "processes": processes,
+            "losses": torch.tensor(self.losses, dtype=torch.float64),
+            "wall_seconds": self.wall_seconds,
+        }
+        self.on_main(lambda: save_checkpoint(path, tree, self._setup))
+        self._saved_at = self.iteration
+
+    def restore(self) -> None:
+        """Go on from the checkpoint, where there is one.
+
+        Everything is checked before anything is loaded.
+
+        Raises:
+            CheckpointError: It is damaged, or belongs to another run.
+        """
+        if self._path is None or not self._path.is_file():
+            return
+        stored, setup = load_checkpoint(self._path)
+        check_setup(self._path, setup, self._setup)
+        tree = cast(dict[str, Any], stored)
+        there, here = len(tree["processes"]), self.accelerator.num_processes
+        if there != here:
+            raise CheckpointError(
+                f"`{self._path}` was written by {there} process(es); a run in {here} cannot go on "
+                "from it."
+            )
+        check_weights(self._path, self.learner, tree["learner"])
+        # The source first: it alone may still refuse.
+        self._load_process_state(tree["processes"][self.accelerator.process_index])
+        self.learner.load_state_dict(tree["learner"])
+        self.updater.optimizer.load_state_dict(tree["optimizer"])
+        self.losses = tree["losses"].tolist()
+        self.wall_seconds = tree["wall_seconds"]
+        self._saved_at = self.iteration
+
+    def _process_state(self) -> dict[str, object]:
+        # torch's own generators too: a learner's dropout draws from them.
+        return {
+            "source": self.source.state_dict(),
+            "cpu": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state(self._device) if self._on_cuda else None,
+        }
+
+    def _load_process_state(self, state: Mapping[str, Any]) -> None:
+        self.source.load_state_dict(state["source"])
+        torch.set_rng_state(state["cpu"])
+        if state["cuda"] is not None and self._on_cuda:
+            torch.cuda.set_rng_state(state["cuda"], self._device)
+
+    def _repeat(self, what: str) -> str:
+        inner = self._setup["setup"]
+        seed = inner.get("seed") if isinstance(inner, dict) else None
+        again = (
+            "the same run repeats it"
+            if self._saved_at is None
+            else f"going on from `{self._path}`, iteration {self._saved_at}, repeats it"
+        )
+        return (
+            f"The {what} was not finite in iteration {self.iteration + 1}"
+            f"{'' if seed is None else f' (seed {seed})'}: {again}. "
+            "The learner has the weights from before that iteration."
+        )

@@ -1,0 +1,88 @@
+"""Fresh tasks at every iteration."""
+
+from collections.abc import Mapping
+from typing import Generic, cast
+
+import torch
+from torch import Tensor
+
+from iai_train.interfaces import TaskSampler, TasksT
+
+
+class SamplerSource(Generic[TasksT]):
+    """A source that samples new tasks at every iteration, each from the learned start.
+
+    Args:
+        sampler: The distribution of tasks.
+        num_tasks: Tasks a batch.
+        num_support: Support examples a task; a pair `(low, high)` draws one number for each batch,
+            uniform with both ends included.
+        num_query: Query examples a task.
+        generator: Where every draw comes from; its device is where the tasks are made. In several
+            processes each needs its own: see `process_generator`.
+
+    Raises:
+        ValueError: A count is out of range.
+    """
+
+    def __init__(
+        self,
+        sampler: TaskSampler[TasksT],
+        *,
+        num_tasks: int,
+        num_support: int | tuple[int, int],
+        num_query: int,
+        generator: torch.Generator,
+    ) -> None:
+        low, high = (num_support, num_support) if isinstance(num_support, int) else num_support
+        if not 0 <= low <= high:
+            raise ValueError(f"`num_support` must be 0 <= low <= high; got {num_support}.")
+        for name, count in (("num_tasks", num_tasks), ("num_query", num_query)):
+            if count < 1:
+                raise ValueError(f"`{name}` must be at least 1; got {count}.")
+        self._sampler = sampler
+        self._num_tasks = num_tasks
+        self._sizes = (low, high)
+        self._num_query = num_query
+        self._generator = generator
+        # Sizes are read by Python, so they are drawn on the CPU: a draw on a GPU would wait for it.
+        self._size_generator = torch.Generator().manual_seed(generator.initial_seed() ^ 0x5175)
+
+    def next(self) -> tuple[TasksT, None]:
+        """Sample a batch of tasks."""
+        low, high = self._sizes
+        num_support = int(torch.randint(low, high + 1, (), generator=self._size_generator))
+        tasks = self._sampler.sample(
+            self._num_tasks,
+            num_support=num_support,
+            num_query=self._num_query,
+            generator=self._generator,
+        )
+        return tasks, None
+
+    def put(self, state: object) -> None:
+        """Forget the state: no task comes twice."""
+
+    def state_dict(self) -> dict[str, object]:
+        """Return the state of the generators, as bytes."""
+        return {name: generator.get_state() for name, generator in self._generators().items()}
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        """Go on from the draws that `state` was taken at.
+
+        Raises:
+            ValueError: `state` is not that of such a source.
+        """
+        try:
+            # On generators of no account first, so that a state that is refused changes nothing.
+            for name, generator in self._generators().items():
+                torch.Generator(generator.device).set_state(cast(Tensor, state[name]))
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise ValueError(
+                f"`state` is not that of a `SamplerSource` on {self._generator.device}: {error}."
+            ) from error
+        for name, generator in self._generators().items():
+            generator.set_state(cast(Tensor, state[name]))
+
+    def _generators(self) -> dict[str, torch.Generator]:
+        return {"generator": self._generator, "size_generator": self._size_generator}

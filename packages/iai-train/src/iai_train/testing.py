@@ -1,0 +1,155 @@
+"""Contracts to hold your own sources and learners against, in your own tests."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from iai_train.checkpoint import load_checkpoint, save_checkpoint
+from iai_train.interfaces import LabelledTasks, Learner, Source, Traceable
+
+_ITERATIONS = 3
+
+
+def check_source(
+    make_source: Callable[[], Source[Any, Any]], learner: Learner[Any, Any] | None = None
+) -> None:
+    """Check that a source is what `fit` needs for an exact resumption.
+
+    Args:
+        make_source: Makes the source anew, the same each time (with a generator of one seed).
+        learner: For a source of live tasks: its state after each batch is put back. Without one,
+            the state that came with the batch is.
+
+    Raises:
+        AssertionError: Two sources made alike differ, or a state that went through a file does not
+            lead to the same continuation.
+        TypeError: The state holds something that cannot be stored.
+    """
+    source, same = make_source(), make_source()
+    assert isinstance(source, Source), "A source has `next`, `put`, `state_dict` and its loading."
+    assert _equal(_advance(source, learner), _advance(same, learner)), (
+        "Sources that are made alike must give the same tasks."
+    )
+    stored = _through_a_file(source.state_dict())
+    continuation = _advance(source, learner)
+
+    other = make_source()
+    other.load_state_dict(stored)
+    assert _equal(_advance(other, learner), continuation), (
+        "A source that was made anew and loaded must go on as the one that was saved."
+    )
+    source.load_state_dict(stored)
+    assert _equal(_advance(source, learner), continuation), (
+        "A source that is loaded must forget what it did since."
+    )
+
+
+def check_learner(learner: Learner[Any, Any], tasks: object) -> None:
+    """Check that a learner is what `fit` trains.
+
+    Args:
+        learner: An `nn.Module`; its gradients are set.
+        tasks: A batch of tasks with at least one observed example each.
+
+    Raises:
+        AssertionError: Shapes differ, the state is not detached or cannot be gone on from, or a
+            trainable weight gets no gradient (several processes would fail on it).
+    """
+    assert isinstance(learner, nn.Module), "A learner is an nn.Module."
+    losses, seen, state = learner(tasks, None)
+    assert losses.ndim == 2, f"Losses are `step task`; got {tuple(losses.shape)}."
+    assert seen.shape == losses.shape, f"Seen is `step task`; got {tuple(seen.shape)}."
+    for leaf in _leaves(state):
+        assert isinstance(leaf, Tensor), f"A state is a pytree of tensors; got {type(leaf)}."
+        assert not leaf.requires_grad, "A state is detached."
+    learner.zero_grad()
+    losses.mean().backward()
+    missing = [name for name, p in learner.named_parameters() if p.requires_grad and p.grad is None]
+    assert not missing, f"These weights got no gradient: {', '.join(missing)}."
+    again, _, _ = learner(tasks, state)
+    assert again.shape[1:] == losses.shape[1:], "A learner goes on from its own state."
+
+
+def check_traceable(learner: Traceable[Any], tasks: LabelledTasks[Any], *, steps: int = 2) -> None:
+    """Check that a learner is what `evaluate` measures.
+
+    Raises:
+        AssertionError: It does not show itself at every step from 0, `seen` shrinks or is not one
+            number a task, or predictions do not line up with the queries.
+    """
+    query = tasks.query
+    num_tasks, num_queries = query.mask.shape
+    seen = torch.zeros(num_tasks)
+    shown = []
+    for stage in learner.trace(tasks.support, query.x, steps=steps, generator=None):
+        shown.append(stage.step)
+        assert stage.seen.shape == (num_tasks,), "`seen` is one number a task."
+        assert bool((stage.seen.cpu() >= seen).all()), "What was seen stays seen."
+        seen = stage.seen.cpu()
+        outputs = stage.predict(query.x)
+        assert outputs.shape[:2] == (num_tasks, num_queries), "One prediction a query."
+    assert shown == list(range(steps + 1)), f"Steps 0 to {steps} are shown; got {shown}."
+
+
+def _advance(source: Source[Any, Any], learner: Learner[Any, Any] | None) -> list[object]:
+    """Take some batches, put their states back, and return what they held."""
+    taken: list[object] = []
+    for _ in range(_ITERATIONS):
+        tasks, state = source.next()
+        if isinstance(learner, nn.Module):
+            _, _, after = learner(tasks, state)
+        else:
+            after = state
+        # Copied: a source may use the memory again.
+        taken.append(
+            [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in _leaves((tasks, state))]
+        )
+        source.put(after)
+    return taken
+
+
+def _through_a_file(snapshot: Mapping[str, object]) -> dict[str, object]:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "source.safetensors"
+        save_checkpoint(path, snapshot, {})
+        return load_checkpoint(path)[0]
+
+
+def _equal(a: object, b: object) -> bool:
+    first, second = list(_leaves(a)), list(_leaves(b))
+    return len(first) == len(second) and all(map(_same, first, second))
+
+
+def _same(a: object, b: object) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        # As bytes, so that NaN equals itself.
+        return a.dtype == b.dtype and a.shape == b.shape and _bytes(a) == _bytes(b)
+    return type(a) is type(b) and a == b
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return bytes(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).tolist())
+
+
+def _leaves(node: object) -> Iterator[object]:
+    """Walk through mappings, sequences, attrs records and plain objects."""
+    kind = type(node)
+    if isinstance(node, Mapping):
+        for key in node:
+            yield key
+            yield from _leaves(node[key])
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from _leaves(value)
+    elif attrs.has(kind):
+        for field in attrs.fields(kind):
+            yield from _leaves(getattr(node, field.name))
+    elif isinstance(node, Tensor) or not hasattr(node, "__dict__"):
+        yield node
+    else:
+        yield from _leaves(vars(node))

@@ -1,0 +1,126 @@
+import json
+import math
+from io import StringIO
+from pathlib import Path
+
+import attrs
+import pytest
+from example_rows import row
+from iai_train import Row, RunInfo, figure, installed_versions, read_metrics, table, write_metrics
+from rich.console import Console
+
+RUN = RunInfo(example="digits", preset="smoke", seed=0, device="cpu", wall_seconds=1.5)
+
+
+def shown(rows: list[Row], **options: object) -> list[list[str]]:
+    made = table(rows, metric="error", **options)
+    return [[str(column.header), *map(str, column.cells)] for column in made.columns]
+
+
+def test_metrics_are_tidy_json_and_come_back(tmp_path: Path) -> None:
+    rows = [row(), row(value=math.inf, stderr=math.nan, step=2), row(seed=None, step=3)]
+    path = write_metrics(tmp_path / "new", RUN, rows)
+    assert path == tmp_path / "new" / "metrics.json"
+    content = json.loads(path.read_text())
+    assert content["run"] == attrs.asdict(RUN)
+    assert content["rows"][0] == attrs.asdict(rows[0])
+    assert content["rows"][1]["value"] is content["rows"][1]["stderr"] is None
+    run, back = read_metrics(path)
+    assert run == RUN
+    assert back[0] == rows[0]
+    assert math.isnan(back[1].value)
+    assert back[2].seed is None
+
+
+def test_metrics_that_cannot_be_written_are_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="cannot be written to: File exists"):
+        write_metrics(tmp_path / "file", RUN, [row()])
+
+
+def test_versions_name_python_and_torch() -> None:
+    assert {"python", "torch"} <= installed_versions().keys()
+
+
+def test_a_table_has_a_line_a_method_and_a_column_a_step() -> None:
+    rows = [
+        row(method="a", step=0, examples=0.0, value=1.23456, stderr=0.0123),
+        row(method="a", step=2, examples=32.0, value=0.5, stderr=math.nan),
+        row(method="b", step=2, examples=32.0, value=123456.0, stderr=2345.0),
+        row(method="b", step=2, split="far"),
+        row(method="c", step=2, metric="accuracy"),
+    ]
+    assert shown(rows) == [
+        ["method", "a", "b"],
+        ["0", "1.235\n±0.012", ""],
+        ["2", "0.5", "1.23e+05\n±2e+03"],
+    ]
+    assert [column[0] for column in shown(rows, by="examples")] == ["method", "0", "32"]
+    assert [column[0] for column in shown(rows, split="far")] == ["method", "2"]
+
+
+def test_a_table_of_seven_steps_fits_a_terminal() -> None:
+    steps = [row(method="parametric, both", step=step, value=0.12345) for step in range(7)]
+    console = Console(width=80, file=StringIO())
+    console.print(table([attrs.evolve(each, stderr=0.0012) for each in steps], metric="error"))
+    told = console.file.getvalue()
+    assert told.count("0.1235") == told.count("±0.0012") == 7
+    assert "parametric, both" in told
+    assert "…" not in told
+
+
+def test_a_table_averages_seeds() -> None:
+    assert shown([row(1.0), row(3.0, seed=1)])[1] == ["1", "2.0\n±1.0"]
+
+
+@pytest.mark.parametrize("make", [table, figure])
+def test_no_row_to_show_is_refused(tmp_path: Path, make: object) -> None:
+    where = () if make is table else (tmp_path / "figure.png",)
+    with pytest.raises(ValueError, match="There must be rows of `accuracy`"):
+        make([row()], *where, metric="accuracy")
+
+
+def curves() -> list[Row]:
+    return [
+        row(
+            method=method,
+            split=split,
+            step=step,
+            examples=16.0 * step,
+            value=scale * (2 if split == "far" else 1) / (1 + step),
+            stderr=0.1 * scale / (1 + step),
+        )
+        for method, scale in (("parametric", 2.0), ("oracle", 1.0), ("implicit", 3.0))
+        for split in ("in", "far")
+        for step in (0, 1, 2, 5, 10)
+    ]
+
+
+@pytest.mark.parametrize("scale", ["log", "linear"])
+def test_a_figure_is_a_picture(tmp_path: Path, scale: str) -> None:
+    path = tmp_path / "new" / "figure.png"
+    figure(curves(), path, metric="error", scale=scale)
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert [file.name for file in path.parent.iterdir()] == ["figure.png"]
+
+
+def test_a_figure_can_be_a_drawing_whose_words_are_what_was_asked(tmp_path: Path) -> None:
+    import matplotlib as mpl
+
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        figure(curves(), tmp_path / "figure.svg", metric="excess_error".removeprefix("excess_"))
+    words = (tmp_path / "figure.svg").read_text()
+    for word in ("parametric", "implicit", "oracle", "split: in", "split: far", "examples seen"):
+        assert word in words
+    for ticks in ("16", "32", "80", "160"):
+        assert f">{ticks}<" in words
+
+
+def test_a_figure_survives_what_diverged_or_fell_below_zero(tmp_path: Path) -> None:
+    rows = [
+        row(step=1, examples=16.0, value=math.inf, stderr=math.nan),
+        row(step=2, examples=32.0, value=0.1, stderr=0.5),
+        row(step=3, examples=48.0, value=-0.1, stderr=0.01),
+    ]
+    figure(rows, tmp_path / "figure.png", metric="error")
+    assert (tmp_path / "figure.png").exists()

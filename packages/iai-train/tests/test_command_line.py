@@ -20,7 +20,7 @@ class Config:
     """What the update reads."""
     out: Path = Path("runs")
     """Folder of the results."""
-    seed: int = 0
+    seed: int = attrs.field(default=0, validator=attrs.validators.ge(0))
     device: Device = "auto"
 
 
@@ -79,6 +79,7 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
         (["--model.width", "wide"], "wide"),
         (["--fit.iterations", "0"], "`iterations` must be at least 1; got 0."),
         (["--signal", "both"], "both"),
+        (["--seed", "-1"], "'seed' must be >= 0: -1"),
     ],
 )
 def test_a_mistake_is_said_and_ends_the_program(

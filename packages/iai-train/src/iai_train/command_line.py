@@ -50,14 +50,12 @@ def parse(
         f"{description}\n\nStart from --preset {names} (here: {found.preset}; without it: "
         f"{default}) and change any setting below, whose default is the preset's."
     )
-    try:
-        settings = tyro.cli(
-            config,
-            default=presets[found.preset],
-            args=rest,
-            description=text,
-            config=(tyro.conf.AvoidSubcommands,),
-        )
-    except ValueError as error:  # a setting that the configuration refuses
-        parser.exit(2, f"{parser.prog}: {error}\n")
+    settings = tyro.cli(
+        config,
+        prog=parser.prog,
+        default=presets[found.preset],
+        args=rest,
+        description=text,
+        config=(tyro.conf.AvoidSubcommands,),
+    )
     return found.preset, settings

@@ -38,11 +38,7 @@ def _precision(_: object, attribute: "attrs.Attribute[Any]", value: str) -> None
 
 @attrs.frozen(kw_only=True)
 class FitConfig:
-    """Settings of `fit`: AdamW, a warm-up and a cosine.
-
-    >>> FitConfig(iterations=100).learning_rate
-    0.001
-    """
+    """Settings of `fit`: AdamW, a warm-up and a cosine."""
 
     iterations: int = attrs.field(validator=_at_least(1))
     """Number of updates of the learner."""

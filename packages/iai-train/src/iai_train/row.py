@@ -15,7 +15,7 @@ class Row:
     method: str
     """The learner, beginning with its regime; or the baseline, or "oracle"."""
     split: str
-    """"in" for the tasks trained on, else the name of the shift."""
+    """The tasks measured on: "in" for those trained on, else the name of the shift."""
     step: int
     """Steps of refinement taken."""
     examples: float

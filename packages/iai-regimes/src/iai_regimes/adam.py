@@ -1,0 +1,89 @@
+"""Adam as a rule: the update that learned ones are measured against."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from iai_regimes.interfaces import Examples, Objective
+from iai_regimes.krylov import krylov_directions
+
+
+class AdamCarry(NamedTuple):
+    """Adam's running means, for each task by itself."""
+
+    mean: Float[Tensor, "task p"]
+    square: Float[Tensor, "task p"]
+    steps: Float[Tensor, " task"]
+
+
+class Adam:
+    """Moves theta by Adam on each minibatch's loss; tasks do not share anything.
+
+    A task without an observed example in the minibatch stays as it is.
+
+    Args:
+        learning_rate: Length of a step.
+        betas: Decay of the running means of the gradient and of its square.
+        epsilon: Added to the denominator.
+
+    Raises:
+        ValueError: If a number is out of range.
+
+    Source:
+        Kingma and Ba (2015), arXiv 1412.6980, algorithm 1.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        epsilon: float = 1e-8,
+    ) -> None:
+        if not learning_rate > 0:
+            raise ValueError(f"`learning_rate` must be above 0; got {learning_rate}.")
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"`betas` must lie in 0..1, below 1; got {betas}.")
+        if not epsilon > 0:
+            raise ValueError(f"`epsilon` must be above 0; got {epsilon}.")
+        self.learning_rate, self.betas, self.epsilon = learning_rate, betas, epsilon
+
+    def start(self, theta: Float[Tensor, "task p"]) -> AdamCarry:
+        """Running means of nothing."""
+        zeros = torch.zeros_like(theta)
+        return AdamCarry(zeros, zeros, theta.new_zeros(theta.shape[0]))
+
+    def encode(self, batch: Examples) -> Float[Tensor, " task"]:
+        """How many examples each task has in the minibatch."""
+        return batch.mask.sum(1).to(batch.x.dtype)
+
+    def step(
+        self,
+        theta: Float[Tensor, "task p"],
+        carry: AdamCarry,
+        evidence: Float[Tensor, " task"],
+        objective: Objective,
+        seen: Float[Tensor, " task"],
+        fresh: bool,
+    ) -> tuple[Float[Tensor, "task p"], AdamCarry]:
+        """One step; the gradient is a constant."""
+        (gradient,) = krylov_directions(objective.loss, theta, 0)
+        decay, decay_square = self.betas
+        moved = AdamCarry(
+            decay * carry.mean + (1 - decay) * gradient,
+            decay_square * carry.square + (1 - decay_square) * gradient.square(),
+            carry.steps + 1,
+        )
+        steps = moved.steps[:, None]
+        mean = moved.mean / (1 - decay**steps)
+        square = moved.square / (1 - decay_square**steps)
+        informed = evidence > 0
+        target = theta - self.learning_rate * mean / (square.sqrt() + self.epsilon)
+        carried = AdamCarry(
+            torch.where(informed[:, None], moved.mean, carry.mean),
+            torch.where(informed[:, None], moved.square, carry.square),
+            torch.where(informed, moved.steps, carry.steps),
+        )
+        return torch.where(informed[:, None], target, theta), carried

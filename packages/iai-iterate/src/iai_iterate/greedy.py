@@ -1,9 +1,9 @@
-"""Meta-gradients that cross no step: each step learns to improve on wherever the ones before it led."""
+"""Meta-gradients that cross no step: each step learns to improve on what the last one left."""
 
 from collections.abc import Iterable
 from typing import Any
 
-from iai_iterate.interfaces import Loss, Rollout, State, Step
+from iai_iterate.interfaces import GradientMode, Loss, Rollout, State, Step
 from iai_iterate.truncated import truncated
 
 
@@ -15,7 +15,7 @@ def greedy(
     Args:
         step: `step(state, batch) -> state`.
         loss: `loss(state) -> task`, taken after every step.
-        state: A pytree of tensors.
+        state: The start, any pytree of tensors.
         batches: One minibatch a step.
 
     Returns:
@@ -25,6 +25,14 @@ def greedy(
         ValueError: If there is no minibatch.
 
     Source:
-        Mittal et al. (2025), arXiv 2510.11471; for variational autoencoders Marino et al. (2018), arXiv 1807.09356.
+        Mittal et al. (2025), arXiv 2510.11471; for variational autoencoders Marino, Yue and Mandt
+        (2018), arXiv 1807.09356.
+
+    >>> import torch
+    >>> start = torch.tensor([1.0], requires_grad=True)
+    >>> losses, _ = greedy(lambda state, _: state * 2, lambda state: state, start, range(3))
+    >>> torch.autograd.grad(losses.sum(), start)[0].item()  # that of the first step alone
+    2.0
     """
-    return truncated(1)(step, loss, state, batches)
+    mode: GradientMode[State] = truncated(1)
+    return mode(step, loss, state, batches)

@@ -8,13 +8,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 State = TypeVar("State")
-BatchT = TypeVar("BatchT", bound="Batch")
+SelfT = TypeVar("SelfT")
 
 Step = Callable[[State, Any], State]
 Loss = Callable[[State], Float[Tensor, " task"]]
 Rollout = tuple[Float[Tensor, "step task"], State]
 GradientMode = Callable[[Step[State], Loss[State], State, Iterable[Any]], Rollout[State]]
-"""`mode(step, loss, state, batches) -> (losses "step task", detached state)`: how a meta-gradient crosses the steps."""
+"""How a meta-gradient crosses the steps.
+
+`mode(step, loss, state, batches)` gives the losses, `step task`, and the last state, detached.
+`testing.check_gradient_mode` is the contract in full.
+"""
 
 
 @runtime_checkable
@@ -25,8 +29,33 @@ class Batch(Protocol):
     def mask(self) -> Tensor:
         """`task n` bool, True where an example is observed."""
 
-    def __getitem__(self: BatchT, key: Any) -> BatchT:
+    def __getitem__(self: SelfT, key: Any, /) -> SelfT:
         """`batch[:, i:j]` and `batch[:, index]`: some of the examples of every task."""
+
+
+BatchT = TypeVar("BatchT", bound=Batch)
+
+
+@runtime_checkable
+class Query(Protocol):
+    """What is asked of a batch of tasks."""
+
+    @property
+    def x(self) -> Tensor:
+        """Inputs, `task query *x_shape`."""
+
+
+@runtime_checkable
+class LabelledQuery(Query, Protocol):
+    """What is asked, and the answers."""
+
+    @property
+    def y(self) -> Tensor | None:
+        """Targets, led by `task query`; None where the inputs are all there is."""
+
+    @property
+    def mask(self) -> Tensor:
+        """`task query` bool, True where the target counts."""
 
 
 @runtime_checkable
@@ -34,44 +63,62 @@ class Tasks(Protocol):
     """A batch of tasks: what is read, and what is asked."""
 
     @property
-    def support(self) -> Any:
-        """A `Batch` of examples to read."""
+    def support(self) -> Batch:
+        """Examples to read."""
 
     @property
-    def query(self) -> Any:
-        """Examples to answer; their inputs are `query.x`, `task query *x_shape`."""
+    def query(self) -> Query:
+        """Examples to answer, as `Regime.loss` takes them."""
 
 
 @runtime_checkable
 class Regime(Protocol):
-    """A state that minibatches refine, and the answers that it gives. States are pytrees of tensors with a field `seen`."""
+    """A state that minibatches refine, and the answers that it gives.
+
+    A state is a pytree of tensors that lead with the axis of tasks and keep their shapes and
+    dtypes; its field `seen`, `task`, counts the distinct examples behind it.
+    `testing.check_regime` is the contract in full.
+    """
 
     @property
     def needs_query(self) -> bool:
-        """Whether the state is the answer to given queries, rather than one that answers any."""
+        """Whether a state is the answer to given queries, rather than one that answers any."""
 
-    def init(self, num_tasks: int, query_x: Tensor | None) -> Any:
-        """The start of each task. Its `seen`, `task`, is 0."""
+    def init(self, num_tasks: int, query_x: Tensor | None, /) -> Any:
+        """The start of each task, the same for all. Its `seen` is 0."""
 
-    def encode(self, batch: Any) -> Any:
+    def encode(self, batch: Any, /) -> Any:
         """Work on a minibatch that needs neither state nor query."""
 
-    def update(self, state: Any, evidence: Any, query_x: Tensor | None, fresh: bool) -> Any:
+    def update(self, state: Any, evidence: Any, query_x: Tensor | None, fresh: bool, /) -> Any:
         """The state after one minibatch; with `fresh` False its examples add nothing to `seen`."""
 
-    def predict(self, state: Any, query_x: torch.Tensor) -> Tensor:
+    def predict(self, state: Any, query_x: Tensor, /) -> Tensor:
         """Raw outputs at the queries, `task query num_outputs`."""
 
-    def loss(self, outputs: Tensor, query: Any) -> Tensor:
-        """One number a task, `task`."""
+    def loss(self, outputs: Tensor, query: Any, /) -> Tensor:
+        """One number a task, `task`; queries whose mask is False do not count."""
 
-    def validate(self, batch: Any) -> None:
-        """Raises ValueError for a minibatch that a user must not hand in."""
+    def validate(self, batch: Any, /) -> None:
+        """Raises ValueError for a minibatch that a user must not hand in: one with NaN, say."""
+
+
+@runtime_checkable
+class DrawnTasks(Tasks, Protocol):
+    """Tasks that a sampler drew, and what fixes them."""
+
+    @property
+    def query(self) -> LabelledQuery:
+        """Examples to answer."""
+
+    @property
+    def latent(self) -> Any:
+        """A tensor, or a pytree of tensors, led by the axis of tasks."""
 
 
 @runtime_checkable
 class Sampler(Protocol):
-    """A distribution of tasks that can be drawn from again: `latent` names tasks drawn before."""
+    """A distribution of tasks that can be drawn from again: a `latent` names tasks drawn before."""
 
     def sample(
         self,
@@ -81,5 +128,5 @@ class Sampler(Protocol):
         num_query: int,
         generator: torch.Generator,
         latent: Any = None,
-    ) -> Any:
-        """Tasks with `support`, `query` and `latent`; given `latent`, new examples of those very tasks."""
+    ) -> DrawnTasks:
+        """Tasks on the generator's device; given `latent`, new examples of those very tasks."""

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
@@ -13,6 +14,7 @@ from iai_iterate.adapted import Adapted
 from iai_iterate.greedy import greedy
 from iai_iterate.interfaces import Batch, GradientMode, Regime, Tasks
 from iai_iterate.minibatch import minibatches
+from iai_iterate.truncated import detach
 
 
 class Refinement(NamedTuple):
@@ -26,18 +28,21 @@ class Refinement(NamedTuple):
 class Iterated(nn.Module):
     """A learner that refines a regime's state over minibatches of the support.
 
+    `forward` trains it, `trace` shows it step by step, and `adapt` uses it.
+
     Args:
         regime: What the state is and how a minibatch moves it; an `nn.Module` where it is learned.
         steps: Minibatches read in one training pass.
         minibatch: Examples in a minibatch; None for the whole support at every step.
         gradient: How the meta-gradient crosses the steps: `greedy`, `unrolled`, `truncated(n)`.
-        loss: Whether `forward` gives the loss at "every" step, the start included, or at the "last" alone.
+        loss: Whether `forward` gives the loss at "every" step, the start included, or at the "last"
+            alone.
 
     Raises:
         ValueError: If `steps` or `minibatch` is below 1, or `loss` is neither "every" nor "last".
 
     Source:
-        Mittal et al. (2025), arXiv 2510.11471, sections on iterative amortized inference.
+        Mittal et al. (2025), arXiv 2510.11471: the state after each fresh minibatch of the support.
     """
 
     def __init__(
@@ -63,12 +68,18 @@ class Iterated(nn.Module):
         """Refines through `steps` minibatches of the support and takes the losses on the queries.
 
         Args:
-            tasks: The support is read in the order given; at least `minibatch` examples.
-            state: Goes on from here, detached; tasks whose `seen` is 0 start anew. None: all start anew.
+            tasks: The support is read in the order given; it has at least `minibatch` examples, all
+                of them new to the state.
+            state: Where to go on from, as constants; tasks whose `seen` is 0 start anew. None: all
+                start anew.
 
         Returns:
-            The losses before the first step and after every one (or only the last), how many examples lie behind each,
-            and the state to go on from.
+            The losses before the first step and after every one (or only the last), with gradients;
+            how many examples lie behind each; and the state to go on from.
+
+        Raises:
+            ValueError: If the support has fewer examples than a minibatch, or the state is not one
+                of these tasks and queries.
         """
         query_x, start = tasks.query.x, self.start(tasks, state)
 
@@ -81,29 +92,41 @@ class Iterated(nn.Module):
 
         batches = list(minibatches(tasks.support, self.minibatch, self.steps))
         losses, end = self.gradient(step, loss, start, batches)
-        counts = [batch.mask.sum(1) if fresh else 0 * batch.mask.sum(1) for batch, fresh in batches]
-        seen = start.seen.detach() + torch.stack(counts).cumsum(0)
+        before = start.seen.detach()
+        read = torch.stack([batch.mask.sum(1) * fresh for batch, fresh in batches])
+        seen = (before + read.cumsum(0)).to(before.dtype)
         if self.loss == "last":
             return Refinement(losses[-1:], seen[-1:], end)
         losses = torch.cat([loss(start)[None], losses])
-        return Refinement(losses, torch.cat([start.seen.detach()[None], seen]), end)
+        return Refinement(losses, torch.cat([before[None], seen]), end)
 
     def start(self, tasks: Tasks, state: Any = None) -> Any:
-        """The learned start, except for tasks that `state` has seen examples of."""
-        fresh = self.regime.init(tasks.support.mask.shape[0], tasks.query.x)
+        """The learned start, except for tasks that `state` has seen examples of.
+
+        All tasks keep the learned start in the graph, so that it has a gradient in every iteration.
+
+        Raises:
+            ValueError: If `state` is not one of these tasks and queries.
+        """
+        start = self.regime.init(tasks.support.mask.shape[0], tasks.query.x)
         if state is None:
-            return fresh
+            return start
         live = state.seen > 0
 
         def choose(old: Tensor, new: Tensor) -> Tensor:
+            if old.shape != new.shape:
+                raise ValueError(
+                    f"`state` must be of these tasks and queries: {tuple(new.shape)} where it has "
+                    f"{tuple(old.shape)}."
+                )
             return torch.where(live.reshape(-1, *[1] * (old.dim() - 1)), old, new)
 
-        return tree_map(choose, state, fresh)
+        return tree_map(choose, detach(state), start)
 
     def adapt(
         self,
         support: Batch | Iterable[Any],
-        query_x: Tensor | None = None,
+        query_x: Shaped[Tensor, "task query *x_shape"] | None = None,
         *,
         steps: int | None = None,
         generator: torch.Generator | None = None,
@@ -111,29 +134,39 @@ class Iterated(nn.Module):
         """Reads a task's examples, without gradients.
 
         Args:
-            support: A set in memory, or any iterable of minibatches (each may have its own size), read once, one at a
-                time. Examples of several tasks are read side by side.
-            query_x: The queries, `task query *x_shape`. An implicit learner that knows them keeps only its answers;
-                one that does not keeps every minibatch's evidence, and answers any queries later.
-            steps: Minibatches to read of a set in memory; by default one pass. More go over it again.
-            generator: Shuffles the passes over a set in memory; by default a new one with the seed 0, so that the same
-                set gives the same answer.
+            support: A set in memory, or any iterable of minibatches (each may have its own size),
+                read once, one at a time. Examples of several tasks are read side by side. A set
+                smaller than a minibatch is one short minibatch; one without examples leaves the
+                answer at the learned start.
+            query_x: The queries. A learner whose state is the answer to queries keeps only these
+                answers if it knows them; otherwise it keeps every minibatch's evidence, and answers
+                any queries later.
+            steps: Minibatches to read of a set in memory; by default one pass. More go over it
+                again.
+            generator: Shuffles the passes over a set in memory; by default a new one with the seed
+                0, so that the same set gives the same answer.
 
         Returns:
             What predicts, and can read on.
 
         Raises:
-            ValueError: If `steps` is below 1, the iterable is empty, or a minibatch holds what it must not: NaN, say.
+            ValueError: If `steps` is below 1, the iterable is empty, or a minibatch holds what it
+                must not: NaN, say.
         """
+        items: Iterator[tuple[Any, bool]]
         if isinstance(support, Batch):
-            n = support.mask.shape[1]
-            size = max(1, n if self.minibatch is None else min(self.minibatch, n))
+            num_examples = support.mask.shape[1]
+            whole = self.minibatch is None or self.minibatch >= num_examples
+            minibatch = None if whole else self.minibatch
+            if steps is None:
+                steps = 1 if minibatch is None else -(-num_examples // minibatch)
+            if steps < 1:
+                raise ValueError(f"`steps` must be at least 1; got {steps}.")
             if generator is None:
                 generator = torch.Generator().manual_seed(0)
-            num_steps = max(1, -(-n // size)) if steps is None else steps
-            items = minibatches(support, min(size, n) or None, num_steps, generator=generator)
+            items = minibatches(support, minibatch, steps, generator=generator)
         elif steps is not None:
-            raise ValueError("`steps` counts minibatches of a set in memory; an iterable is read to its end.")
+            raise ValueError("`steps` is for a set in memory; an iterable is read to its end.")
         else:
             items = ((batch, True) for batch in support)
         first = next(items, None)
@@ -144,10 +177,26 @@ class Iterated(nn.Module):
             adapted = adapted.update(batch, fresh=fresh)
         return adapted
 
+    def resume(self, path: str | Path, *, like: Batch | None = None) -> Adapted:
+        """Goes on from what `Adapted.save` put on disk, on the device of this learner's weights.
+
+        Args:
+            path: The file.
+            like: A minibatch such as those that were read; needed only where evidence is kept for
+                queries that come later. Its structure is used, and none of its numbers.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is truncated or was changed, is of another learner, or needs
+                `like`.
+        """
+        device = next((weight.device for weight in self.parameters()), torch.device("cpu"))
+        return Adapted.load(self.regime, path, like, device=device)
+
     def trace(
         self,
         support: Batch,
-        query_x: Tensor,
+        query_x: Shaped[Tensor, "task query *x_shape"],
         *,
         steps: int,
         generator: torch.Generator | None = None,
@@ -156,19 +205,23 @@ class Iterated(nn.Module):
 
         Args:
             support: A set in memory, cut into minibatches as in training.
-            query_x: The queries, `task query *x_shape`.
+            query_x: The queries.
             steps: How many minibatches to read; beyond one pass, the set is read again.
             generator: Shuffles every pass; None keeps the order given.
 
-        Yields:
-            What predicts after each step.
+        Returns:
+            An iterator over what predicts after each step.
 
         Raises:
-            ValueError: If `steps` is below 1 or the set is smaller than a minibatch.
+            ValueError: If `steps` is below 0 or the set is smaller than a minibatch.
         """
         items = minibatches(support, self.minibatch, steps, generator=generator)
         adapted = Adapted.new(self.regime, support.mask.shape[0], query_x)
+        return _trace(adapted, items)
+
+
+def _trace(adapted: Adapted, items: Iterable[tuple[Batch, bool]]) -> Iterator[Adapted]:
+    yield adapted
+    for batch, fresh in items:
+        adapted = adapted.update(batch, fresh=fresh)
         yield adapted
-        for batch, fresh in items:
-            adapted = adapted.update(batch, fresh=fresh)
-            yield adapted

@@ -9,30 +9,31 @@ from iai_iterate.interfaces import BatchT
 
 def minibatches(
     examples: BatchT,
-    size: int | None,
-    num_steps: int,
+    minibatch: int | None,
+    steps: int,
     *,
     generator: torch.Generator | None = None,
 ) -> Iterator[tuple[BatchT, bool]]:
-    """Cuts a set into `num_steps` minibatches, going over it again and again.
+    """Cuts a set into `steps` minibatches, going over it again and again.
 
-    Every pass gives each example once. The last minibatch of a pass is shorter where the size does not divide the set.
-    All tasks of a batch are cut alike; sets of different lengths are told apart by their masks.
+    Every pass gives each example once. The last minibatch of a pass is shorter where the size does
+    not divide the set. All tasks of a batch are cut alike; sets of different lengths are told apart
+    by their masks.
 
     Args:
         examples: The sets, padded to one length `n`.
-        size: Examples in a minibatch, at most `n`; None for the whole set.
-        num_steps: How many minibatches.
-        generator: Shuffles every pass anew. None keeps the order given, which is right for examples that were drawn
-            independently; an order that means something (sorted by class, say) has to be shuffled away.
+        minibatch: Examples in a minibatch, at most `n`; None for the whole set.
+        steps: How many minibatches.
+        generator: Shuffles every pass anew. None keeps the order given, which is right for examples
+            that were drawn independently; an order that means something (sorted by class, say) has
+            to be shuffled away.
 
     Yields:
         A minibatch, and whether its examples are new (True on the first pass).
 
     Raises:
-        ValueError: If `size` or `num_steps` is below 1, or `size` exceeds the set.
+        ValueError: If `minibatch` is below 1 or exceeds the set, or `steps` is below 0.
 
-    >>> from types import SimpleNamespace
     >>> class Numbers:
     ...     def __init__(self, mask): self.mask = mask
     ...     def __getitem__(self, key): return Numbers(self.mask[key])
@@ -41,27 +42,32 @@ def minibatches(
     [(2, True), (2, True), (1, True), (2, False)]
     """
     n = examples.mask.shape[1]
-    if num_steps < 1:
-        raise ValueError(f"`num_steps` must be at least 1; got {num_steps}.")
-    if size is not None and not 1 <= size <= n:
-        raise ValueError(f"`size` must be between 1 and the {n} examples of the set; got {size}.")
-    return _passes(examples, n if size is None else size, num_steps, generator)
+    if steps < 0:
+        raise ValueError(f"`steps` must be at least 0; got {steps}.")
+    if minibatch is not None and minibatch < 1:
+        raise ValueError(f"`minibatch` must be at least 1; got {minibatch}.")
+    if minibatch is not None and minibatch > n:
+        raise ValueError(
+            f"`minibatch` must be at most the {n} examples of the set; got {minibatch}."
+        )
+    return _passes(examples, n if minibatch is None else minibatch, steps, generator)
 
 
 def _passes(
-    examples: BatchT, size: int, num_steps: int, generator: torch.Generator | None
+    examples: BatchT, size: int, steps: int, generator: torch.Generator | None
 ) -> Iterator[tuple[BatchT, bool]]:
     n = examples.mask.shape[1]
     step, fresh = 0, True
-    while step < num_steps:
+    while step < steps:
         order = None
         if generator is not None:
             order = torch.randperm(n, generator=generator, device=generator.device)
             order = order.to(examples.mask.device)
-        for start in range(0, max(n, 1), size or 1):
+        # A set without examples is one minibatch without examples.
+        for start in range(0, max(n, 1), max(size, 1)):
             part = slice(start, start + size)
             yield examples[:, part if order is None else order[part]], fresh
             step += 1
-            if step == num_steps:
+            if step == steps:
                 return
         fresh = False

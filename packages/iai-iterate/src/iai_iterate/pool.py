@@ -7,46 +7,56 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from iai_iterate.interfaces import Sampler
+from iai_iterate.interfaces import Batch, DrawnTasks, LabelledQuery, Sampler
 from iai_iterate.iterated import Iterated
-from iai_iterate.leaf import from_leaves, to_leaves
+from iai_iterate.leaf import from_leaves, own, to_leaves
 from iai_iterate.truncated import detach
+
+
+class LiveQuery(NamedTuple):
+    """The queries of each live task."""
+
+    x: Tensor
+    y: Tensor | None
+    mask: Tensor
 
 
 class LiveTasks(NamedTuple):
     """A new minibatch of each live task, and the queries that it keeps for life."""
 
-    support: Any
-    query: Any
+    support: Batch
+    query: LiveQuery
 
 
 class Pool:
     """Tasks whose states go on from one training iteration to the next.
 
-    Greedy training takes no gradient through earlier steps, so training a step at depth 1,000 needs only a state that
-    is 1,000 steps old. Each `next` gives every task a new minibatch; after `put`, a task at the end of its life is
-    replaced by a new one at the learned start.
+    Greedy training takes no gradient through earlier steps, so training a step at depth 1,000 needs
+    only a state that is 1,000 steps old. Each `next` gives every task new examples; after `put`, a
+    task at the end of its life is replaced by a new one at the learned start.
 
-    A life lasts at least k steps with probability 1 / k, up to `max_steps`, so that every octave of depth is visited
-    equally often.
+    A life lasts at least k iterations with probability 1 / k, up to `max_steps`, so that in the
+    long run every octave of depth is visited equally often.
 
-    It is a source for a training loop: `tasks, state = pool.next()`, a step of the learner, `pool.put(state)`. The
-    tasks that `next` gives are good until then.
+    It is a source for a training loop: `tasks, state = pool.next()`, a step of the learner,
+    `pool.put(state)`. Nothing that it gave or took is changed later.
 
     Args:
-        learner: Gives the states their start, and the minibatch its size; it should take one step at a time.
+        learner: Gives the states their start, and the minibatch its size; best with `steps=1`.
         sampler: Draws tasks, and new examples of tasks drawn before.
         num_tasks: Tasks alive.
         num_query: Queries of each task.
-        max_steps: Longest life, in minibatches.
-        generator: Source of every random number, on the device of the tasks.
+        max_steps: Longest life, in iterations.
+        generator: Source of every random number, on the device that the learner is trained on.
 
     Raises:
-        ValueError: If a count is below 1, or the learner has no minibatch size.
+        ValueError: If a count is below 1, the learner has no minibatch size, or the sampler's tasks
+            have no latent.
 
     Source:
-        Ours. Persistent states were used to train energy-based models by Tieleman (2008) and truncated unrolls of
-        learned optimizers by Vicol, Metz and Sohl-Dickstein (2021), arXiv 2112.13835.
+        Ours. Persistent states were used to train energy-based models by Tieleman (2008) and
+        truncated unrolls of learned optimizers by Vicol, Metz and Sohl-Dickstein (2021),
+        arXiv 2112.13835.
     """
 
     def __init__(
@@ -68,33 +78,36 @@ class Pool:
         self.sampler, self.generator = sampler, generator
         self.num_support = learner.steps * learner.minibatch
         self.num_tasks, self.num_query, self.max_steps = num_tasks, num_query, max_steps
-        tasks = self._sample(num_tasks, num_query)
-        self._latent, self._query = tasks.latent, tasks.query
+        self._latent, self._query = self._born(num_tasks)
         self._left = self._lifetimes(num_tasks)
         with torch.no_grad():
-            state = learner.regime.init(num_tasks, tasks.query.x)
-            self._state = tree_map(torch.clone, state)
+            state = learner.regime.init(num_tasks, self._query.x)
+        # The learner may move to the generator's device only later.
+        self._state = tree_map(lambda leaf: own(leaf.to(generator.device)), state)
 
     def next(self) -> tuple[LiveTasks, Any]:
-        """A new minibatch of every task, and the states; those of tasks that begin have `seen` 0."""
-        support = self._sample(self.num_tasks, 0, self._latent).support
-        return LiveTasks(support, self._query), self._state
+        """New examples of every task, and the states; those of tasks that begin have `seen` 0."""
+        drawn = self._sample(self.num_tasks, self.num_support, 0, self._latent)
+        return LiveTasks(drawn.support, self._query), self._state
 
     def put(self, state: Any) -> None:
         """Takes the states after a step, and replaces the tasks whose life is over."""
-        self._state = detach(state)
-        self._left = self._left - 1
-        over = (self._left == 0).nonzero()[:, 0]
-        if not len(over):
-            return
-        self._left[over] = self._lifetimes(len(over))
-        born = self._sample(len(over), self.num_query)
-        rows = over.to(self._state.seen.device)
-        kept = {"latent": self._latent, "query": _fields(self._query), "seen": self._state.seen}
-        new = {"latent": born.latent, "query": _fields(born.query), "seen": torch.tensor(0.0)}
-        tree_map(lambda old, value: old.index_put_((rows,), value.to(old.dtype)), kept, new)
+        state, left = detach(state), self._left - 1
+        over = left == 0
+        if over.any():
+            left[over] = self._lifetimes(int(over.sum()))
+            latent, query = self._born(int(over.sum()))
+            self._latent = _replaced(self._latent, latent, over)
+            self._query = LiveQuery(
+                _replaced(self._query.x, query.x, over),
+                None if query.y is None else _replaced(self._query.y, query.y, over),
+                _replaced(self._query.mask, query.mask, over),
+            )
+            # All zeros, `seen` too: what begins anew.
+            state = tree_map(lambda leaf: leaf.masked_fill(_rows(over, leaf), 0), state)
+        self._state, self._left = own(state), left
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Everything that the next tasks depend on: tasks, states, ages and the generator."""
         return {
             "latent": to_leaves(self._latent),
@@ -104,24 +117,44 @@ class Pool:
             "generator": self.generator.get_state(),
         }
 
-    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on exactly where `state_dict` was taken.
 
         Raises:
-            ValueError: If it was taken from a pool of another size or of other tasks.
+            ValueError: If it was taken from a pool of another size, of other tasks or of another
+                learner; this one is as it was.
         """
-        latent = from_leaves(self._latent, saved["latent"])
-        query = from_leaves(_fields(self._query), saved["query"])
-        state = from_leaves(self._state, saved["state"])
-        left = from_leaves(self._left, {"": saved["left"]})
-        self.generator.set_state(saved["generator"].cpu())
-        tree_map(lambda old, value: old.copy_(value), _fields(self._query), query)
-        self._latent, self._state, self._left = latent, state, left
+        try:
+            latent = from_leaves(self._latent, state["latent"])
+            query = from_leaves(_fields(self._query), state["query"])
+            states = from_leaves(self._state, state["state"])
+            left = from_leaves(self._left, {"": state["left"]})
+            # On a generator of no account first, so that a state that is refused changes nothing.
+            generator = state["generator"].cpu()
+            torch.Generator(self.generator.device).set_state(generator)
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(f"`state` is not that of such a pool: {error}") from error
+        self.generator.set_state(generator)
+        self._latent, self._state, self._left = latent, states, left
+        self._query = LiveQuery(query["x"], query.get("y"), query["mask"])
 
-    def _sample(self, num_tasks: int, num_query: int, latent: Any = None) -> Any:
+    def _born(self, num_tasks: int) -> tuple[Any, LiveQuery]:
+        drawn = self._sample(num_tasks, 0, self.num_query)
+        if drawn.latent is None:
+            raise ValueError(
+                "`sampler` must name its tasks by a `latent`, from which it draws new examples of "
+                "them; got None."
+            )
+        query = drawn.query
+        y = None if query.y is None else own(query.y)
+        return own(drawn.latent), LiveQuery(own(query.x), y, own(query.mask))
+
+    def _sample(
+        self, num_tasks: int, num_support: int, num_query: int, latent: Any = None
+    ) -> DrawnTasks:
         return self.sampler.sample(
             num_tasks,
-            num_support=self.num_support if latent is not None else 0,
+            num_support=num_support,
             num_query=num_query,
             generator=self.generator,
             latent=latent,
@@ -130,9 +163,20 @@ class Pool:
     def _lifetimes(self, num: int) -> Tensor:
         device = self.generator.device
         uniform = 1 - torch.rand(num, generator=self.generator, device=device, dtype=torch.float64)
+        # On the CPU, where looking for lives that are over waits for no device.
         return uniform.reciprocal().clamp(max=self.max_steps).long().cpu()
 
 
-def _fields(examples: Any) -> dict[str, Tensor]:
-    fields = {"x": examples.x, "mask": examples.mask}
-    return fields if examples.y is None else {**fields, "y": examples.y}
+def _rows(over: Tensor, leaf: Tensor) -> Tensor:
+    return over.to(leaf.device).reshape(-1, *[1] * (leaf.dim() - 1))
+
+
+def _replaced(kept: Any, born: Any, over: Tensor) -> Any:
+    """A copy of each tensor, with the newly born in place of those whose life is over."""
+    rows = over.nonzero()[:, 0]
+    return tree_map(lambda old, new: old.index_copy(0, rows.to(old.device), new), kept, born)
+
+
+def _fields(query: LabelledQuery) -> dict[str, Tensor]:
+    fields = {"x": query.x, "mask": query.mask}
+    return fields if query.y is None else {**fields, "y": query.y}

@@ -4,25 +4,29 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_map
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from iai_iterate.interfaces import GradientMode, Loss, Rollout, State, Step
 
 
 def detach(state: State) -> State:
     """The same state, with no gradient path to what made it."""
-    detached: State = tree_map(lambda leaf: leaf.detach(), state)
+    detached: State = tree_map_only(Tensor, Tensor.detach, state)
     return detached
 
 
 def truncated(num_steps: int) -> GradientMode[State]:
     """A gradient mode: backpropagate through stretches of at most `num_steps` steps.
 
-    The path is cut AFTER every `num_steps`-th step, so that the first stretch reaches the start, and a learned start
-    still learns.
+    The path is cut AFTER every `num_steps`-th step, so that the first stretch reaches the start,
+    and a learned start still learns.
 
     Args:
         num_steps: Length of a stretch. 1 is greedy.
+
+    Returns:
+        `mode(step, loss, state, batches)`, with the arguments and results of `greedy`.
 
     Raises:
         ValueError: If `num_steps` is below 1.

@@ -17,7 +17,7 @@ def unrolled(
     Args:
         step: `step(state, batch) -> state`.
         loss: `loss(state) -> task`, taken after every step.
-        state: A pytree of tensors.
+        state: The start, any pytree of tensors.
         batches: One minibatch a step.
 
     Returns:
@@ -25,6 +25,11 @@ def unrolled(
 
     Raises:
         ValueError: If there is no minibatch.
+
+    >>> start = torch.tensor([1.0], requires_grad=True)
+    >>> losses, _ = unrolled(lambda state, _: state * 2, lambda state: state, start, range(3))
+    >>> torch.autograd.grad(losses.sum(), start)[0].item()  # 2 + 4 + 8
+    14.0
     """
     losses = []
     for batch in batches:

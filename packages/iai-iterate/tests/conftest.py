@@ -1,0 +1,25 @@
+import sys
+from pathlib import Path
+
+import jaxtyping
+import pytest
+
+# The tests import what they share, whichever way pytest imports them.
+sys.path.append(str(Path(__file__).parent))
+
+
+@pytest.fixture
+def own_errors():
+    """Arguments reach the library's own checks, even where the run checks shapes before them."""
+    disabled = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", disabled)
+
+
+@pytest.fixture(params=["slope", "kernel"])
+def regime(request):
+    """A state that answers any query, and one that is the answer to given queries."""
+    from slopes import Kernel, Slope
+
+    return {"slope": Slope, "kernel": Kernel}[request.param]().double()

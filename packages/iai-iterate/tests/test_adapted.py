@@ -1,0 +1,156 @@
+import pytest
+import torch
+from iai_iterate import Adapted, Iterated
+from slopes import Examples, Kernel, Slope, draw
+
+
+def test_adapting_is_training_without_the_gradients(regime):
+    tasks = draw(masked=0.3)
+    learner = Iterated(regime, steps=3, minibatch=4)
+    expected = learner(tasks).losses
+    for stage, losses in zip(
+        learner.trace(tasks.support, tasks.query.x, steps=3), expected, strict=True
+    ):
+        outputs = stage.predict(tasks.query.x)
+        assert torch.equal(regime.loss(outputs, tasks.query), losses)
+        assert not outputs.requires_grad
+    parts = [tasks.support[:, i : i + 4] for i in (0, 4, 8)]
+    adapted = learner.adapt(iter(parts))
+    assert torch.equal(adapted.predict(tasks.query.x), outputs)
+    assert adapted.step == 3 and torch.equal(adapted.seen.double(), stage.seen)
+
+
+def test_queries_may_be_given_up_front_or_later(regime):
+    tasks = draw()
+    learner = Iterated(regime, steps=3, minibatch=5)
+    first, later = learner.adapt(tasks.support, tasks.query.x), learner.adapt(tasks.support)
+    assert torch.equal(first.predict(tasks.query.x), later.predict(tasks.query.x))
+    assert torch.equal(first.seen.double(), later.seen.double())
+    assert bool(later.evidence) is regime.needs_query and not first.evidence
+    other = draw(num_query=2, seed=1).query.x
+    assert later.predict(other).shape == (3, 2, 1)
+    if regime.needs_query:
+        with pytest.raises(ValueError, match="answers no others; adapt without `query_x` to ask"):
+            first.predict(other)
+    else:
+        assert torch.equal(first.predict(other), later.predict(other))
+
+
+def test_reading_on_gives_a_new_one_and_leaves_the_old(regime):
+    tasks = draw(num_support=12)
+    learner = Iterated(regime, steps=1, minibatch=4)
+    old = learner.adapt([tasks.support[:, :4]])
+    before = old.predict(tasks.query.x)
+    new = old.update(tasks.support[:, 4:8])
+    assert torch.equal(old.predict(tasks.query.x), before) and (old.step, new.step) == (1, 2)
+    assert not torch.equal(new.predict(tasks.query.x), before)
+    whole = learner.adapt([tasks.support[:, :4], tasks.support[:, 4:8]])
+    assert torch.equal(new.predict(tasks.query.x), whole.predict(tasks.query.x))
+    again = new.update(tasks.support[:, :4], fresh=False)
+    assert again.seen.tolist() == new.seen.tolist() == [8, 8, 8]
+
+
+def test_a_set_in_memory_is_read_once_by_default_and_alike_each_time(regime):
+    tasks = draw(num_support=10)
+    learner = Iterated(regime, steps=1, minibatch=4)
+    one, other = learner.adapt(tasks.support), learner.adapt(tasks.support)
+    assert one.step == 3 and one.seen.tolist() == [10, 10, 10]
+    assert torch.equal(one.predict(tasks.query.x), other.predict(tasks.query.x))
+    generator = torch.Generator().manual_seed(1)
+    longer = learner.adapt(tasks.support, steps=7, generator=generator)
+    assert longer.step == 7 and longer.seen.tolist() == [10, 10, 10]
+    assert learner.adapt(tasks.support, steps=2).seen.tolist() == [8, 8, 8]
+
+
+def test_small_and_empty_sets(regime):
+    learner = Iterated(regime, steps=1, minibatch=64)
+    tasks = draw(num_support=5)
+    small = learner.adapt(tasks.support)
+    assert small.step == 1 and small.seen.tolist() == [5, 5, 5]
+    prior = Adapted.new(regime, 3, tasks.query.x).predict(tasks.query.x)
+    for empty in (tasks.support[:, :0], draw(num_support=5, masked=1.0).support):
+        for minibatch in (None, 64):
+            adapted = Iterated(regime, steps=1, minibatch=minibatch).adapt(empty)
+            assert torch.equal(adapted.predict(tasks.query.x), prior)
+            assert adapted.seen.tolist() == [0, 0, 0]
+
+
+def test_an_iterable_is_read_once_one_minibatch_at_a_time(regime):
+    support, alive = draw(num_support=12).support, []
+
+    class Recording(type(regime)):
+        def update(self, *arguments):
+            alive.append(given - len(alive))
+            return super().update(*arguments)
+
+    def stream():
+        nonlocal given
+        for start, stop in [(0, 1), (1, 6), (6, 6), (6, 12)]:  # sizes may vary
+            given += 1
+            yield support[:, start:stop]
+
+    given = 0
+    query_x = draw().query.x
+    adapted = Iterated(Recording().double(), steps=1).adapt(stream(), query_x)
+    assert alive == [1] * 4 and adapted.step == 4 and adapted.seen.tolist() == [12, 12, 12]
+
+
+def test_a_data_loader_is_an_iterable_of_minibatches(regime):
+    tasks = draw(num_tasks=1, num_support=10)
+
+    def collate(rows):
+        return tasks.support[:, torch.tensor(rows)]
+
+    loader = torch.utils.data.DataLoader(range(10), batch_size=4, collate_fn=collate)
+    adapted = Iterated(regime, steps=1).adapt(loader)
+    parts = [tasks.support[:, i : i + 4] for i in (0, 4, 8)]
+    expected = Iterated(regime, steps=1).adapt(parts)
+    assert torch.equal(adapted.predict(tasks.query.x), expected.predict(tasks.query.x))
+
+
+def test_the_trace_starts_before_any_example_and_checks_at_once(regime):
+    tasks = draw()
+    learner = Iterated(regime, steps=1, minibatch=4)
+    stages = list(learner.trace(tasks.support, tasks.query.x, steps=5))
+    assert [stage.step for stage in stages] == [0, 1, 2, 3, 4, 5]
+    assert [stage.seen[0].item() for stage in stages] == [0, 4, 8, 12, 12, 12]
+    (start,) = learner.trace(tasks.support, tasks.query.x, steps=0)
+    assert torch.equal(start.predict(tasks.query.x), stages[0].predict(tasks.query.x))
+    with pytest.raises(ValueError, match="`steps` must be at least 0; got -1"):
+        learner.trace(tasks.support, tasks.query.x, steps=-1)
+    with pytest.raises(ValueError, match="`minibatch` must be at most the 3 examples"):
+        learner.trace(tasks.support[:, :3], tasks.query.x, steps=1)
+
+
+def with_nan(support):
+    return Examples(support.x * torch.nan, support.y, support.mask)
+
+
+def test_errors():
+    tasks = draw()
+    support, query_x = tasks.support, tasks.query.x
+    learner = Iterated(Slope().double(), steps=1, minibatch=4)
+    with pytest.raises(ValueError, match="`steps` must be at least 1; got 0"):
+        learner.adapt(support, steps=0)
+    with pytest.raises(ValueError, match="`steps` is for a set in memory; an iterable is read"):
+        learner.adapt([support], steps=1)
+    with pytest.raises(ValueError, match="`support` must hold at least one minibatch; got none"):
+        learner.adapt([])
+    with pytest.raises(ValueError, match="`x` must be finite; got NaN"):
+        learner.adapt(with_nan(support))
+    with pytest.raises(ValueError, match="`query_x` must have 3 tasks, as the examples; got 2"):
+        learner.adapt(support, query_x[:2])
+    adapted = learner.adapt(support)
+    with pytest.raises(ValueError, match="A minibatch must have the 3 tasks read so far; got 2"):
+        adapted.update(support[:2])
+    with pytest.raises(ValueError, match="`query_x` must have 3 tasks, as the examples; got 1"):
+        adapted.predict(query_x[:1])
+
+
+def test_a_refused_minibatch_changes_nothing():
+    tasks = draw()
+    adapted = Iterated(Kernel().double(), steps=1).adapt(tasks.support)
+    before = adapted.predict(tasks.query.x)
+    with pytest.raises(ValueError, match="must be finite"):
+        adapted.update(with_nan(tasks.support))
+    assert adapted.step == 1 and torch.equal(adapted.predict(tasks.query.x), before)

@@ -1,0 +1,149 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from iai_iterate import Iterated, truncated, unrolled
+from slopes import Examples, Kernel, Slope, SlopeState, draw
+
+
+def rollout(regime, tasks, batches):
+    """Losses, counts and the last state of the loop, written out."""
+    state = regime.init(tasks.query.mask.shape[0], tasks.query.x)
+    losses = [regime.loss(regime.predict(state, tasks.query.x), tasks.query)]
+    seen = [state.seen]
+    for batch, fresh in batches:
+        state = regime.update(state, regime.encode(batch), tasks.query.x, fresh)
+        losses.append(regime.loss(regime.predict(state, tasks.query.x), tasks.query))
+        seen.append(state.seen)
+    return torch.stack(losses), torch.stack(seen), state
+
+
+@pytest.mark.parametrize("masked", [0.0, 0.6])
+def test_it_is_the_loop_through_second_passes_and_ragged_sets(regime, masked):
+    tasks = draw(num_support=10, masked=masked)
+    losses, seen, state = Iterated(regime, steps=5, minibatch=4)(tasks)
+    parts = [tasks.support[:, i : i + 4] for i in (0, 4, 8, 0, 4)]
+    batches = list(zip(parts, (True, True, True, False, False), strict=True))
+    expected = rollout(regime, tasks, batches)
+    torch.testing.assert_close((losses, seen), expected[:2], rtol=0, atol=0)
+    torch.testing.assert_close(tuple(state), tuple(expected[2]), rtol=0, atol=0)
+    assert not any(leaf.requires_grad for leaf in state)
+    assert seen[3:].eq(tasks.support.mask.sum(1)).all()
+
+
+def test_the_last_loss_is_the_last_row_and_keeps_every_weight_in_the_graph(regime):
+    tasks = draw()
+    every = Iterated(regime, steps=3, minibatch=4)(tasks)
+    last = Iterated(regime, steps=3, minibatch=4, loss="last")(tasks)
+    assert torch.equal(last.losses, every.losses[-1:]) and torch.equal(last.seen, every.seen[-1:])
+    gradients = torch.autograd.grad(last.losses.sum(), list(regime.parameters()), allow_unused=True)
+    assert all(gradient is not None for gradient in gradients)
+
+
+def test_the_gradient_mode_decides_how_far_the_last_loss_reaches():
+    tasks = draw()
+    reached = {}
+    for name, mode in [("truncated", truncated(2)), ("unrolled", unrolled)]:
+        regime = Slope().double()
+        learner = Iterated(regime, steps=3, minibatch=4, gradient=mode, loss="last")
+        learner(tasks).losses.sum().backward()
+        reached[name] = bool(regime.start.grad)
+    assert reached == {"truncated": False, "unrolled": True}
+
+
+def test_given_a_state_live_tasks_go_on_and_others_start_anew():
+    regime, tasks = Slope().double(), draw(num_tasks=2)
+    learner = Iterated(regime, steps=1, minibatch=4)
+    slope = torch.tensor([[5.0], [7.0]], dtype=torch.float64, requires_grad=True)
+    seen = torch.tensor([8.0, 0.0], dtype=torch.float64)
+    losses, counted, after = learner(tasks, SlopeState(slope, seen))
+    assert counted.tolist() == [[8, 0], [12, 4]]
+
+    fresh, _, anew = learner(tasks)
+    assert torch.equal(losses[:, 1], fresh[:, 1]) and torch.equal(after.slope[1], anew.slope[1])
+    batch = tasks.support[:, :4]
+    expected = regime.update(SlopeState(slope, seen), batch)
+    assert torch.equal(after.slope[0], expected.slope[0])
+
+    of_start, of_slope = torch.autograd.grad(
+        losses[:, 0].sum(), [regime.start, slope], retain_graph=True, allow_unused=True
+    )
+    assert of_start.item() == 0 and of_slope is None  # in the graph, and a constant
+    (of_start,) = torch.autograd.grad(losses[:, 1].sum(), regime.start)
+    assert of_start.item() != 0
+
+
+def test_two_calls_on_fresh_examples_are_one_longer_call(regime):
+    tasks = draw(num_support=12)
+    longer = Iterated(regime, steps=4, minibatch=3)(tasks)
+    learner, state, losses = Iterated(regime, steps=2, minibatch=3), None, []
+    for half in (tasks.support[:, :6], tasks.support[:, 6:]):
+        part = learner(type(tasks)(half, tasks.query, None), state)
+        losses.append(part.losses[1:])
+        state = part.state
+    assert torch.equal(torch.cat(losses), longer.losses[1:])
+    assert torch.equal(state.seen, longer.state.seen)
+
+
+@given(seed=st.integers(0, 2**32), masked=st.sampled_from([0.0, 0.5]))
+def test_a_task_is_the_same_alone_and_in_a_batch(seed, masked):
+    for regime in (Slope().double(), Kernel().double()):
+        tasks = draw(seed=seed, masked=masked)
+        learner = Iterated(regime, steps=4, minibatch=5)
+        whole = learner(tasks)
+        for task in range(3):
+            rows = slice(task, task + 1)
+            alone = learner(type(tasks)(tasks.support[rows], tasks.query[rows], None))
+            torch.testing.assert_close(alone.losses, whole.losses[:, rows], rtol=1e-12, atol=1e-12)
+            assert torch.equal(alone.seen, whole.seen[:, rows])
+
+
+def test_sets_without_examples_leave_the_start():
+    regime = Slope().double()
+    losses, seen, state = Iterated(regime, steps=2)(draw(num_support=0))
+    assert (losses == losses[0]).all() and not seen.any() and (state.slope == 1).all()
+    tasks = draw(masked=1.0)
+    losses, seen, state = Iterated(regime, steps=2, minibatch=4)(tasks)
+    assert (losses == losses[0]).all() and not seen.any() and (state.slope == 1).all()
+
+
+def test_half_precision_keeps_the_counts_exact():
+    regime, tasks = Kernel(), draw(num_support=600)
+    support, query = tasks.support, tasks.query
+    tasks = type(tasks)(
+        Examples(support.x.float(), support.y.float(), support.mask),
+        Examples(query.x.float(), query.y.float(), query.mask),
+        None,
+    )
+    learner = Iterated(regime, steps=2, minibatch=300)
+    with torch.autocast("cpu", torch.bfloat16):
+        losses, seen, state = learner(tasks)
+    losses.mean().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in regime.parameters())
+    assert seen.tolist() == [[0] * 3, [300] * 3, [600] * 3] and (state.seen == 600).all()
+    torch.testing.assert_close(losses, learner(tasks).losses, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"steps": 0}, "`steps` must be at least 1; got 0"),
+        ({"steps": 1, "minibatch": 0}, "`minibatch` must be at least 1; got 0"),
+        ({"steps": 1, "loss": "first"}, "`loss` must be every or last; got 'first'"),
+    ],
+)
+def test_errors_of_the_constructor(options, sentence, own_errors):
+    with pytest.raises(ValueError, match=sentence):
+        Iterated(Slope(), **options)
+
+
+def test_errors_of_training():
+    learner = Iterated(Kernel().double(), steps=1, minibatch=13)
+    with pytest.raises(ValueError, match="`minibatch` must be at most the 12 examples of the set"):
+        learner(draw())
+    learner = Iterated(Kernel().double(), steps=1, minibatch=12)
+    state = learner(draw()).state
+    with pytest.raises(ValueError, match="`state` must be of these tasks and queries: "):
+        learner(draw(num_query=1), state)
+    with pytest.raises(ValueError, match="`state` must be of these tasks and queries: "):
+        learner(draw(num_tasks=1), state)

@@ -57,7 +57,7 @@ def property_tests(session: nox.Session) -> None:
 def gpu(session: nox.Session) -> None:
     """The tests that need a CUDA device; without one they are skipped and say so."""
     install(session, *packages("-e"), *group("test", "examples"))
-    session.run("pytest", "tests/gpu", *session.posargs)
+    session.run("pytest", "-m", "gpu", *session.posargs)
 
 
 @nox.session
@@ -86,7 +86,8 @@ def build(session: nox.Session) -> None:
     install(session, *group("build"))
     shutil.rmtree("dist", ignore_errors=True)
     for name in session.posargs or PACKAGES:
-        session.run("python", "-m", "build", "--outdir", "dist", f"packages/{name}")
+        arguments = ("--no-isolation", "--outdir", "dist", f"packages/{name}")
+        session.run("python", "-m", "build", *arguments)
     session.run("twine", "check", "--strict", *map(str, Path("dist").iterdir()))
     session.notify("wheels", posargs=[])
 
@@ -114,7 +115,7 @@ def examples(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """The documentation, every warning an error, into docs/_build."""
     install(session, *packages("-e"), *group("docs"))
-    session.run("sphinx-build", "-n", "-W", "--keep-going", "docs", "docs/_build")
+    session.run("sphinx-build", "-q", "-n", "-W", "--keep-going", "docs", "docs/_build")
 
 
 @nox.session
@@ -138,9 +139,10 @@ def packages(*flags: str) -> list[str]:
     """The arguments that install every package with all its extras."""
     words: list[str] = []
     for name in PACKAGES:
-        project = nox.project.load_toml(ROOT / "packages" / name / "pyproject.toml")["project"]
+        folder = Path("packages", name)
+        project = nox.project.load_toml(folder / "pyproject.toml")["project"]
         extras = ",".join(project.get("optional-dependencies", ()))
-        words += [*flags, f"./packages/{name}[{extras}]"]
+        words += [*flags, f"./{folder.as_posix()}" + (f"[{extras}]" if extras else "")]
     return words
 
 

@@ -32,6 +32,7 @@ napoleon_use_rtype = False
 nitpick_ignore_regex = [
     ("py:.*", r"(?!iai_).*"),  # other projects' objects, and the words of a shape
     ("py:.*", r"iai_\w+\.\w+\.(State|[A-Z]|\w+T(_co|_contra)?)"),  # type variables
+    ("py:.*", r"iai_\w+\.\w+\.(\w*Evidence|\w*Carry|LiveTasks)"),  # read by the next method alone
 ]
 
 sphinx_gallery_conf = {

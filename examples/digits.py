@@ -1,10 +1,10 @@
 """Handwritten digits, refined minibatch by minibatch
 ===================================================
 
-Real images, tasks that were never seen: each task takes 5 of the 10 classes, renames them, and looks at the 64 pixels
-through a random projection to 16 numbers of its own. A learner reads 16 labelled training images a step; it is asked about
-test images. Training of any kind on the new task is what it replaces, so logistic regression and Adam, which do train on
-it, stand beside it.
+Real images, tasks that were never seen: each task takes 5 of the 10 classes, renames them, and
+looks at the 64 pixels through a random projection to 16 numbers of its own. A learner reads 16
+labelled training images a step; it is asked about test images. Training of any kind on the new task is what
+it replaces, so logistic regression and Adam, which do train on it, stand beside it.
 """
 
 import time
@@ -13,17 +13,38 @@ from pathlib import Path
 import attrs
 import rich
 import torch
-from sklearn.linear_model import LogisticRegression
-from torch import nn
-
 from iai_encoders import SetTransformer
 from iai_iterate import Iterated, Pool
-from iai_regimes import Adam, Categorical, Explicit, Implicit, LatentDecoder, LearnedRule
-from iai_regimes import Parametric, Predictor
+from iai_regimes import (
+    Adam,
+    Categorical,
+    Explicit,
+    Implicit,
+    LatentDecoder,
+    LearnedRule,
+    Parametric,
+    Predictor,
+)
 from iai_tasks import ProjectedClassification, TaskBatch, digits
-from iai_train import Device, FitConfig, Row, RunInfo, SamplerSource, accuracy, evaluate, figure
-from iai_train import fit, parse, process_generator, resolve_device, summarise, table
-from iai_train import write_metrics
+from iai_train import (
+    Device,
+    FitConfig,
+    Row,
+    RunInfo,
+    SamplerSource,
+    accuracy,
+    evaluate,
+    figure,
+    fit,
+    parse,
+    process_generator,
+    resolve_device,
+    summarise,
+    table,
+    write_metrics,
+)
+from sklearn.linear_model import LogisticRegression
+from torch import nn
 
 SEEN_TASKS = 2**20  # seeds of training tasks; all others are unseen
 ADAM_RATES = (1.0, 0.3, 0.1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5)
@@ -54,6 +75,8 @@ class Config:
     """Layers of the set encoder."""
     heads: int = 4
     """Attention heads."""
+    curvature: int = 6
+    """Hessian-vector products of a step."""
     summary: int = 64
     """Size of the running mean of learned features."""
     num_tasks: int = 64
@@ -63,10 +86,10 @@ class Config:
     max_steps: int = 10
     """Longest life of a task in training, in steps."""
     fit: FitConfig = FitConfig(
-        iterations=3000, learning_rate=2e-3, warmup=100, betas=(0.9, 0.95), log_every=100
+        iterations=4000, learning_rate=5e-3, warmup=100, betas=(0.9, 0.95), log_every=100
     )
     """Training of the implicit regime."""
-    brief: int = 1000
+    brief: int = 700
     """Iterations of training of every other learner."""
     test_tasks: int = 256
     """Unseen tasks that the learners are measured on."""
@@ -89,7 +112,7 @@ PRESETS = {
     ),
     "demo": Config(
         learners=("implicit", "parametric, both"),
-        fit=FitConfig(iterations=600, learning_rate=2e-3, warmup=50, betas=(0.9, 0.95)),
+        fit=FitConfig(iterations=900, learning_rate=5e-3, warmup=50, betas=(0.9, 0.95)),
         brief=300,
         steps=(0, 1, 2, 5, 10, 20),
         test_tasks=128,
@@ -104,7 +127,12 @@ PRESETS = {
         test_tasks=4,
         support=80,
         steps=(0, 1, 2, 6),
-        learners=("implicit", "parametric, both", "explicit, both", "implicit, one step, all examples"),
+        learners=(
+            "implicit",
+            "parametric, both",
+            "explicit, both",
+            "implicit, one step, all examples",
+        ),
     ),
     "gpu": Config(
         width=256,
@@ -123,7 +151,7 @@ UNTRAINED = ("out", "device", "fit", "brief", "learners", "test_tasks", "support
 
 
 def main() -> None:
-    """Trains each learner, measures it on unseen tasks beside the baselines, and writes what came out."""
+    """Trains each learner, measures it beside the baselines, and writes what came out."""
     preset, config = parse(Config, PRESETS, "Meta-learn to classify handwritten digits.")
     started = time.perf_counter()
     torch.manual_seed(config.seed)
@@ -165,7 +193,9 @@ def build(config: Config, name: str) -> Iterated:
     else:
         decoder = LatentDecoder(config.dim, config.width, config.num_classes)
         regime_type, predictor = Explicit, Predictor(decoder, adapt=["latent"])
-    rule = LearnedRule(predictor, likelihood, encoder, signal=choice, **sizes)
+    rule = LearnedRule(
+        predictor, likelihood, encoder, signal=choice, curvature=config.curvature, **sizes
+    )
     return Iterated(regime_type(predictor, likelihood, rule), steps=1, minibatch=config.minibatch)
 
 
@@ -180,7 +210,7 @@ def linear_model(config: Config) -> Predictor:
 def train(config: Config, name: str, learner: Iterated) -> None:
     """Meta-trains a learner on training images, or goes on where a stopped run left it."""
     images = digits()
-    # Support and queries of a draw are distinct training images: test images are for measuring alone.
+    # Support and queries of a draw are distinct training images: test images only measure.
     sampler = ProjectedClassification(
         images.train_images,
         images.train_labels,
@@ -239,7 +269,7 @@ def test_tasks(config: Config, device: torch.device, *, seed: int = 0) -> TaskBa
 
 
 def measure(config: Config, name: str, learner: Iterated, batch: TaskBatch) -> list[Row]:
-    """Accuracy after each reported step; a learner of one step is given all the examples at once."""
+    """Accuracy after each reported step; a learner of one step gets all the examples at once."""
     settings = {
         "metrics": {"accuracy": accuracy},
         "method": name,
@@ -262,8 +292,10 @@ def first_pass(config: Config) -> list[int]:
 
 
 def logistic_regression(config: Config, batch: TaskBatch, device: torch.device) -> list[Row]:
-    """scikit-learn on the examples that each step has read; its C is the best on other tasks, for each size."""
-    tuning = test_tasks(attrs.evolve(config, test_tasks=max(4, config.test_tasks // 8)), device, seed=1)
+    """scikit-learn on the examples that each step has read, with the C best on other tasks."""
+    tuning = test_tasks(
+        attrs.evolve(config, test_tasks=max(4, config.test_tasks // 8)), device, seed=1
+    )
     rows = []
     for step in first_pass(config):
         examples = step * config.minibatch
@@ -296,7 +328,7 @@ def fit_and_score(batch: TaskBatch, examples: int, c: float) -> torch.Tensor:
 
 
 def adam(config: Config, batch: TaskBatch, device: torch.device) -> list[Row]:
-    """Adam on the linear head, a step a minibatch; at each reported step the rate that was best on other tasks."""
+    """Adam on the linear head, a step a minibatch, with each step's best rate on other tasks."""
     tuning = test_tasks(config, device, seed=1)
     predictor = linear_model(config).to(device)
     found: dict[int, tuple[float, Row]] = {}

@@ -8,6 +8,7 @@ import torch
 from iai_encoders import CausalTransformer, DeepSet, SetTransformer
 from iai_iterate import greedy, truncated, unrolled
 from iai_regimes import (
+    Adam,
     Categorical,
     Explicit,
     Gaussian,
@@ -67,6 +68,11 @@ def parametric(encoder: Any, likelihood: Any, **options: Any) -> Parametric:
     return Parametric(predictor, likelihood, rule)
 
 
+def adam(encoder: Any, likelihood: Any) -> Parametric:
+    predictor = Predictor(nn.Linear(X_DIM, likelihood.num_outputs))
+    return Parametric(predictor, likelihood, Adam(0.1))
+
+
 def explicit(encoder: Any, likelihood: Any, **options: Any) -> Explicit:
     decoder = LatentDecoder(X_DIM, 5, likelihood.num_outputs, hidden_dim=DIM)
     predictor = Predictor(decoder, adapt=["latent"])
@@ -85,6 +91,7 @@ REGIMES: dict[str, Callable[[Any, Any], Any]] = {
     for signal in ("data", "gradient", "both")
 }
 REGIMES |= {"explicit": explicit, "implicit": implicit}
+REGIMES["parametric-adam"] = adam
 REGIMES["implicit-latents"] = lambda *parts: implicit(*parts, state="latents")
 
 
@@ -117,10 +124,15 @@ def gradient(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture(params=REGIMES)
 def regime(request: pytest.FixtureRequest, set_encoder: Any, likelihood: Any) -> Any:
-    """A regime on each encoder with each likelihood, no weight of it zero."""
-    regime = REGIMES[request.param](set_encoder, likelihood)
+    """A regime on each encoder with each likelihood, as it is before training."""
+    return REGIMES[request.param](set_encoder, likelihood)
+
+
+@pytest.fixture
+def moving_regime(regime: Any) -> Any:
+    """The same with weights of some training: a new one does not move its state."""
     for parameter in regime.parameters():
-        nn.init.normal_(parameter, std=0.3)
+        nn.init.normal_(parameter, std=0.05)
     return regime
 
 

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted(ROOT.glob("examples/*.py"))
-RUN = {"example", "preset", "seed", "device", "versions", "wall_seconds", "rows"}
+RUN = {"example", "preset", "seed", "device", "versions", "wall_seconds"}
 ROW = {"method", "split", "step", "examples", "metric", "value", "stderr", "seed"}
 
 
@@ -31,8 +31,9 @@ def run(example: Path, out: Path) -> tuple[dict, str]:
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_smoke(example, tmp_path):
     record, printed = run(example, tmp_path)
-    assert set(record) >= RUN
-    assert (record["example"], record["preset"], record["seed"]) == (example.stem, "smoke", 3)
+    ran = record["run"]
+    assert set(ran) >= RUN
+    assert (ran["example"], ran["preset"], ran["seed"]) == (example.stem, "smoke", 3)
     assert record["rows"]
     for row in record["rows"]:
         assert set(row) == ROW

@@ -3,6 +3,9 @@
 import torch
 from iai_encoders.testing import check_sequence_encoder, check_set_encoder
 from iai_iterate import Iterated, Pool
+from iai_iterate.testing import check_gradient_mode
+from iai_iterate.testing import check_regime as check_refined_regime
+from iai_regimes.testing import check_likelihood, check_regime
 from iai_tasks.testing import check_sampler
 from iai_train import SamplerSource
 from iai_train.testing import check_learner, check_source, check_traceable
@@ -24,8 +27,28 @@ def test_sequence_encoder(sequence_encoder):
     check_sequence_encoder(sequence_encoder, sequence_encoder.dim)
 
 
-def test_learner(regime, gradient, fitting_sampler):
-    learner = Iterated(regime, steps=3, minibatch=4, gradient=gradient)
+def test_likelihood(likelihood, fitting_sampler):
+    tasks = fitting_sampler.sample(3, num_support=4, num_query=0, generator=generator())
+    check_likelihood(likelihood, tasks.support.y)
+
+
+def test_regime(regime, fitting_sampler):
+    tasks = fitting_sampler.sample(3, num_support=6, num_query=4, generator=generator())
+    check_regime(regime, tasks.support, tasks.query)
+
+
+def test_refined_regime(moving_regime, fitting_sampler):
+    tasks = fitting_sampler.sample(3, num_support=6, num_query=4, generator=generator())
+    tasks = tasks.to(dtype=torch.float64)
+    check_refined_regime(moving_regime.double(), tasks.support, tasks.query)
+
+
+def test_gradient_mode(gradient):
+    check_gradient_mode(gradient)
+
+
+def test_learner(moving_regime, gradient, fitting_sampler):
+    learner = Iterated(moving_regime, steps=3, minibatch=4, gradient=gradient)
     tasks = fitting_sampler.sample(5, num_support=12, num_query=6, generator=generator())
     check_learner(learner, tasks)
     check_traceable(learner, tasks, steps=4)
@@ -40,8 +63,8 @@ def test_sampler_source(sampler):
     check_source(make)
 
 
-def test_pool_source(regime, fitting_sampler):
-    learner = Iterated(regime, steps=1, minibatch=4)
+def test_pool_source(moving_regime, fitting_sampler):
+    learner = Iterated(moving_regime, steps=1, minibatch=4)
 
     def make() -> Pool:
         return Pool(

@@ -57,10 +57,11 @@ def regime(
     gaussian: iai_regimes.Gaussian,
     categorical: iai_regimes.Categorical,
     learned_rule: iai_regimes.LearnedRule,
+    adam: iai_regimes.Adam,
 ) -> None:
     refined: list[iterate.Regime] = [parametric, explicit, implicit]
     likelihoods: list[regimes.Likelihood] = [gaussian, categorical]
-    rules: list[regimes.Rule] = [learned_rule]
+    rules: list[regimes.Rule] = [learned_rule, adam]
 
 
 def gradient_modes() -> None:

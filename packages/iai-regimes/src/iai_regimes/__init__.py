@@ -1,5 +1,6 @@
 """Parametric, implicit and explicit regimes of amortized learning."""
 
+from iai_regimes.adam import Adam
 from iai_regimes.embedding import BilinearEmbedding
 from iai_regimes.evidence import annealed_gain, count_features
 from iai_regimes.explicit import Explicit, LatentDecoder
@@ -12,6 +13,7 @@ from iai_regimes.parametric import AdaptedState, Parametric
 from iai_regimes.predictor import Predictor
 
 __all__ = [
+    "Adam",
     "AdaptedState",
     "BilinearEmbedding",
     "Categorical",

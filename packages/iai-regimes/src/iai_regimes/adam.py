@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from iai_regimes.curvature import curvature_at
 from iai_regimes.interfaces import Examples, Objective
-from iai_regimes.krylov import krylov_directions
 
 
 class AdamCarry(NamedTuple):
@@ -69,7 +69,7 @@ class Adam:
         fresh: bool,
     ) -> tuple[Float[Tensor, "task p"], AdamCarry]:
         """One step; the gradient is a constant."""
-        (gradient,) = krylov_directions(objective.loss, theta, 0)
+        gradient = curvature_at(objective.loss, theta, 0).gradient
         decay, decay_square = self.betas
         moved = AdamCarry(
             decay * carry.mean + (1 - decay) * gradient,

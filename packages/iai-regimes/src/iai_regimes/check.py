@@ -1,6 +1,9 @@
-"""The values of examples, checked where a user hands them in."""
+"""What is wrong with examples, said where they enter."""
+
+import math
 
 import torch
+from torch import Tensor
 
 from iai_regimes.interfaces import Examples, Likelihood
 
@@ -8,12 +11,36 @@ from iai_regimes.interfaces import Examples, Likelihood
 def check_examples(batch: Examples, likelihood: Likelihood) -> None:
     """Raises ValueError unless observed inputs are finite and observed targets fit the likelihood.
 
-    It reads values, which waits for the device: it is meant for data that a user hands in, not for a training loop.
+    It reads values, which waits for the device: it is meant for data that a user hands in, not for
+    a training loop.
     """
+    if batch.x.dim() < 2:
+        raise ValueError(f"`x` must have the shape (task, n, *x_shape); got {_shape(batch.x)}.")
+    if batch.mask.dtype != torch.bool:
+        raise ValueError(f"`mask` must be bool, True where observed; got {batch.mask.dtype}.")
     if batch.mask.shape != batch.x.shape[:2]:
         raise ValueError(
-            f"`mask` must have the shape {tuple(batch.x.shape[:2])} of the examples; got {tuple(batch.mask.shape)}."
+            f"`mask` must have the first two axes of `x`, {tuple(batch.x.shape[:2])}; "
+            f"got {_shape(batch.mask)}."
         )
     if not bool(torch.isfinite(batch.x[batch.mask]).all()):
         raise ValueError("`x` must be finite where `mask` is True; got NaN or infinity.")
     likelihood.check(batch.y, batch.mask)
+
+
+def flat_inputs(name: str, x: Tensor, dim: int) -> Tensor:
+    """Inputs `task n *x_shape` as `task n dim`.
+
+    Raises:
+        ValueError: If an input has another size.
+    """
+    size = math.prod(x.shape[2:])
+    if x.dim() < 2 or size != dim:
+        raise ValueError(
+            f"`{name}` must have {dim} numbers an input, behind (task, n); got {_shape(x)}."
+        )
+    return x.reshape(*x.shape[:2], dim)
+
+
+def _shape(tensor: Tensor) -> tuple[int, ...]:
+    return tuple(tensor.shape)

@@ -7,27 +7,42 @@ from torch import Tensor, nn
 class BilinearEmbedding(nn.Module):
     """A token that holds its inputs and learned products of pairs of them: A v + B (C v * D v).
 
-    The products of inputs and residuals are what a gradient is made of, and the products of inputs with each other
-    what a covariance is made of; a network that starts from sums alone must first learn to multiply.
+    The products of inputs and residuals are what a gradient is made of, and the products of inputs
+    with each other what a covariance is made of; a network that starts from sums alone must first
+    learn to multiply.
 
     Args:
-        in_dim: Size of the input.
-        out_dim: Size of the token.
+        in_dim: Numbers of the input.
+        out_dim: Numbers of the token.
         hidden_dim: Number of products; `out_dim` if None.
 
+    Raises:
+        ValueError: If a size is below 1.
+
     Source:
-        The bilinear gated linear unit of Shazeer (2020), arXiv 2002.05202, with a linear path beside it.
+        The bilinear gated linear unit of Shazeer (2020), arXiv 2002.05202, with a linear path
+        beside it.
+
+    >>> import torch
+    >>> embedding = BilinearEmbedding(1, 1)
+    >>> _ = [nn.init.ones_(p) if p.dim() > 1 else nn.init.zeros_(p) for p in embedding.parameters()]
+    >>> embedding(torch.tensor([3.0])).item()  # 3 + 3 * 3
+    12.0
     """
 
     def __init__(self, in_dim: int, out_dim: int, *, hidden_dim: int | None = None) -> None:
         super().__init__()
         hidden_dim = out_dim if hidden_dim is None else hidden_dim
+        sizes = {"in_dim": in_dim, "out_dim": out_dim, "hidden_dim": hidden_dim}
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"`{name}` must be at least 1; got {size}.")
         self.factors = nn.Linear(in_dim, 2 * hidden_dim)
         self.linear = nn.Linear(in_dim, out_dim)
         self.products = nn.Linear(hidden_dim, out_dim, bias=False)
 
     def forward(self, v: Float[Tensor, "*batch in_dim"]) -> Float[Tensor, "*batch out_dim"]:
-        """Embeds the last axis."""
+        """Embeds the last axis; gradients flow."""
         left, right = self.factors(v).chunk(2, dim=-1)
         out: Tensor = self.linear(v) + self.products(left * right)
         return out

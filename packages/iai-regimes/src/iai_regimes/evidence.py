@@ -1,4 +1,4 @@
-"""How much a state has seen: its count, the gain that the count allows, and a running mean of what was seen."""
+"""How much a state has seen: its count, the gain that this allows, and a running mean."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -10,10 +10,10 @@ NUM_COUNT_FEATURES = 4
 def annealed_gain(
     seen: Float[Tensor, " task"], count: Float[Tensor, " task"]
 ) -> Float[Tensor, " task"]:
-    """The share of a minibatch in all that will have been seen, count / (seen + count); 0 for an empty one.
+    """The share of a minibatch in all the evidence, count / (seen + count); 0 for an empty one.
 
-    A state moved by this share of each proposal is the mean of the proposals, the step size of Robbins and Monro
-    (1951): noise averages out, and any number of steps adds up to one.
+    A state moved by this share of each proposal is the mean of the proposals, the step size of
+    Robbins and Monro (1951): noise averages out, and any number of steps adds up to one.
 
     Args:
         seen: Distinct examples behind the state.
@@ -31,10 +31,10 @@ def annealed_gain(
 def count_features(
     seen: Float[Tensor, " task"], count: Float[Tensor, " task"]
 ) -> Float[Tensor, "task 4"]:
-    """The evidence as numbers a network can read: each in [0, 1] and with a limit as `seen` grows.
+    """The evidence as numbers a network can read: in [0, 1], with a limit as `seen` grows.
 
-    A network that reads bounded features goes on to counts far beyond those it was trained on; log(1 + seen) leaves
-    its trained range there.
+    A network that reads bounded features goes on to counts far beyond those it was trained on;
+    log(1 + seen) leaves its trained range there.
 
     Args:
         seen: Distinct examples behind the state.
@@ -54,24 +54,32 @@ def count_features(
 def masked_mean(
     values: Float[Tensor, "task n dim"], mask: Bool[Tensor, "task n"]
 ) -> Float[Tensor, "task dim"]:
-    """Mean over the observed examples; 0 where there is none. Whatever lies behind the mask does not reach it."""
+    """Mean over the observed examples; 0 where there is none.
+
+    What lies behind the mask does not reach the result; to keep NaN out of gradients as well, keep
+    it out of what the values are computed from.
+
+    >>> masked_mean(torch.tensor([[[1.0], [3.0], [9.0]]]), torch.tensor([[True, True, False]]))
+    tensor([[2.]])
+    """
     kept = values.masked_fill(~mask[..., None], 0.0)
     return kept.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
 
 
-def refresh_summary(
-    summary: Float[Tensor, "task k"],
-    statistic: Float[Tensor, "task k"],
+def running_mean(
+    mean: Float[Tensor, "task k"],
+    new: Float[Tensor, "task k"],
     seen: Float[Tensor, " task"],
     count: Float[Tensor, " task"],
     fresh: bool,
 ) -> Float[Tensor, "task k"]:
-    """The mean of learned features over every example seen, brought up to date by a minibatch's own mean.
+    """The mean over every example seen, brought up to date by the mean over a minibatch.
 
-    Because the mean treats all examples alike, the gradient that reaches the features through the LATEST minibatch is,
-    in expectation, its share of the gradient through all of them: greedy training, which cuts the path through earlier
-    steps, still teaches what to remember. A minibatch read before (`fresh` False) is in the mean already.
+    Because a mean treats all examples alike, the gradient that reaches the features averaged here
+    through the LATEST minibatch is, in expectation, its share of the gradient through all of them:
+    greedy training, which cuts the path through earlier steps, still teaches what to remember. A
+    minibatch read before (`fresh` False) is in the mean already.
     """
     if not fresh:
-        return summary
-    return summary + annealed_gain(seen, count)[:, None] * (statistic - summary)
+        return mean
+    return mean + annealed_gain(seen, count)[:, None] * (new - mean)

@@ -1,4 +1,4 @@
-"""The explicit regime: the state is a low-dimensional latent, read by a decoder that is learned with the rule."""
+"""The explicit regime: the state is a latent, read by a decoder that is learned with the rule."""
 
 import torch
 from jaxtyping import Float
@@ -14,7 +14,7 @@ class LatentDecoder(nn.Module):
     """[latent, x] to outputs: a bilinear embedding, then an MLP beside a linear path.
 
     Args:
-        x_dim: Numbers in one flattened input.
+        x_dim: Numbers of one flattened input.
         latent_dim: Size of the latent.
         num_outputs: Raw numbers a query.
         hidden_dim: Width.
@@ -22,6 +22,10 @@ class LatentDecoder(nn.Module):
 
     Raises:
         ValueError: If a size is below 1.
+
+    >>> decoder = LatentDecoder(x_dim=3, latent_dim=5, num_outputs=2)
+    >>> Predictor(decoder, adapt=["latent"]).size  # what a task has of its own
+    5
     """
 
     def __init__(
@@ -34,7 +38,14 @@ class LatentDecoder(nn.Module):
         num_layers: int = 2,
     ) -> None:
         super().__init__()
-        for name, size in (("x_dim", x_dim), ("latent_dim", latent_dim), ("num_outputs", num_outputs)):
+        sizes = {
+            "x_dim": x_dim,
+            "latent_dim": latent_dim,
+            "num_outputs": num_outputs,
+            "hidden_dim": hidden_dim,
+            "num_layers": num_layers,
+        }
+        for name, size in sizes.items():
             if size < 1:
                 raise ValueError(f"`{name}` must be at least 1; got {size}.")
         self.latent = nn.Parameter(torch.zeros(latent_dim))
@@ -46,7 +57,7 @@ class LatentDecoder(nn.Module):
         self.head = nn.Linear(hidden_dim, num_outputs)
 
     def forward(self, x: Float[Tensor, "n *x_shape"]) -> Float[Tensor, "n num_outputs"]:
-        """Outputs of one task at its inputs."""
+        """Outputs of one task at its inputs; gradients flow."""
         flat = x.flatten(1)
         h = self.embed(torch.cat([self.latent.expand(flat.shape[0], -1), flat], dim=-1))
         outputs: Tensor = self.head(h + self.hidden(h))
@@ -54,9 +65,10 @@ class LatentDecoder(nn.Module):
 
 
 class Explicit(Parametric):
-    """Amortizes f and g: the rule moves a task's latent, the decoder answers [latent, x] and is learned with it.
+    """Amortizes f and g: the rule moves a task's latent, and the decoder of it is learned as well.
 
-    It is the parametric regime whose adapted parameter is the decoder's `latent`, everything else being shared.
+    It is the parametric regime whose adapted parameter is the decoder's `latent`, everything else
+    being shared.
 
     Args:
         predictor: A decoder of which the latent is adapted: `Predictor(decoder, adapt=["latent"])`.
@@ -67,12 +79,14 @@ class Explicit(Parametric):
         ValueError: If nothing of the decoder is left to be shared.
 
     Source:
-        Mittal et al. (2025), arXiv 2510.11471: z_{i+1} = h(z_i, B_i), prediction f(x, z_K), both learned.
+        Mittal et al. (2025), arXiv 2510.11471: z_{i+1} = h(z_i, B_i), prediction f(x, z_K), both
+        learned.
     """
 
     def __init__(self, predictor: Predictor, likelihood: Likelihood, rule: Rule) -> None:
         super().__init__(predictor, likelihood, rule)
         if predictor.size == sum(p.numel() for p in predictor.module.parameters()):
             raise ValueError(
-                "An explicit regime learns a decoder that all tasks share; here every parameter is adapted."
+                "An explicit regime learns a decoder that all tasks share; here every parameter is "
+                "adapted."
             )

@@ -25,12 +25,15 @@ def rms_normalised(gradient: Float[Tensor, "task p"]) -> Float[Tensor, "task p 1
     >>> rms_normalised(torch.tensor([[3.0, -3.0]])).tolist()
     [[[1.0], [-1.0]]]
     """
-    scale = gradient.square().mean(-1, keepdim=True).sqrt()
-    return (gradient / torch.where(scale > 0, scale, 1.0))[..., None]
+    square = gradient.square().mean(-1, keepdim=True)
+    scale = torch.where(square > 0, square, 1.0).sqrt()  # a root has no derivative at zero
+    return (gradient / scale)[..., None]
 
 
 def log_and_sign(gradient: Float[Tensor, "task p"]) -> Float[Tensor, "task p 2"]:
-    """(log(|g| + 1e-5), sign g), as in Marino, Yue and Mandt (2018), arXiv 1807.09356.
+    """(log(|g| + 1e-5), sign g).
+
+    Source: Marino, Yue and Mandt (2018), arXiv 1807.09356.
 
     >>> log_and_sign(torch.tensor([[1.0, -1.0]]))[0, :, 1].tolist()
     [1.0, -1.0]
@@ -41,7 +44,7 @@ def log_and_sign(gradient: Float[Tensor, "task p"]) -> Float[Tensor, "task p 2"]
 def clipped_log(gradient: Float[Tensor, "task p"]) -> Float[Tensor, "task p 2"]:
     """(log|g| / 10, sign g) where |g| >= e^-10, else (-1, e^10 g).
 
-    Source: appendix A of Andrychowicz et al. (2016), arXiv 1606.04474, with p = 10.
+    Source: Andrychowicz et al. (2016), arXiv 1606.04474, appendix A, with p = 10.
 
     >>> clipped_log(torch.tensor([[1.0, 0.0]])).tolist()
     [[[0.0, 1.0], [-1.0, 0.0]]]

@@ -2,7 +2,6 @@
 
 from typing import Any, Protocol, runtime_checkable
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -13,15 +12,15 @@ class Examples(Protocol):
 
     @property
     def x(self) -> Tensor:
-        """Inputs, `task n *x_shape`."""
+        """Inputs, `task n *x_shape`, floating point."""
 
     @property
     def y(self) -> Tensor | None:
-        """Targets, `task n y_dim` (real) or `task n` (classes)."""
+        """Targets, `task n y_dim` (real) or `task n` (classes, int64)."""
 
     @property
     def mask(self) -> Tensor:
-        """`task n`, True where an example is observed."""
+        """`task n` bool, True where an example is observed; elsewhere x and y may hold anything."""
 
 
 @runtime_checkable
@@ -30,18 +29,24 @@ class SetEncoder(Protocol):
 
     @property
     def dim(self) -> int:
-        """Size of a token."""
+        """Numbers a token."""
 
     def encode(self, tokens: Float[Tensor, "task n dim"], *, mask: Bool[Tensor, "task n"]) -> Any:
         """The memory of a set, in no order; tokens whose mask is False do not count."""
 
-    def read(self, queries: Float[Tensor, "task m dim"], memory: Any) -> Float[Tensor, "task m dim"]:
+    def read(
+        self, queries: Float[Tensor, "task m dim"], memory: Any
+    ) -> Float[Tensor, "task m dim"]:
         """What each query finds in the memory; no query sees another."""
 
 
 @runtime_checkable
 class Likelihood(Protocol):
-    """What the raw outputs of a model say about a target."""
+    """What the raw outputs of a model say about a target.
+
+    Any real numbers are outputs. Each target is judged by its own outputs alone.
+    `testing.check_likelihood` holds a class to the role.
+    """
 
     @property
     def num_outputs(self) -> int:
@@ -49,10 +54,10 @@ class Likelihood(Protocol):
 
     @property
     def num_features(self) -> int:
-        """Size of a target written as real numbers."""
+        """Numbers of a target as a model reads it."""
 
     def features(self, y: Tensor) -> Tensor:
-        """Targets as real numbers, `task n num_features`."""
+        """Targets as numbers of any dtype, `task n num_features`."""
 
     def negative_log(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Negative log-likelihood of each target in nats, `task n`."""
@@ -66,24 +71,35 @@ class Likelihood(Protocol):
 
 @runtime_checkable
 class Objective(Protocol):
-    """The loss on one minibatch as a function of what is adapted; it hands over more than a gradient."""
+    """The loss on one minibatch as a function of what is adapted: more than a gradient tells."""
 
     def loss(self, theta: Float[Tensor, "task p"]) -> Float[Tensor, " task"]:
-        """Mean loss over the observed examples of each task's minibatch; 0 where there is none."""
+        """Mean loss over the observed examples of each task's minibatch; 0 where none is."""
 
     def residual(self, theta: Float[Tensor, "task p"]) -> Float[Tensor, "task n num_outputs"]:
-        """Derivative of each example's own loss by the outputs at `theta`."""
+        """Derivative of each example's own loss by the outputs at `theta`; 0 where masked."""
 
 
 @runtime_checkable
 class Rule(Protocol):
-    """How adapted numbers move when a minibatch is read."""
+    """How adapted numbers move when a minibatch is read.
+
+    A task without an observed example in the minibatch must not move. `testing.check_regime` on
+    `Parametric(predictor, likelihood, rule)` holds a class to the role.
+    """
 
     def start(self, theta: Float[Tensor, "task p"]) -> Any:
-        """What the rule carries beside `theta` before the first step, a pytree of tensors led by the task axis."""
+        """What the rule carries beside `theta`, before the first step.
+
+        A pytree of tensors, each led by the task axis.
+        """
 
     def encode(self, batch: Examples) -> Any:
-        """What can be computed from a minibatch alone."""
+        """What can be computed from a minibatch alone.
+
+        Raises:
+            ValueError: If the rule cannot read such examples.
+        """
 
     def step(
         self,
@@ -93,8 +109,17 @@ class Rule(Protocol):
         objective: Objective,
         seen: Float[Tensor, " task"],
         fresh: bool,
-    ) -> tuple[torch.Tensor, Any]:
+    ) -> tuple[Tensor, Any]:
         """Moves `theta` and the carry by one minibatch.
 
-        `seen` counts the distinct examples behind `theta`; `fresh` says whether this minibatch adds to them.
+        Args:
+            theta: The adapted numbers of each task.
+            carry: What `start`, or the step before, gave.
+            evidence: What `encode` gave.
+            objective: The loss on the minibatch.
+            seen: Distinct examples behind `theta`.
+            fresh: Whether the minibatch's examples add to them.
+
+        Returns:
+            The new `theta`, `task p`, and the new carry.
         """

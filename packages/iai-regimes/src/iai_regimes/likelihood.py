@@ -10,11 +10,12 @@ from torch import Tensor, nn
 class Gaussian(nn.Module):
     """A normal distribution on each real target.
 
-    With `scale` given, the raw output is the mean (one number a target). Without it, each target has two raw outputs:
-    all the means first, then for each target the number whose softplus is the standard deviation (above `min_scale`).
+    With `scale` given, the raw output is the mean (one number a target). Without it, each target
+    has two raw outputs: all the means first, then for each target the number whose softplus is the
+    standard deviation (above `min_scale`).
 
     Args:
-        y_dim: Number of real targets of an example.
+        y_dim: Real targets of an example.
         scale: Standard deviation in the units of y; None to have the model predict it.
         min_scale: Smallest standard deviation that a model may predict.
 
@@ -22,8 +23,10 @@ class Gaussian(nn.Module):
         ValueError: If `y_dim` is below 1, or a scale is not positive.
 
     >>> likelihood = Gaussian(1, scale=1.0)
-    >>> likelihood.negative_log(torch.zeros(1, 1, 1), torch.full((1, 1, 1), 2.0)).item()  # 2 + log(2 pi) / 2
+    >>> likelihood.negative_log(torch.zeros(1, 1, 1), torch.full((1, 1, 1), 2.0)).item()
     2.9189...
+
+    That is 2 + log(2 pi) / 2.
     """
 
     def __init__(self, y_dim: int, *, scale: float | None = None, min_scale: float = 1e-3) -> None:
@@ -53,7 +56,12 @@ class Gaussian(nn.Module):
     def mean_and_scale(
         self, outputs: Float[Tensor, "*batch num_outputs"]
     ) -> tuple[Float[Tensor, "*batch y_dim"], Float[Tensor, "*batch y_dim"]]:
-        """Mean and standard deviation, in the units of y, that raw outputs stand for."""
+        """Mean and standard deviation, in the units of y, that raw outputs stand for.
+
+        >>> mean, scale = Gaussian(1).mean_and_scale(torch.tensor([5.0, 0.0]))
+        >>> mean.item(), scale.item()  # log 2, and min_scale above it
+        (5.0, 0.6941...)
+        """
         if self.scale is not None:
             return outputs, torch.full_like(outputs, self.scale)
         mean, raw = outputs.chunk(2, dim=-1)
@@ -62,7 +70,7 @@ class Gaussian(nn.Module):
     def negative_log(
         self, outputs: Float[Tensor, "task n num_outputs"], y: Float[Tensor, "task n y_dim"]
     ) -> Float[Tensor, "task n"]:
-        """Negative log-density in nats, summed over the targets of an example."""
+        """Negative log-density in nats, summed over the targets of an example; gradients flow."""
         mean, scale = self.mean_and_scale(outputs)
         z = (y - mean) / scale
         return (0.5 * z.square() + scale.log() + 0.5 * math.log(2 * math.pi)).sum(-1)
@@ -81,9 +89,9 @@ class Gaussian(nn.Module):
 
     def check(self, y: Tensor | None, mask: Bool[Tensor, "task n"]) -> None:
         """Raises ValueError unless observed targets are finite and `task n y_dim`."""
-        if y is None or y.dim() != 3 or y.shape[-1] != self.y_dim:
-            shape = None if y is None else tuple(y.shape)
-            raise ValueError(f"`y` must have the shape (task, n, {self.y_dim}); got {shape}.")
+        expected = (*mask.shape, self.y_dim)
+        if y is None or y.shape != expected or not y.is_floating_point():
+            raise ValueError(f"`y` must be floating point of the shape {expected}; {_got(y)}.")
         if not bool(torch.isfinite(y[mask]).all()):
             raise ValueError("`y` must be finite where `mask` is True; got NaN or infinity.")
 
@@ -118,17 +126,19 @@ class Categorical(nn.Module):
         """A target is written one-hot."""
         return self.num_classes
 
-    def features(self, y: Int[Tensor, "task n"]) -> Float[Tensor, "task n num_classes"]:
-        """Targets as the model reads them: one-hot. A class out of range (padding, say) is all zeros."""
-        classes = torch.arange(self.num_classes, device=y.device)
-        return (y[..., None] == classes).to(torch.get_default_dtype())
+    def features(self, y: Int[Tensor, "task n"]) -> Bool[Tensor, "task n num_classes"]:
+        """Targets as the model reads them: one-hot.
+
+        >>> Categorical(3).features(torch.tensor([[1]])).tolist()
+        [[[False, True, False]]]
+        """
+        return y[..., None] == torch.arange(self.num_classes, device=y.device)
 
     def negative_log(
         self, outputs: Float[Tensor, "task n num_classes"], y: Int[Tensor, "task n"]
     ) -> Float[Tensor, "task n"]:
-        """Cross-entropy in nats."""
-        safe = y.clamp(0, self.num_classes - 1)
-        return -outputs.log_softmax(-1).gather(-1, safe[..., None]).squeeze(-1)
+        """Cross-entropy in nats; gradients flow."""
+        return -outputs.log_softmax(-1).gather(-1, y[..., None]).squeeze(-1)
 
     def residual(
         self, outputs: Float[Tensor, "task n num_classes"], y: Int[Tensor, "task n"]
@@ -138,10 +148,17 @@ class Categorical(nn.Module):
 
     def check(self, y: Tensor | None, mask: Bool[Tensor, "task n"]) -> None:
         """Raises ValueError unless observed targets are classes in range, `task n` int64."""
-        if y is None or y.dim() != 2 or y.dtype != torch.int64:
-            got = None if y is None else f"{tuple(y.shape)}, {y.dtype}"
-            raise ValueError(f"`y` must be int64 classes of the shape (task, n); got {got}.")
+        expected = tuple(mask.shape)
+        if y is None or y.shape != expected or y.dtype != torch.int64:
+            raise ValueError(f"`y` must be int64 classes of the shape {expected}; {_got(y)}.")
         observed = y[mask]
         if observed.numel() and not bool(((observed >= 0) & (observed < self.num_classes)).all()):
             low, high = int(observed.min()), int(observed.max())
-            raise ValueError(f"`y` must lie in 0 .. {self.num_classes - 1}; got {low} .. {high}.")
+            raise ValueError(
+                f"`y` must lie in 0 .. {self.num_classes - 1} where `mask` is True; "
+                f"got {low} .. {high}."
+            )
+
+
+def _got(y: Tensor | None) -> str:
+    return "got None" if y is None else f"got {y.dtype} of the shape {tuple(y.shape)}"

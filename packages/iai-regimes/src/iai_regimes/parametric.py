@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from iai_regimes.check import check_examples
 from iai_regimes.interfaces import Examples, Likelihood, Rule
 from iai_regimes.objective import MinibatchObjective, mean_loss
+from iai_regimes.padding import finite_queries
 from iai_regimes.predictor import Predictor
 
 
@@ -22,7 +23,8 @@ class AdaptedState(NamedTuple):
 class Parametric(nn.Module):
     """Amortizes g: the rule moves the adapted parameters, the predictor answers with them.
 
-    Everything of the predictor may be adapted, or the parameters that it names (the head, say). The start is learned.
+    Everything of the predictor may be adapted, or the parameters that it names (the head, say). The
+    start is learned.
 
     Args:
         predictor: A module and the names of what is adapted.
@@ -30,7 +32,8 @@ class Parametric(nn.Module):
         rule: How a minibatch moves what is adapted; a module where it is learned.
 
     Source:
-        Mittal et al. (2025), arXiv 2510.11471: theta_{i+1} = h(theta_i, B_i), prediction f(x, theta_K).
+        Mittal et al. (2025), arXiv 2510.11471: theta_{i+1} = h(theta_i, B_i), prediction
+        f(x, theta_K).
     """
 
     def __init__(self, predictor: Predictor, likelihood: Likelihood, rule: Rule) -> None:
@@ -48,7 +51,11 @@ class Parametric(nn.Module):
         return AdaptedState(theta, self.rule.start(theta), theta.new_zeros(num_tasks))
 
     def encode(self, batch: Examples) -> tuple[Examples, Any]:
-        """What the rule computes from the minibatch alone, beside the minibatch, for its objective."""
+        """What the rule computes from the minibatch alone, behind the minibatch itself.
+
+        Raises:
+            ValueError: If the rule cannot read such examples.
+        """
         return batch, self.rule.encode(batch)
 
     def update(
@@ -58,9 +65,10 @@ class Parametric(nn.Module):
         query_x: Tensor | None = None,
         fresh: bool = True,
     ) -> AdaptedState:
-        """The state after one minibatch; `fresh` False says that the state has seen these examples before.
+        """The state after one minibatch; `fresh` False says that its examples were seen before.
 
-        A task without an observed example in the minibatch keeps its state. Gradients flow to the state.
+        A task without an observed example in the minibatch keeps its state. Gradients flow to the
+        state.
         """
         batch, encoded = evidence
         objective = MinibatchObjective(self.predictor, self.likelihood, batch)
@@ -68,14 +76,18 @@ class Parametric(nn.Module):
             state.theta, state.carry, encoded, objective, state.seen, fresh
         )
         seen = state.seen + batch.mask.sum(1) if fresh else state.seen
-        return AdaptedState(theta, carry, seen.to(state.seen.dtype))
+        return AdaptedState(theta, carry, seen)
 
     def predict(
         self, state: AdaptedState, query_x: Float[Tensor, "task query *x_shape"]
     ) -> Float[Tensor, "task query num_outputs"]:
-        """Raw outputs at the queries; gradients flow to the state and to what the predictor shares."""
-        outputs: Tensor = self.predictor(state.theta, query_x)
-        return outputs
+        """Raw outputs at the queries; NaN for a query that is not finite.
+
+        Gradients flow to the state and to what the predictor shares, none from such a query.
+        """
+        x, finite = finite_queries(query_x)
+        outputs: Tensor = self.predictor(state.theta, x)
+        return outputs.masked_fill(~finite[..., None], float("nan"))
 
     def loss(
         self, outputs: Float[Tensor, "task query num_outputs"], query: Examples

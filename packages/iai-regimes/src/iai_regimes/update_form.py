@@ -10,11 +10,14 @@ UpdateForm = Literal["residual", "gated", "annealed"]
 UPDATE_FORMS: tuple[UpdateForm, ...] = ("residual", "gated", "annealed")
 
 
-def heads(form: UpdateForm) -> int:
+def num_proposals(form: UpdateForm) -> int:
     """How many numbers the form takes for each number of the state.
 
     Raises:
         ValueError: If `form` is not one of residual, gated, annealed.
+
+    >>> num_proposals("gated")
+    2
     """
     if form not in UPDATE_FORMS:
         raise ValueError(f"`update` must be one of {', '.join(UPDATE_FORMS)}; got {form!r}.")
@@ -27,27 +30,32 @@ def move(
     proposal: tuple[Tensor, ...],
     gain: Float[Tensor, " task"],
 ) -> Float[Tensor, "task *shape"]:
-    """The state after one minibatch. A gain of 0, an empty minibatch, moves nothing.
+    """The state after one minibatch; a task with a gain of 0, an empty minibatch, keeps its state.
 
-    residual: state + delta. annealed: state + gain * delta. gated: s * sg(state) + (1 - s) * value, with
-    s = sigmoid(gate + 2) and sg the stopped gradient.
+    residual: state + delta. annealed: state + gain * delta. gated: s * sg(state) + (1 - s) * value,
+    with s = sigmoid(gate + 2) and sg the stopped gradient.
 
     Args:
         form: Which of the three.
         state: What is refined.
-        proposal: (delta,) for residual and annealed, (value, gate) for gated, each shaped as the state.
+        proposal: (delta,) for residual and annealed, (value, gate) for gated, each shaped as the
+            state.
         gain: Share of this minibatch in all the evidence, in [0, 1].
 
-    Source:
-        Residual: Mittal et al. (2025), arXiv 2510.11471; gated: Marino et al. (2018), arXiv 1807.09356; annealed: ours.
+    Returns:
+        The new state; gradients flow to the state, where the form has them, and to the proposal.
 
-    >>> move("annealed", torch.tensor([[1.0]]), (torch.tensor([[4.0]]),), torch.tensor([0.25])).item()
-    2.0
+    Source:
+        Residual: Mittal et al. (2025), arXiv 2510.11471; gated: Marino et al. (2018), arXiv
+        1807.09356, with a bias that keeps most of the state at first; annealed: ours.
+
+    >>> move("annealed", torch.tensor([[1.0]]), (torch.tensor([[4.0]]),), torch.tensor([0.25]))
+    tensor([[2.]])
     """
     gain = gain.reshape(-1, *[1] * (state.dim() - 1))
     if form == "annealed":
-        return state + gain * proposal[0]
-    if form == "residual":
+        moved = state + gain * proposal[0]
+    elif form == "residual":
         moved = state + proposal[0]
     else:
         value, gate = proposal

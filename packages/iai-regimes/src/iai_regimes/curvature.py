@@ -1,0 +1,145 @@
+"""The gradient of a task's loss, the curvature around it, and a Newton step damped by evidence."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from iai_regimes.evidence import annealed_gain
+
+
+class Curvature(NamedTuple):
+    """A gradient g, and how the loss curves in the directions that it leads to."""
+
+    gradient: Float[Tensor, "task p"]
+    sizes: Float[Tensor, "task m"]  # of the curvature along each direction, at least 0
+    parts: Float[Tensor, "task m p"]  # of the gradient along each direction; they add up to it
+
+    def mean_size(self) -> Float[Tensor, " task"]:
+        """Mean size over the directions that were found; 0 where there is none."""
+        found = self.parts.square().sum(-1) > 0
+        return (self.sizes * found).sum(-1) / found.sum(-1).clamp(min=1)
+
+
+def curvature_at(
+    loss: Callable[[Tensor], Tensor],
+    theta: Float[Tensor, "task p"],
+    num_products: int,
+    *,
+    differentiate: bool = False,
+) -> Curvature:
+    """The gradient, split along the Ritz vectors of the Hessian in the gradient's Krylov space.
+
+    Lanczos' method with full orthogonalisation forms Hessian-vector products only. Sizes are
+    absolute values: along a direction of negative curvature a Newton step then goes down instead of
+    up.
+
+    Args:
+        loss: Gives one loss a task; a task's loss depends on its own row alone.
+        theta: Where.
+        num_products: Hessian-vector products, the most directions found; 0 for the gradient alone.
+            With as many as the Hessian has different eigenvalues, the split is exact.
+        differentiate: Whether outer gradients flow through the gradient; otherwise it is a
+            constant. The curvature always is.
+
+    Returns:
+        The gradient and its parts. Where the Krylov space has fewer dimensions, the parts in excess
+        are zero. Those of a gradient that is not finite are not finite either.
+
+    Source:
+        Lanczos (1950); the absolute values are those of saddle-free Newton, Dauphin et al. (2014),
+        arXiv 1406.2572.
+
+    >>> sizes = torch.tensor([1.0, 3.0])
+    >>> loss = lambda theta: 0.5 * (sizes * theta.square()).sum(-1)
+    >>> found = curvature_at(loss, torch.tensor([[2.0, 0.0]]), 1)
+    >>> found.gradient.tolist(), found.sizes.tolist(), found.parts.tolist()
+    ([[2.0, 0.0]], [[1.0]], [[[2.0, 0.0]]])
+    """
+    follow = differentiate and torch.is_grad_enabled()
+    # Full precision: differences of nearly parallel vectors are all that Lanczos lives on.
+    with torch.enable_grad(), torch.autocast(theta.device.type, enabled=False):
+        point = theta if follow and theta.requires_grad else theta.detach().requires_grad_()
+        value = loss(point).sum()
+        (gradient,) = torch.autograd.grad(value, point, create_graph=follow or num_products > 0)
+
+        def product(vector: Tensor) -> Tensor:
+            if not gradient.requires_grad:  # a loss that is linear in theta
+                return torch.zeros_like(vector)
+            (result,) = torch.autograd.grad(
+                gradient, point, vector, retain_graph=True, materialize_grads=True
+            )
+            return result
+
+        sizes, parts = _ritz(product, gradient.detach(), num_products)
+    return Curvature(gradient if follow else gradient.detach(), sizes, parts)
+
+
+def _ritz(
+    product: Callable[[Tensor], Tensor], start: Tensor, num_products: int
+) -> tuple[Tensor, Tensor]:
+    num_tasks, size = start.shape
+    if num_products == 0:
+        return start.new_zeros(num_tasks, 0), start.new_zeros(num_tasks, 0, size)
+    length = start.norm(dim=-1, keepdim=True)
+    vector, basis = start, start.new_zeros(num_tasks, 0, size)
+    images: list[Tensor] = []
+    for _ in range(num_products):
+        norm = vector.norm(dim=-1, keepdim=True)
+        new = norm > 1e-6 * length if images else norm > 0
+        unit = torch.where(new, vector / torch.where(new, norm, 1.0), 0.0)
+        basis = torch.cat([basis, unit[:, None]], dim=1)
+        images.append(product(unit))
+        vector = images[-1]
+        for _ in range(2):  # the second pass removes what rounding left of the first
+            overlap = (basis * vector[:, None]).sum(-1, keepdim=True)
+            vector = vector - (overlap * basis).sum(1)
+        length = images[-1].norm(dim=-1, keepdim=True)
+    projected = (basis[:, :, None] * torch.stack(images, 1)[:, None]).sum(-1)
+    symmetric = torch.nan_to_num((projected + projected.mT) / 2, 0.0, 0.0, 0.0)
+    sizes, rotation = torch.linalg.eigh(symmetric)  # raises where a number is not finite
+    vectors = (rotation.mT[..., None] * basis[:, None]).sum(2)
+    parts = (vectors * start[:, None]).sum(-1, keepdim=True) * vectors
+    return sizes.abs(), parts
+
+
+class DampedNewton(nn.Module):
+    """A Newton step on a minibatch that leaves alone what earlier evidence has settled.
+
+    With n examples behind theta and b in the minibatch, the step solves
+    ((1 - w) H + w h I) d = g, where H is the minibatch's Hessian, h the recent mean size of the
+    curvature, and w = (n + n_0) / (n + n_0 + b), with a learned n_0: the examples that
+    the prior is worth. Moved by the annealed gain, this is the Kalman filter's step for a linear
+    Gaussian model whose earlier evidence is alike in all directions. It is not, and least of all
+    early on; so h has two learned factors, one of which tends to 1 as the root of the gain tends
+    to 0.
+
+    >>> step = DampedNewton()
+    >>> found = Curvature(torch.ones(1, 1), torch.full((1, 1), 2.0), torch.ones(1, 1, 1))
+    >>> step(found, torch.tensor([2.0]), torch.zeros(1), torch.ones(1)).item()
+    0.5
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_prior_count = nn.Parameter(torch.zeros(()))
+        self.log_scale = nn.Parameter(torch.zeros(()))
+        self.early_log_scale = nn.Parameter(torch.zeros(()))
+
+    def forward(
+        self,
+        curvature: Curvature,
+        mean_size: Float[Tensor, " task"],
+        seen: Float[Tensor, " task"],
+        count: Float[Tensor, " task"],
+    ) -> Float[Tensor, "task p"]:
+        """The step; gradients flow to the learned numbers alone. Zero without any curvature."""
+        behind = seen + self.log_prior_count.exp()
+        weight = (behind / (behind + count))[:, None]
+        log_scale = self.log_scale + annealed_gain(seen, count).sqrt() * self.early_log_scale
+        damped = (1 - weight) * curvature.sizes + weight * (log_scale.exp() * mean_size)[:, None]
+        solved = damped > 0
+        inverse = torch.where(solved, 1 / torch.where(solved, damped, 1.0), 0.0)
+        return (inverse[..., None] * curvature.parts).sum(1)

@@ -1,0 +1,39 @@
+"""Padding may hold anything, NaN included: it is taken out before anything is computed.
+
+To take it out of results alone would not do: a gradient of zero times NaN is NaN.
+"""
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from iai_regimes.interfaces import Examples
+
+
+def observed_inputs(examples: Examples) -> Tensor:
+    """The examples' `x`, `task n *x_shape`, with zeros where nothing is observed."""
+    return examples.x.masked_fill(~_spread(examples.mask, examples.x), 0.0)
+
+
+def observed_targets(examples: Examples) -> Tensor:
+    """The examples' `y` with zeros where nothing is observed.
+
+    Raises:
+        ValueError: If there are no targets.
+    """
+    if examples.y is None:
+        raise ValueError("Targets are needed here; got examples whose `y` is None.")
+    return examples.y.masked_fill(~_spread(examples.mask, examples.y), 0)
+
+
+def finite_queries(
+    query_x: Float[Tensor, "task query *x_shape"],
+) -> tuple[Float[Tensor, "task query *x_shape"], Bool[Tensor, "task query"]]:
+    """Queries come without their mask: those that are not finite, as zeros; and which are."""
+    finite = query_x.isfinite()
+    while finite.dim() > 2:
+        finite = finite.all(-1)
+    return query_x.masked_fill(~_spread(finite, query_x), 0.0), finite
+
+
+def _spread(mask: Bool[Tensor, "task n"], values: Tensor) -> Tensor:
+    return mask.reshape(*mask.shape, *[1] * (values.dim() - 2))

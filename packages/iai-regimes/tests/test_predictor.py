@@ -1,0 +1,123 @@
+import re
+
+import pytest
+import torch
+from iai_regimes import Gaussian, Predictor
+from iai_regimes.curvature import curvature_at
+from iai_regimes.objective import MinibatchObjective
+from regime_parts import Examples
+from torch import nn
+from torch.func import functional_call
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encode, self.decode = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.decode.weight = self.encode.weight
+
+    def forward(self, x):
+        return self.decode(self.encode(x).tanh())
+
+
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale, self.body = nn.Parameter(torch.tensor(2.0)), nn.Linear(3, 2)
+        self.register_buffer("shift", torch.ones(2))
+
+    def forward(self, x):
+        return self.scale * self.body(x) + self.shift
+
+
+class Prompted(nn.Module):
+    """A transformer whose soft prompt is adapted."""
+
+    def __init__(self):
+        super().__init__()
+        self.prompt, self.embed = nn.Parameter(torch.randn(2, 4)), nn.Linear(3, 4)
+        self.attend, self.head = nn.MultiheadAttention(4, 2, batch_first=True), nn.Linear(4, 2)
+
+    def forward(self, x):
+        tokens = torch.cat([self.prompt.expand(len(x), -1, -1), self.embed(x)[:, None]], dim=1)
+        return self.head(self.attend(tokens, tokens, tokens, need_weights=False)[0][:, -1])
+
+
+def convolution():
+    return nn.Sequential(nn.Conv2d(1, 2, 2), nn.GroupNorm(1, 2), nn.Flatten(), nn.Linear(8, 2))
+
+
+MODULES = {
+    "linear": (lambda: nn.Linear(3, 2), None, (3,)),
+    "head": (lambda: nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), ["2"], (3,)),
+    "tied": (Tied, None, (3,)),
+    "scalar": (Scaled, ["scale", "body.bias"], (3,)),
+    "convolution": (convolution, None, (1, 3, 3)),
+    "prompt": (Prompted, ["prompt"], (3,)),
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_each_task_has_parameters_of_its_own(name):
+    make, adapt, x_shape = MODULES[name]
+    torch.manual_seed(0)
+    module = make().double()
+    predictor = Predictor(module, adapt)
+    start = predictor.start(3)
+    x = torch.randn(3, 4, *x_shape, dtype=torch.float64)
+    theta = start + torch.randn(3, predictor.size, dtype=torch.float64)
+    outputs = predictor(theta, x)
+    for task in range(3):
+        own = functional_call(module, predictor.unflatten(theta[task]), (x[task],))
+        torch.testing.assert_close(outputs[task], own)
+        torch.testing.assert_close(predictor(start, x)[task], module(x[task]))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_gradients_reach_every_parameter_and_curvature_exists(name):
+    make, adapt, x_shape = MODULES[name]
+    torch.manual_seed(0)
+    predictor = Predictor(make(), adapt)
+    x = torch.randn(3, 4, *x_shape)
+    outputs = predictor(predictor.start(3), x)
+    outputs.square().sum().backward()
+    assert all(p.grad is not None for p in predictor.parameters())
+    num_outputs = outputs.shape[-1]
+    batch = Examples(x, torch.randn(3, 4, num_outputs), torch.ones(3, 4, dtype=torch.bool))
+    objective = MinibatchObjective(predictor, Gaussian(num_outputs, scale=1.0), batch)
+    for found in curvature_at(objective.loss, predictor.start(3), 2):
+        assert found.isfinite().all() and (found != 0).any()
+
+
+def test_a_tied_parameter_is_adapted_once():
+    predictor = Predictor(Tied())
+    assert list(predictor.shapes) == ["encode.weight", "encode.bias", "decode.bias"]
+    assert predictor.size == 15
+
+
+def test_names_and_prefixes():
+    module = nn.ModuleDict({"head": nn.Linear(2, 1), "header": nn.Linear(2, 1)})
+    assert list(Predictor(module, ["head"]).shapes) == ["head.weight", "head.bias"]
+    assert list(Predictor(module, ["header.bias"]).shapes) == ["header.bias"]
+    assert Predictor(module).size == 6
+
+
+def test_dropout_differs_between_tasks():
+    torch.manual_seed(0)
+    predictor = Predictor(nn.Sequential(nn.Linear(3, 16), nn.Dropout(0.5)))
+    x = torch.ones(2, 1, 3)
+    dropped = predictor(predictor.start(2), x) == 0
+    assert not torch.equal(dropped[0], dropped[1])
+    assert not (predictor.eval()(predictor.start(2), x) == 0).any()
+
+
+def test_running_statistics():
+    predictor = Predictor(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)))
+    x = torch.randn(2, 4, 3)
+    message = (
+        "The module keeps running statistics (1), which tasks side by side cannot update; use "
+        "GroupNorm or LayerNorm, or give `track_running_stats=False`."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        predictor(predictor.start(2), x)
+    assert predictor.eval()(predictor.start(2), x).shape == (2, 4, 2)

@@ -29,7 +29,7 @@ def demo(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests, doctests, contracts and example smoke runs: what CI runs."""
-    install(session, *packages("-e"), *group("test", "examples"))
+    install(session, *packages(), *group("test", "examples"))
     session.run("pytest", "--durations=10", *session.posargs, env=ONE_THREAD)
 
 
@@ -48,7 +48,7 @@ def package(session: nox.Session, name: str) -> None:
 @nox.session(name="property")
 def property_tests(session: nox.Session) -> None:
     """The property tests again, with fresh draws and twenty times as many."""
-    install(session, *packages("-e"), *group("test", "examples"))
+    install(session, *packages(), *group("test", "examples"))
     arguments = ("-m", "hypothesis", "--hypothesis-profile=property", *session.posargs)
     session.run("pytest", *arguments, env=ONE_THREAD)
 
@@ -56,14 +56,14 @@ def property_tests(session: nox.Session) -> None:
 @nox.session
 def gpu(session: nox.Session) -> None:
     """The tests that need a CUDA device; without one they are skipped and say so."""
-    install(session, *packages("-e"), *group("test", "examples"))
+    install(session, *packages(), *group("test", "examples"))
     session.run("pytest", "-m", "gpu", *session.posargs)
 
 
 @nox.session
 def types(session: nox.Session) -> None:
     """Strict mypy over the packages, and every producer against every consumer's Protocol."""
-    install(session, *packages("-e"), *group("types"))
+    install(session, *packages(), *group("types"))
     session.run("mypy", *session.posargs)
 
 
@@ -114,14 +114,14 @@ def examples(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """The documentation, every warning an error, into docs/_build."""
-    install(session, *packages("-e"), *group("docs"))
+    install(session, *packages(), *group("docs"))
     session.run("sphinx-build", "-q", "-n", "-W", "--keep-going", "docs", "docs/_build")
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
     """The benchmarks: each prints ratios of two things timed in one run."""
-    install(session, *packages(), *group("examples", "bench"))
+    install(session, *packages(), *group("examples"))
     for script in sorted(Path("tests/benchmarks").glob("*.py")):
         session.run("python", str(script), *session.posargs)
 
@@ -131,18 +131,18 @@ def dev(session: nox.Session) -> None:
     """Make .venv: every package, editable, and every tool."""
     session.run(sys.executable, "-m", "venv", ".venv")
     python = Path(".venv", "Scripts" if os.name == "nt" else "bin", "python")
-    wanted = (*packages("-e"), *group(*PROJECT["dependency-groups"]))
+    wanted = (*packages(), *group(*PROJECT["dependency-groups"]))
     session.run(str(python), "-m", "pip", "install", "-c", "constraints.txt", *wanted)
 
 
-def packages(*flags: str) -> list[str]:
-    """The arguments that install every package with all its extras."""
+def packages() -> list[str]:
+    """The arguments that install every package, editable, with all its extras."""
     words: list[str] = []
     for name in PACKAGES:
         folder = Path("packages", name)
         project = nox.project.load_toml(folder / "pyproject.toml")["project"]
         extras = ",".join(project.get("optional-dependencies", ()))
-        words += [*flags, f"./{folder.as_posix()}" + (f"[{extras}]" if extras else "")]
+        words += ["-e", f"./{folder.as_posix()}" + (f"[{extras}]" if extras else "")]
     return words
 
 

@@ -18,8 +18,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build", "gallery/*.ipynb", "gallery/*.py"]
-myst_enable_extensions = ["dollarmath"]
+exclude_patterns = ["_build", "results/*", "gallery/*.ipynb", "gallery/*.py"]
 
 default_role = "code"
 autodoc_member_order = "bysource"
@@ -31,8 +30,8 @@ napoleon_use_ivar = True
 napoleon_use_rtype = False
 nitpick_ignore_regex = [
     ("py:.*", r"(?!iai_).*"),  # other projects' objects, and the words of a shape
-    ("py:.*", r"iai_\w+\.\w+\.(State|[A-Z]|\w+T(_co|_contra)?)"),  # type variables
-    ("py:.*", r"iai_\w+\.\w+\.(\w*Evidence|\w*Carry|LiveTasks)"),  # read by the next method alone
+    ("py:.*", r"iai_\w+\.interfaces\.(State|[A-Z]|\w+T(_co|_contra)?)"),  # type variables
+    ("py:.*", r"iai_\w+\.(?!interfaces)\w+\.\w+"),  # records that a package keeps to itself
 ]
 
 sphinx_gallery_conf = {

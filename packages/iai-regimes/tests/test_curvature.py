@@ -140,19 +140,55 @@ def test_newton_solves_the_damped_system(seed, seen):
     newton = DampedNewton().double()
     with torch.no_grad():
         newton.log_prior_count.fill_(0.7)
-        newton.log_scale.fill_(-0.4)
+        newton.log_scale.fill_(0.2)
+        newton.early_log_scale.fill_(-0.4)
     torch.testing.assert_close(found.mean_size()[0], hessian.diagonal().mean())
     mean, seen, count = torch.tensor([[1.7], [seen], [8]], dtype=torch.float64)
     step = newton(found, mean, seen, count)
     behind = seen + math.exp(0.7)
     weight = behind / (behind + count)
-    scale = torch.exp(-0.4 * torch.sqrt(count / (seen + count)))
+    scale = torch.exp(0.2 - 0.4 * torch.sqrt(count / (seen + count)))
     damping = weight * scale * mean * torch.eye(4).double()
-    expected = torch.linalg.solve((1 - weight) * hessian + damping, found.gradient[0])
+    share = (seen + count) / (behind + count)
+    expected = share * torch.linalg.solve((1 - weight) * hessian + damping, found.gradient[0])
     torch.testing.assert_close(step[0], expected, rtol=1e-6, atol=1e-9)
 
 
-def test_newtons_two_numbers_learn():
+def test_from_nothing_newton_is_the_ridge():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 8, 3, generator=generator, dtype=torch.float64)
+    y = torch.randn(1, 8, generator=generator, dtype=torch.float64)
+
+    def loss(theta):
+        return 0.5 * ((x @ theta[..., None])[..., 0] - y).square().mean(1)
+
+    found = curvature_at(loss, torch.zeros(1, 3, dtype=torch.float64), 3)
+    newton, size = DampedNewton().double(), torch.tensor([2.0], dtype=torch.float64)
+    step = newton(found, size, torch.zeros(1), torch.full((1,), 8.0, dtype=torch.float64))
+    ridge = x[0].mT @ x[0] + 2.0 * torch.eye(3, dtype=torch.float64)  # a prior worth one example
+    torch.testing.assert_close(-step[0], torch.linalg.solve(ridge, x[0].mT @ y[0]))
+
+
+def test_directions_that_rounding_left_do_not_count():
+    x = torch.randn(64, 2, 5, generator=torch.Generator().manual_seed(0))
+
+    def size(dtype):
+        rows = x.to(dtype)
+        return curvature_at(
+            lambda theta: 0.5 * ((rows @ theta[..., None])[..., 0] - 1).square().mean(1),
+            torch.zeros(64, 5, dtype=dtype),
+            5,
+        ).mean_size()
+
+    torch.testing.assert_close(size(torch.float32), size(torch.float64).float(), rtol=1e-2, atol=0)
+
+
+def test_inference_mode_is_refused():
+    with torch.inference_mode(), pytest.raises(ValueError, match=r"torch.no_grad\(\)"):
+        curvature_at(lambda theta: theta.sum(-1), torch.zeros(1, 2), 0)
+
+
+def test_newtons_numbers_learn():
     found = Curvature(torch.ones(1, 2), torch.tensor([[1.0, 4.0]]), torch.eye(2)[None])
     newton = DampedNewton()
     newton(found, *torch.tensor([[2.0], [8.0], [8.0]]))[0, 0].backward()

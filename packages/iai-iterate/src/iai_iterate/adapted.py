@@ -51,7 +51,7 @@ class Adapted:
         """
         if query_x is not None:
             _check_tasks(query_x, num_tasks)
-        kept = own(query_x) if regime.needs_query and query_x is not None else None
+        kept = query_x.clone() if regime.needs_query and query_x is not None else None
         if regime.needs_query and kept is None:
             state, seen = None, torch.zeros(num_tasks)
         else:

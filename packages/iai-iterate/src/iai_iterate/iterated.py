@@ -131,7 +131,7 @@ class Iterated(nn.Module):
         steps: int | None = None,
         generator: torch.Generator | None = None,
     ) -> Adapted:
-        """Reads a task's examples, without gradients.
+        """Reads a task's examples, without gradients. Dropout draws unless `eval()` was called.
 
         Args:
             support: A set in memory, or any iterable of minibatches (each may have its own size),

@@ -18,8 +18,12 @@ class Curvature(NamedTuple):
     parts: Float[Tensor, "task m p"]  # of the gradient along each direction; they add up to it
 
     def mean_size(self) -> Float[Tensor, " task"]:
-        """Mean size over the directions that were found; 0 where there is none."""
-        found = self.parts.square().sum(-1) > 0
+        """Mean size over the directions that were found; 0 where there is none.
+
+        A part of less than 1e-4 of the gradient may be what rounding left, and is not counted.
+        """
+        shortest = 1e-4 * self.gradient.norm(dim=-1, keepdim=True)
+        found = self.parts.norm(dim=-1) > shortest
         return (self.sizes * found).sum(-1) / found.sum(-1).clamp(min=1)
 
 
@@ -48,6 +52,9 @@ def curvature_at(
         The gradient and its parts. Where the Krylov space has fewer dimensions, the parts in excess
         are zero. Those of a gradient that is not finite are not finite either.
 
+    Raises:
+        ValueError: In inference mode.
+
     Source:
         Lanczos (1950); the absolute values are those of saddle-free Newton, Dauphin et al. (2014),
         arXiv 1406.2572.
@@ -58,6 +65,8 @@ def curvature_at(
     >>> found.gradient.tolist(), found.sizes.tolist(), found.parts.tolist()
     ([[2.0, 0.0]], [[1.0]], [[[2.0, 0.0]]])
     """
+    if torch.is_inference_mode_enabled():
+        raise ValueError("Inference mode forbids gradients, which are needed; use torch.no_grad().")
     follow = differentiate and torch.is_grad_enabled()
     # Full precision: differences of nearly parallel vectors are all that Lanczos lives on.
     with torch.enable_grad(), torch.autocast(theta.device.type, enabled=False):
@@ -111,15 +120,15 @@ class DampedNewton(nn.Module):
     With n examples behind theta and b in the minibatch, the step solves
     ((1 - w) H + w h I) d = g, where H is the minibatch's Hessian, h the recent mean size of the
     curvature, and w = (n + n_0) / (n + n_0 + b), with a learned n_0: the examples that
-    the prior is worth. Moved by the annealed gain, this is the Kalman filter's step for a linear
-    Gaussian model whose earlier evidence is alike in all directions. It is not, and least of all
-    early on; so h has two learned factors, one of which tends to 1 as the root of the gain tends
-    to 0.
+    the prior is worth, and d has the factor (n + b) / (n + n_0 + b). Moved by the annealed gain,
+    this is the Kalman filter's step for a linear Gaussian model whose earlier evidence is alike in
+    all directions. It is not, and least of all early on; so h has two learned factors, one of which
+    tends to 1 as the root of the gain tends to 0.
 
     >>> step = DampedNewton()
     >>> found = Curvature(torch.ones(1, 1), torch.full((1, 1), 2.0), torch.ones(1, 1, 1))
-    >>> step(found, torch.tensor([2.0]), torch.zeros(1), torch.ones(1)).item()
-    0.5
+    >>> step(found, torch.tensor([2.0]), torch.zeros(1), torch.ones(1)).item()  # 0.5 of g / H
+    0.25
     """
 
     def __init__(self) -> None:
@@ -142,4 +151,5 @@ class DampedNewton(nn.Module):
         damped = (1 - weight) * curvature.sizes + weight * (log_scale.exp() * mean_size)[:, None]
         solved = damped > 0
         inverse = torch.where(solved, 1 / torch.where(solved, damped, 1.0), 0.0)
+        inverse = inverse * ((seen + count) / (behind + count))[:, None]
         return (inverse[..., None] * curvature.parts).sum(1)

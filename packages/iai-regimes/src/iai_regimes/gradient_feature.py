@@ -31,7 +31,7 @@ def rms_normalised(gradient: Float[Tensor, "task p"]) -> Float[Tensor, "task p 1
 
 
 def log_and_sign(gradient: Float[Tensor, "task p"]) -> Float[Tensor, "task p 2"]:
-    """(log(|g| + 1e-5), sign g).
+    """`(log(|g| + 1e-5), sign g)`.
 
     Source: Marino, Yue and Mandt (2018), arXiv 1807.09356.
 
@@ -42,7 +42,7 @@ def log_and_sign(gradient: Float[Tensor, "task p"]) -> Float[Tensor, "task p 2"]
 
 
 def clipped_log(gradient: Float[Tensor, "task p"]) -> Float[Tensor, "task p 2"]:
-    """(log|g| / 10, sign g) where |g| >= e^-10, else (-1, e^10 g).
+    """`(log|g| / 10, sign g)` where `|g| >= e^-10`, else `(-1, e^10 g)`.
 
     Source: Andrychowicz et al. (2016), arXiv 1606.04474, appendix A, with p = 10.
 

@@ -50,10 +50,10 @@ class LearnedRule(nn.Module):
     count. With a gradient g, each number also has learned rates along g and along a damped Newton
     step d: delta = correction - rate_1 * g - rate_2 * d. A rate is a constant, which starts at 0
     for g and at 1 for d, plus a schedule of the evidence count, plus what the head reads: training
-    starts from damped Newton, not from nothing. In the annealed form all that the head reads has
-    the gain once more. As evidence grows the rule becomes stochastic approximation with constant
-    rates, whose mean step is zero where the expected gradient is, and no bias of the network adds
-    up over steps.
+    starts from damped Newton, not from nothing. With a gradient, in the annealed form, all that the
+    head reads has the gain once more: as evidence grows the rule becomes stochastic approximation
+    with constant rates, whose mean step is zero where the expected gradient is, and no bias of the
+    network adds up over steps.
 
     Args:
         predictor: What is adapted.

@@ -17,7 +17,8 @@ class Gaussian(nn.Module):
     Args:
         y_dim: Real targets of an example.
         scale: Standard deviation in the units of y; None to have the model predict it.
-        min_scale: Smallest standard deviation that a model may predict.
+        min_scale: Smallest standard deviation that a model may predict. Where it is small, an error
+            early in training is a loss so large that training may not recover.
 
     Raises:
         ValueError: If `y_dim` is below 1, or a scale is not positive.
@@ -29,7 +30,7 @@ class Gaussian(nn.Module):
     That is 2 + log(2 pi) / 2.
     """
 
-    def __init__(self, y_dim: int, *, scale: float | None = None, min_scale: float = 1e-3) -> None:
+    def __init__(self, y_dim: int, *, scale: float | None = None, min_scale: float = 0.1) -> None:
         super().__init__()
         if y_dim < 1:
             raise ValueError(f"`y_dim` must be at least 1; got {y_dim}.")
@@ -60,7 +61,7 @@ class Gaussian(nn.Module):
 
         >>> mean, scale = Gaussian(1).mean_and_scale(torch.tensor([5.0, 0.0]))
         >>> mean.item(), scale.item()  # log 2, and min_scale above it
-        (5.0, 0.6941...)
+        (5.0, 0.7931...)
         """
         if self.scale is not None:
             return outputs, torch.full_like(outputs, self.scale)

@@ -24,7 +24,8 @@ class Curvature(NamedTuple):
         """
         shortest = 1e-4 * self.gradient.norm(dim=-1, keepdim=True)
         found = self.parts.norm(dim=-1) > shortest
-        return (self.sizes * found).sum(-1) / found.sum(-1).clamp(min=1)
+        mean: Tensor = (self.sizes * found).sum(-1) / found.sum(-1).clamp(min=1)
+        return mean
 
 
 def curvature_at(

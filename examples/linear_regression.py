@@ -54,8 +54,10 @@ SPLITS = {"in": "none", "wide": "wide", "far": "far"}
 ADAM_RATES = (1.0, 0.3, 0.1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5)
 METRICS = {"excess_error": mean_squared_error}
 MAIN = "parametric, both"
+UNTRAINED = "parametric, untrained"
+DEEP = (MAIN, UNTRAINED)
 TUNING_SEED = 5_000  # far from the seeds of runs
-UNTRAINED = ("out", "device", "fit", "test_tasks", "steps", "deep_steps")
+NOT_OF_TRAINING = ("out", "device", "fit", "test_tasks", "steps", "deep_steps")
 
 
 @attrs.frozen(kw_only=True)
@@ -97,7 +99,7 @@ class Config:
     steps: tuple[int, ...] = (0, 1, 2, 5, 10, 20, 100)
     """Steps that are reported."""
     deep_steps: tuple[int, ...] = (1000,)
-    """Further steps, on queries drawn as in training only."""
+    """Further steps of the main learner, on queries drawn as in training only."""
 
 
 PRESETS = {
@@ -141,7 +143,7 @@ def main() -> None:
         learner.to(device)
         if name == MAIN:
             for split, batch in tests.items():
-                rows += measure(config, "parametric, untrained", learner, batch, split)
+                rows += measure(config, UNTRAINED, learner, batch, split)
         train(config, name, learner)
         for split, batch in tests.items():
             rows += measure(config, name, learner, batch, split)
@@ -180,7 +182,10 @@ def learners(config: Config) -> dict[str, Iterated]:
         rule = LearnedRule(predictor, likelihood, encoder(), x_dim=config.dim, **settings)
         return Parametric(predictor, likelihood, rule)
 
-    decoder = Predictor(LatentDecoder(config.dim, 4 * config.dim, 1), adapt=["latent"])
+    decoder = Predictor(
+        LatentDecoder(config.dim, 4 * config.dim, 1, hidden_dim=config.width, num_layers=1),
+        adapt=["latent"],
+    )
     explicit = LearnedRule(
         decoder, likelihood, encoder(), x_dim=config.dim, curvature=config.curvature
     )
@@ -219,7 +224,7 @@ def train(config: Config, name: str, learner: Iterated) -> None:
         out=config.out / name.replace("'", "").replace(", ", "-").replace(" ", "-"),
         device=config.device,
         weight=depth_weight,
-        setup=attrs.asdict(config, filter=lambda field, _: field.name not in UNTRAINED),
+        setup=attrs.asdict(config, filter=lambda field, _: field.name not in NOT_OF_TRAINING),
     )
 
 
@@ -270,7 +275,7 @@ def test_tasks(config: Config, shift: str, device: torch.device) -> TaskBatch:
 
 
 def reported(config: Config, shift: str) -> tuple[int, ...]:
-    """The steps to report: the deepest on queries drawn as in training only."""
+    """The steps that a batch of tasks has examples for."""
     return config.steps + (config.deep_steps if shift == "none" else ())
 
 
@@ -299,7 +304,7 @@ def measure(
     config: Config, name: str, learner: Iterated, batch: TaskBatch, split: str
 ) -> list[Row]:
     """Error after each reported step; a learner of one step is given all the examples at once."""
-    steps = reported(config, SPLITS[split])
+    steps = reported(config, SPLITS[split]) if name in DEEP else config.steps
     settings = {"metrics": METRICS, "method": name, "split": split, "seed": config.seed}
     if learner.minibatch:
         return evaluate(learner, [batch], steps=steps, **settings)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
 _MARKERS = "os^Dv<>"
 _MOST_TICKS = 9
+_ROOM = 1.5  # ratio of two neighbours that are both named
 
 
 def figure(
@@ -104,10 +105,19 @@ def _dress(panel: "Axes", title: str, scale: str, shown: list[Row]) -> None:
     panel.set_xscale("log")
     panel.set_yscale(scale)
     ticks = sorted({row.examples for row in shown})
-    if len(ticks) <= _MOST_TICKS:  # the very numbers that were measured, readable as they are
-        panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks], fontsize="small")
+    if len(ticks) <= _MOST_TICKS:  # the very numbers that were measured, named where they have room
+        panel.set_xticks(ticks, _names_with_room(ticks), fontsize="small")
         panel.minorticks_off()
     panel.set_xlabel("examples seen")
     panel.set_title(title, fontsize="medium")
     panel.grid(which="major", alpha=0.25, linewidth=0.6)
     panel.spines[["top", "right"]].set_visible(False)
+
+
+def _names_with_room(ticks: list[float]) -> list[str]:
+    names, last = [], 0.0
+    for tick in ticks:
+        fits = tick >= _ROOM * last
+        names.append(f"{tick:g}" if fits else "")
+        last = tick if fits else last
+    return names

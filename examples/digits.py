@@ -111,7 +111,7 @@ PRESETS = {
     ),
     "demo": Config(
         learners=("implicit", "parametric, both"),
-        fit=FitConfig(iterations=1200, learning_rate=5e-3, warmup=50, betas=(0.9, 0.95)),
+        fit=FitConfig(iterations=1000, learning_rate=3e-3, warmup=100, betas=(0.9, 0.95)),
         steps=(0, 1, 2, 5, 10, 20),
         test_tasks=128,
     ),

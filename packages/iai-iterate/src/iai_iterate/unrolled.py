@@ -1,12 +1,11 @@
 """Meta-gradients that cross every step."""
 
+import sys
 from collections.abc import Iterable
 from typing import Any
 
-import torch
-
 from iai_iterate.interfaces import Loss, Rollout, State, Step
-from iai_iterate.truncated import detach
+from iai_iterate.truncated import truncated
 
 
 def unrolled(
@@ -26,15 +25,10 @@ def unrolled(
     Raises:
         ValueError: If there is no minibatch.
 
+    >>> import torch
     >>> start = torch.tensor([1.0], requires_grad=True)
     >>> losses, _ = unrolled(lambda state, _: state * 2, lambda state: state, start, range(3))
     >>> torch.autograd.grad(losses.sum(), start)[0].item()  # 2 + 4 + 8
     14.0
     """
-    losses = []
-    for batch in batches:
-        state = step(state, batch)
-        losses.append(loss(state))
-    if not losses:
-        raise ValueError("`batches` must hold at least one minibatch; got none.")
-    return torch.stack(losses), detach(state)
+    return truncated(sys.maxsize)(step, loss, state, batches)

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from iai_iterate.interfaces import Loss, Rollout, State, Step
+from iai_iterate.interfaces import GradientMode, Loss, Rollout, State, Step
 from iai_iterate.truncated import truncated
 
 
@@ -31,4 +31,5 @@ def unrolled(
     >>> torch.autograd.grad(losses.sum(), start)[0].item()  # 2 + 4 + 8
     14.0
     """
-    return truncated(sys.maxsize)(step, loss, state, batches)
+    mode: GradientMode[State] = truncated(sys.maxsize)
+    return mode(step, loss, state, batches)

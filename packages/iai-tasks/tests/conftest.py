@@ -1,7 +1,13 @@
 """What the tests of this package share."""
 
+import sys
+from pathlib import Path
+
 import jaxtyping
 import pytest
+
+# The tests import what they share, whichever way pytest imports them.
+sys.path.append(str(Path(__file__).parent))
 
 
 @pytest.fixture

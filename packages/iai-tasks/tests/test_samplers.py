@@ -5,16 +5,25 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from iai_tasks import (
+    FewShotClassification,
+    ImageClasses,
     LinearClassification,
     LinearRegression,
     ProjectedClassification,
     RandomNetworkRegression,
+    Sinusoid,
 )
 from iai_tasks.testing import check_sampler
 
 IMAGES = torch.randn(300, 6, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(300) % 5
 QUERIES = {"query_images": IMAGES[200:], "query_labels": LABELS[200:]}
+LETTERS = ImageClasses(
+    images=IMAGES.reshape(300, 1, 2, 3), labels=LABELS, class_names=tuple("abcde")
+)
+SQUARES = ImageClasses(
+    images=IMAGES[:, :4].reshape(300, 1, 2, 2), labels=LABELS, class_names=tuple("abcde")
+)
 SAMPLERS = {
     "linear regression": LinearRegression(3),
     "one input": LinearRegression(1),
@@ -24,6 +33,9 @@ SAMPLERS = {
     "linear classification": LinearClassification(3, 4),
     "tanh": RandomNetworkRegression(3),
     "relu": RandomNetworkRegression(3, activation="relu", hidden_dim=4),
+    "sinusoid": Sinusoid(),
+    "few-shot": FewShotClassification(LETTERS, [0, 1, 3, 4], ways=3),
+    "few-shot turned": FewShotClassification(SQUARES, range(5), ways=5, rotations=True),
     "projected": ProjectedClassification(IMAGES, LABELS),
     "projected subset": ProjectedClassification(IMAGES, LABELS, projection_dim=3, num_classes=3),
     "projected finite": ProjectedClassification(IMAGES, LABELS, num_tasks=1, first_seed=7),

@@ -1,19 +1,29 @@
 """Tasks to learn to learn from: sets of examples, samplers of tasks, and their oracles."""
 
+from iai_tasks.class_split import ClassSplit, split_classes
 from iai_tasks.digits import digits
 from iai_tasks.examples import Examples, TaskBatch
+from iai_tasks.few_shot_classification import FewShotClassification
+from iai_tasks.glyphs import glyphs
+from iai_tasks.image_classes import ImageClasses
+from iai_tasks.image_folder import image_folder
 from iai_tasks.interfaces import Sampler
 from iai_tasks.labelled_images import LabelledImages
 from iai_tasks.linear_classification import LinearClassification
 from iai_tasks.linear_regression import LinearRegression
+from iai_tasks.omniglot import omniglot
 from iai_tasks.projected_classification import ProjectedClassification
 from iai_tasks.random_network import RandomNetworkRegression
+from iai_tasks.sinusoid import Sinusoid
 from iai_tasks.spec import Categorical, Real, TaskSpec, check_examples, check_task_batch
 from iai_tasks.vision import cifar10, fashion_mnist, mnist
 
 __all__ = [
     "Categorical",
+    "ClassSplit",
     "Examples",
+    "FewShotClassification",
+    "ImageClasses",
     "LabelledImages",
     "LinearClassification",
     "LinearRegression",
@@ -21,6 +31,7 @@ __all__ = [
     "RandomNetworkRegression",
     "Real",
     "Sampler",
+    "Sinusoid",
     "TaskBatch",
     "TaskSpec",
     "check_examples",
@@ -28,5 +39,9 @@ __all__ = [
     "cifar10",
     "digits",
     "fashion_mnist",
+    "glyphs",
+    "image_folder",
     "mnist",
+    "omniglot",
+    "split_classes",
 ]

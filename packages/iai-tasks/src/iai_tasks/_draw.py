@@ -12,7 +12,7 @@ def check_draw(
     latent: Tensor | None,
     *,
     latent_shape: tuple[int, ...],
-    latent_is_seed: bool = False,
+    latent_holds: str | None = None,
 ) -> None:
     """Raises unless the arguments of `sample` fit each other and the sampler's latent.
 
@@ -23,7 +23,7 @@ def check_draw(
         generator: Source of every random number.
         latent: What fixes the tasks, or None.
         latent_shape: Shape of one task's latent.
-        latent_is_seed: Whether the latent is int64 rather than floating point.
+        latent_holds: What an int64 latent holds, "seeds" or "classes"; None: it is floating point.
 
     Raises:
         TypeError: If the generator or the latent has the wrong type or dtype.
@@ -39,9 +39,9 @@ def check_draw(
         return
     if not isinstance(latent, Tensor):
         raise TypeError(f"`latent` must be a tensor or None; got {type(latent).__name__}.")
-    if latent_is_seed and latent.dtype != torch.int64:
-        raise TypeError(f"`latent` must hold seeds (int64); got {latent.dtype}.")
-    if not (latent_is_seed or latent.is_floating_point()):
+    if latent_holds is not None and latent.dtype != torch.int64:
+        raise TypeError(f"`latent` must hold {latent_holds} (int64); got {latent.dtype}.")
+    if latent_holds is None and not latent.is_floating_point():
         raise TypeError(f"`latent` must be floating point; got {latent.dtype}.")
     if latent.shape != (num_tasks, *latent_shape):
         raise ValueError(

@@ -157,7 +157,7 @@ class ProjectedClassification:
             generator,
             latent,
             latent_shape=(),
-            latent_is_seed=True,
+            latent_holds="seeds",
         )
         self._check_supply(num_support, num_query)
         if latent is None:

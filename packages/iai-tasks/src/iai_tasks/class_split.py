@@ -1,0 +1,116 @@
+"""Which classes train, validate and test: disjoint, and related classes on one side."""
+
+from collections.abc import Iterable, Sequence
+from itertools import combinations, pairwise
+
+import attrs
+import torch
+
+from iai_tasks import counter_random
+
+Sizes = tuple[float | int, float | int, float | int]
+
+
+def _to_classes(classes: Iterable[int]) -> tuple[int, ...]:
+    return tuple(int(one) for one in classes)
+
+
+@attrs.frozen
+class ClassSplit:
+    """Classes to train on, to choose by, and to test on: no class is in two of them.
+
+    Attributes:
+        train: Numbers of the classes that learners are trained on.
+        validation: Numbers of the classes that choices are made by; may be empty.
+        test: Numbers of the classes that results are reported on.
+
+    Raises:
+        ValueError: If a number is negative, or occurs twice, in one part or in two.
+
+    >>> ClassSplit(train=[0, 1, 2], validation=[], test=[1, 3])
+    Traceback (most recent call last):
+    ValueError: `train` and `test` must share no class; both have 1.
+    """
+
+    train: tuple[int, ...] = attrs.field(converter=_to_classes)
+    validation: tuple[int, ...] = attrs.field(converter=_to_classes)
+    test: tuple[int, ...] = attrs.field(converter=_to_classes)
+
+    def __attrs_post_init__(self) -> None:
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        for name, part in parts.items():
+            if min(part, default=0) < 0:
+                raise ValueError(f"`{name}` must number classes from 0; got {min(part)}.")
+            if len(set(part)) < len(part):
+                twice = sorted({one for one in part if part.count(one) > 1})
+                raise ValueError(f"`{name}` must have each class once; twice: {_list(twice)}.")
+        for (one, first), (other, second) in combinations(parts.items(), 2):
+            if shared := sorted(set(first) & set(second)):
+                raise ValueError(
+                    f"`{one}` and `{other}` must share no class; both have {_list(shared)}."
+                )
+
+
+def split_classes(
+    groups: int | Sequence[str],
+    sizes: Sizes = (0.6, 0.2, 0.2),
+    *,
+    seed: int = 0,
+) -> ClassSplit:
+    """Splits classes at random, whole groups at a time.
+
+    Letters of one alphabet look alike: to test on letters whose alphabet was never seen, hand over
+    the alphabet of every letter. The order of the groups is a hash of the seed, the same on every
+    machine.
+
+    Args:
+        groups: The group of every class, or a number of classes that are each a group.
+        sizes: Groups to train on, to validate by and to test on: three integers, or three fractions
+            that add up to 1, none of which is then rounded to zero groups unless it is zero.
+        seed: Fixes the order of the groups.
+
+    Returns:
+        The split; the classes of each part in rising order. With integers that add up to less than
+        there are, the rest is in no part.
+
+    Raises:
+        ValueError: If a size is negative, the fractions do not add up to 1, or there are too few
+            groups.
+
+    >>> split = split_classes(["Greek", "Greek", "Thai", "Lao", "Lao"], (1, 1, 1))
+    >>> sorted(split.train + split.validation + split.test)
+    [0, 1, 2, 3, 4]
+    >>> [len(part) for part in attrs.astuple(split_classes(1000, (0.64, 0.16, 0.2)))]
+    [640, 160, 200]
+    """
+    of_class = [str(one) for one in range(groups)] if isinstance(groups, int) else list(groups)
+    names = sorted(set(of_class))
+    counts = _counts(sizes, len(names))
+    order = counter_random.permutation(torch.tensor([seed]), len(names))[0].tolist()
+    place = {names[group]: position for position, group in enumerate(order)}
+    bounds = [0, counts[0], counts[0] + counts[1], sum(counts)]
+    parts = [
+        [number for number, name in enumerate(of_class) if start <= place[name] < stop]
+        for start, stop in pairwise(bounds)
+    ]
+    return ClassSplit(*parts)
+
+
+def _counts(sizes: Sizes, num_groups: int) -> list[int]:
+    """Groups of each part."""
+    if min(sizes) < 0:
+        raise ValueError(f"`sizes` must not be negative; got {sizes}.")
+    counts = [int(size) for size in sizes]
+    if not all(isinstance(size, int) for size in sizes):
+        if abs(sum(sizes) - 1) > 1e-6:
+            raise ValueError(f"`sizes` that are fractions must add up to 1; got {sizes}.")
+        counts = [max(int(size > 0), round(size * num_groups)) for size in sizes]
+        counts[counts.index(max(counts))] += num_groups - sum(counts)
+    if sum(counts) > num_groups or min(counts) < 0 or sum(size > 0 for size in sizes) > num_groups:
+        raise ValueError(f"`sizes` must fit the {num_groups} groups there are; got {sizes}.")
+    return counts
+
+
+def _list(classes: list[int]) -> str:
+    shown = ", ".join(map(str, classes[:10]))
+    return shown if len(classes) <= 10 else f"{shown} and {len(classes) - 10} more"

@@ -1,0 +1,69 @@
+"""Omniglot: characters of fifty alphabets, each drawn by twenty people."""
+
+from os import PathLike
+from pathlib import Path
+
+from iai_tasks._image_file import read_folders
+from iai_tasks._torchvision import import_datasets
+from iai_tasks.image_classes import ImageClasses
+
+_FOLDER = "omniglot-py"
+_PARTS = ("images_background", "images_evaluation")
+
+
+def omniglot(root: str | PathLike[str], *, size: int = 28, download: bool = False) -> ImageClasses:
+    """Reads the 1,623 characters of Omniglot, the 964 of the background set first.
+
+    Alphabets are the groups. White ink on black, scaled from 105 x 105 pixels.
+
+    Needs Pillow: `pip install "iai-tasks[images]"`, and to download torchvision:
+    `pip install "iai-tasks[vision]"`.
+
+    Args:
+        root: Folder that holds `omniglot-py/images_background/` and
+            `omniglot-py/images_evaluation/`, as `torchvision.datasets.Omniglot` leaves it.
+        size: Height and width of an image.
+        download: Whether to fetch what the folder lacks.
+
+    Returns:
+        The images, `image 1 size size` (uint8); names are "alphabet/character01".
+
+    Raises:
+        FileNotFoundError: If the folder lacks the images and they may not be downloaded.
+        ImportError: If Pillow, or torchvision to download with, is not installed.
+        ValueError: If `size` is below 1 or an image cannot be read; the text names it.
+
+    Source:
+        Lake, Salakhutdinov, Tenenbaum, 2015, "Human-level concept learning through probabilistic
+        program induction", Science 350.
+
+    >>> characters = omniglot("data")  # doctest: +SKIP
+    >>> characters.num_classes, characters.groups[0]  # doctest: +SKIP
+    (1623, 'Alphabet_of_the_Magi')
+    """
+    if size < 1:
+        raise ValueError(f"`size` must be at least 1; got {size}.")
+    classes: list[Path] = []
+    for part in _PARTS:
+        folder = Path(root) / _FOLDER / part
+        found = _characters(folder)
+        if not found and download:
+            import_datasets().Omniglot(root, background=part == _PARTS[0], download=True)
+            found = _characters(folder)
+        if not found:
+            raise FileNotFoundError(
+                f"{folder} holds no Omniglot. Fetch it with `download=True`, or unpack {part}.zip "
+                f"of github.com/brendenlake/omniglot, folder python, in {folder.parent}."
+            )
+        classes += found
+    images, labels = read_folders(classes, size=size, channels=1)
+    return ImageClasses(
+        images=255 - images,
+        labels=labels,
+        class_names=[f"{one.parent.name}/{one.name}" for one in classes],
+        groups=[one.parent.name for one in classes],
+    )
+
+
+def _characters(folder: Path) -> list[Path]:
+    return sorted(one for one in folder.glob("*/*") if one.is_dir())

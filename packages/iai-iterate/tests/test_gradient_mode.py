@@ -1,49 +1,22 @@
+from collections import OrderedDict
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from iai_iterate import greedy, truncated, unrolled
+from iai_iterate import first_order, greedy, rematerialised, reptile, truncated, unrolled
 from iai_iterate.testing import check_gradient_mode
+from inner_loops import by_hand, constant, gradients, problem
+from torch.utils._pytree import tree_map
 
-MODES = {"greedy": greedy, "truncated": truncated(2), "unrolled": unrolled}
-
-
-def problem(seed, num_steps):
-    """Three tasks whose nested state moves by learned rates; and the tensors that are learned."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def draw(*shape):
-        return torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
-
-    start, rates = {"a": draw(3, 2), "b": (draw(3), [draw(3, 1)])}, draw(num_steps)
-
-    def step(state, index):
-        (b, [c]), rate = state["b"], rates[index]
-        a = state["a"] - rate * (state["a"] * c).sin()
-        return {"a": a, "b": (b + rate * a.sum(1), [c * (1 + rate) / (1 + c**2)])}
-
-    def loss(state):
-        return (state["a"].square().sum(1) + state["b"][0]).tanh()
-
-    return step, loss, start, [start["a"], start["b"][0], start["b"][1][0], rates]
-
-
-def detached(tree):
-    return {"a": tree["a"].detach(), "b": (tree["b"][0].detach(), [tree["b"][1][0].detach()])}
-
-
-def by_hand(step, loss, start, num_steps, stretch):
-    state, losses = start, []
-    for index in range(num_steps):
-        if index and index % stretch == 0:
-            state = detached(state)
-        state = step(state, index)
-        losses.append(loss(state))
-    return torch.stack(losses)
-
-
-def gradients(losses, learned):
-    return torch.autograd.grad(losses.square().sum(), learned, materialize_grads=True)
+MODES = {
+    "first_order": first_order,
+    "greedy": greedy,
+    "rematerialised": rematerialised(),
+    "reptile": reptile,
+    "truncated": truncated(2),
+    "unrolled": unrolled,
+}
 
 
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
@@ -96,7 +69,7 @@ def test_a_truncated_gradient_is_that_of_its_stretch_by_finite_differences(stret
     (actual,) = torch.autograd.grad(whole.sum(), first)
 
     def stretch_alone(b):
-        moved = {"a": start["a"].detach(), "b": (b, [start["b"][1][0].detach()])}
+        moved = {**constant(start), "b": (b, [start["b"][1][0].detach()])}
         return by_hand(step, loss, moved, stretch, stretch).sum()
 
     shift = torch.zeros(3, dtype=torch.float64)
@@ -118,9 +91,72 @@ def test_the_start_learns_from_the_first_stretch_alone():
         assert bool((gradient != 0).any()) is reached
 
 
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+@given(seed=st.integers(0, 2**32), num_steps=st.integers(1, 6))
+def test_every_mode_has_the_values_of_the_plain_loop(mode, seed, num_steps):
+    step, loss, start, _ = problem(seed, num_steps)
+    losses, state = mode(step, loss, start, range(num_steps))
+    expected = by_hand(step, loss, start, num_steps, num_steps)
+    assert torch.equal(losses, expected)
+    assert state["count"].tolist() == [num_steps, num_steps + 1, num_steps + 2]
+
+
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+@given(seed=st.integers(0, 2**32), num_steps=st.integers(1, 4))
+def test_a_batch_of_tasks_is_its_tasks_one_by_one(mode, seed, num_steps):
+    step, loss, start, learned = problem(seed, num_steps)
+    losses, _ = mode(step, loss, start, range(num_steps))
+    together = gradients(losses, learned)
+    apart = [torch.zeros_like(leaf) for leaf in learned]
+    for task in range(3):
+        rows = slice(task, task + 1)
+        alone, _ = mode(step, loss, tree_map(lambda t, r=rows: t[r], start), range(num_steps))
+        torch.testing.assert_close(alone, losses[:, rows], rtol=1e-12, atol=1e-12)
+        apart = [sum(pair) for pair in zip(apart, gradients(alone, learned), strict=True)]
+    torch.testing.assert_close(list(together), apart, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+def test_numbers_that_are_not_finite_harm_no_other(mode):
+    def step(state, index):
+        return state[0] * 0.5, state[1]
+
+    start = torch.ones(2, requires_grad=True), torch.tensor([[-torch.inf, 1.0]]).expand(2, 2)
+    losses, (theta, logits) = mode(step, lambda s: s[0] + 0 * s[1].exp().sum(1), start, range(2))
+    assert losses.tolist() == [[0.5, 0.5], [0.25, 0.25]]
+    assert torch.equal(logits, start[1]) and theta.tolist() == [0.25, 0.25]
+    assert torch.autograd.grad(losses.sum(), start[0])[0].isfinite().all()
+
+
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda s: {"a": s["a"]}, r"its leaves were \['a'\], \['b'\] and became \['a'\]\.$"),
+        (lambda s: {**s, "a": s["a"][:1]}, r"\['a'\] was \(2,\), torch.float32 and became \(1,\)"),
+        (
+            lambda s: {**s, "b": s["b"].double()},
+            r"\['b'\] was .*32 and became \(2,\), torch.float64",
+        ),
+        (lambda s: {**s, "b": 1.0}, r"\['b'\] was \(2,\), torch.float32 and became float\.$"),
+        (lambda s: s["a"], r"its leaves were \['a'\], \['b'\] and became one tensor\.$"),
+        (lambda s: OrderedDict(s), r"it was TreeSpec.* and became TreeSpec.*OrderedDict"),
+    ],
+)
+def test_a_step_that_changes_the_structure_is_refused(mode, change, sentence):
+    def step(state, index):
+        return change(state) if index == 1 else state
+
+    start = {"a": torch.zeros(2), "b": torch.zeros(2)}
+    with pytest.raises(ValueError, match=f"(?s)^`step` must keep .*dtypes; {sentence}"):
+        mode(step, lambda state: state["a"], start, range(3))
+
+
 def test_errors():
     with pytest.raises(ValueError, match="`num_steps` must be at least 1; got 0"):
         truncated(0)
+    with pytest.raises(ValueError, match="`stretch` must be at least 1; got 0"):
+        rematerialised(0)
     for mode in MODES.values():
         with pytest.raises(
             ValueError, match="`batches` must hold at least one minibatch; got none"

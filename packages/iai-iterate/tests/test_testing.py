@@ -210,6 +210,16 @@ def other_without_gradients(step, loss, state, batches):
     return (losses if torch.is_grad_enabled() else 2 * losses), state
 
 
+def plain_loop(step, loss, state, batches):
+    losses = []
+    for batch in batches:
+        state = step(state, batch)
+        losses.append(loss(state))
+    if not losses:
+        raise ValueError
+    return torch.stack(losses), detach(state)
+
+
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
@@ -217,11 +227,12 @@ def other_without_gradients(step, loss, state, batches):
         (losses_before_steps, "The losses are those of the plain loop"),
         (stops_early, "The last state is that of the plain loop"),
         (attached, "The state is detached"),
-        (cut_before_each_step, "The gradient of the first loss reaches the start"),
-        (cut_after_each_step, "The gradient of a loss reaches the work of its own step"),
+        (cut_before_each_step, "The loss after a single step reaches the start"),
+        (cut_after_each_step, "The loss after a single step reaches the start"),
         (moves_the_start, "The start is left as it was"),
         (nothing_read, "Without a minibatch there is a ValueError"),
         (other_without_gradients, "The losses are the same without gradients"),
+        (plain_loop, "A step that changes a state's structure, shapes or dtypes is a ValueError"),
     ],
 )
 def test_gradient_modes_that_do_not(fault, sentence):

@@ -1,20 +1,38 @@
 """Refining any state over minibatches, and how a meta-gradient crosses the steps."""
 
 from iai_iterate.adapted import Adapted
+from iai_iterate.conjugate_gradient import ConjugateGradient
+from iai_iterate.first_order import first_order
 from iai_iterate.greedy import greedy
+from iai_iterate.implicit_gradient import ImplicitGradient, ImplicitReport
 from iai_iterate.iterated import Iterated, Refinement
+from iai_iterate.linear_solver import LinearSolver, Solve
 from iai_iterate.minibatch import minibatches
+from iai_iterate.neumann import Neumann
 from iai_iterate.pool import Pool
+from iai_iterate.rematerialised import rematerialised
+from iai_iterate.reptile import reptile
+from iai_iterate.rollout import steady
 from iai_iterate.truncated import truncated
 from iai_iterate.unrolled import unrolled
 
 __all__ = [
     "Adapted",
+    "ConjugateGradient",
+    "ImplicitGradient",
+    "ImplicitReport",
     "Iterated",
+    "LinearSolver",
+    "Neumann",
     "Pool",
     "Refinement",
+    "Solve",
+    "first_order",
     "greedy",
     "minibatches",
+    "rematerialised",
+    "reptile",
+    "steady",
     "truncated",
     "unrolled",
 ]

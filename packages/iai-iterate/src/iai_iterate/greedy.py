@@ -22,7 +22,8 @@ def greedy(
         The losses, `step task`, with gradients to each step's own work; the last state, detached.
 
     Raises:
-        ValueError: If there is no minibatch.
+        ValueError: If there is no minibatch, or a step changes the state's structure, shapes or
+            dtypes.
 
     Source:
         Mittal et al. (2025), arXiv 2510.11471; for variational autoencoders Marino, Yue and Mandt

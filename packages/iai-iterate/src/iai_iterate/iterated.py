@@ -34,7 +34,7 @@ class Iterated(nn.Module):
         regime: What the state is and how a minibatch moves it; an `nn.Module` where it is learned.
         steps: Minibatches read in one training pass.
         minibatch: Examples in a minibatch; None for the whole support at every step.
-        gradient: How the meta-gradient crosses the steps: `greedy`, `unrolled`, `truncated(n)`.
+        gradient: How the meta-gradient crosses the steps: `greedy`, `unrolled`, any gradient mode.
         loss: Whether `forward` gives the loss at "every" step, the start included, or at the "last"
             alone.
 

@@ -4,7 +4,7 @@ Each suite raises AssertionError with the sentence of the contract that does not
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
-from iai_iterate.interfaces import GradientMode, Regime
+from iai_iterate.interfaces import GradientMode, Regime, Step
 
 
 def check_regime(regime: Regime, support: Any, query: Any) -> None:
@@ -61,8 +61,11 @@ def check_gradient_mode(mode: GradientMode[Any]) -> None:
     """Hold a gradient mode to what `Iterated`, and anyone's own training loop, relies on.
 
     It takes any pytree and reads the minibatches once, in order; its losses and its last state are
-    those of the plain loop, and the state is detached; the gradient of each loss reaches the work
-    of its own step, and that of the first reaches the start; it leaves what it was given as it was.
+    those of the plain loop, with gradients and without, and the state is detached; the loss after a
+    single step reaches the start; a step that changes the state's structure, shapes or dtypes is
+    refused, and so is a rollout without a minibatch; what was given is left as it was.
+
+    Which gradients cross several steps is a mode's own affair, and not held to anything here.
 
     Args:
         mode: What to check.
@@ -76,16 +79,16 @@ def check_gradient_mode(mode: GradientMode[Any]) -> None:
     num_steps = 5
     generator = torch.Generator().manual_seed(0)
     draw = torch.randn(3, 4, generator=generator, dtype=torch.float64)
-    learned = {"a": draw.requires_grad_(), "b": (draw.detach()[0].clone().requires_grad_(),)}
+    learned = {"a": draw.requires_grad_(), "b": (draw.detach()[:, 0].clone().requires_grad_(),)}
     rates = torch.linspace(0.1, 0.5, num_steps, dtype=torch.float64).requires_grad_()
 
     def step(state: "_Nested", index: int) -> "_Nested":
-        moved = state.parts["a"] - rates[index] * (state.parts["a"].sin() + state.parts["b"][0])
-        rest = tree_map(lambda leaf: leaf * (1 - rates[index]), state.parts["b"])
-        return _Nested({"a": moved, "b": rest}, state.seen + 1)
+        a, (b,) = state.parts["a"], state.parts["b"]
+        moved = a - rates[index] * (a.sin() + b[:, None])
+        return _Nested({"a": moved, "b": (b * (1 - rates[index]),)}, state.seen + 1)
 
     def loss(state: "_Nested") -> Tensor:
-        error: Tensor = state.parts["a"] + state.parts["b"][0]
+        error: Tensor = state.parts["a"] + state.parts["b"][0][:, None]
         return error.square().sum(1) + 0 * state.seen
 
     start = _Nested(learned, torch.zeros(3, dtype=torch.float64))
@@ -103,31 +106,40 @@ def check_gradient_mode(mode: GradientMode[Any]) -> None:
     _check_same(state, plain, "The last state is that of the plain loop.")
     _check_same(start, before, "The start is left as it was.")
     assert not any(leaf.requires_grad for leaf in tree_leaves(state)), "The state is detached."
-    sentence = "The gradient of a loss reaches the work of its own step."
-    assert losses.requires_grad, sentence
-    for index in range(num_steps):
-        (of_rates,) = torch.autograd.grad(
-            losses[index].sum(), rates, retain_graph=True, materialize_grads=True
-        )
-        assert of_rates[index] != 0, sentence
-    of_start = torch.autograd.grad(
-        losses[0].sum(), tree_leaves(learned), retain_graph=True, materialize_grads=True
-    )
-    reached = all((leaf != 0).any() for leaf in of_start)
-    assert reached, "The gradient of the first loss reaches the start."
+    single, _ = mode(step, loss, start, _once(1))
+    sentence = "The loss after a single step reaches the start."
+    assert single.requires_grad, sentence
+    of_start = torch.autograd.grad(single.sum(), tree_leaves(learned), materialize_grads=True)
+    assert all((leaf != 0).any() for leaf in of_start), sentence
     with torch.no_grad():
         again, _ = mode(step, loss, start, _once(num_steps))
     _check_same(again, losses, "The losses are the same without gradients.")
-    try:
-        mode(step, loss, start, [])
-    except ValueError:
-        return
-    raise AssertionError("Without a minibatch there is a ValueError.")
+    _check_refused(mode, step, start, [], "Without a minibatch there is a ValueError.")
+    for change in (
+        lambda state, _: state._replace(parts=[state.parts["a"], state.parts["b"]]),
+        lambda state, _: state._replace(seen=state.seen[:, None]),
+        lambda state, _: state._replace(seen=state.seen.float()),
+    ):
+        sentence = "A step that changes a state's structure, shapes or dtypes is a ValueError."
+        _check_refused(mode, change, start, _once(1), sentence)
 
 
 class _Nested(NamedTuple):
     parts: dict[str, Any]
     seen: Tensor
+
+
+def _check_refused(
+    mode: GradientMode[Any], step: Step[Any], start: Any, batches: Iterable[int], sentence: str
+) -> None:
+    def loss(state: Any) -> Tensor:
+        return torch.zeros(3, dtype=torch.float64)
+
+    try:
+        mode(step, loss, start, batches)
+    except ValueError:
+        return
+    raise AssertionError(sentence)
 
 
 def _once(num_steps: int) -> Iterator[int]:

@@ -1,13 +1,14 @@
 """Meta-gradients that cross a limited number of steps."""
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from iai_iterate.interfaces import GradientMode, Loss, Rollout, State, Step
+from iai_iterate.rollout import stacked, steady
 
 
 def detach(state: State) -> State:
@@ -34,6 +35,7 @@ def truncated(num_steps: int) -> GradientMode[State]:
     Source:
         Truncated backpropagation through time, Williams and Peng (1990).
 
+    >>> import torch
     >>> start = torch.tensor([1.0], requires_grad=True)
     >>> double = lambda state, batch: state * 2
     >>> losses, _ = truncated(2)(double, lambda state: state, start, range(3))
@@ -43,17 +45,16 @@ def truncated(num_steps: int) -> GradientMode[State]:
     if num_steps < 1:
         raise ValueError(f"`num_steps` must be at least 1; got {num_steps}.")
 
-    def mode(
-        step: Step[State], loss: Loss[State], state: State, batches: Iterable[Any]
-    ) -> Rollout[State]:
-        losses = []
-        for index, batch in enumerate(batches, start=1):
-            state = step(state, batch)
-            losses.append(loss(state))
-            if index % num_steps == 0:
-                state = detach(state)
-        if not losses:
-            raise ValueError("`batches` must hold at least one minibatch; got none.")
-        return torch.stack(losses), detach(state)
+    return partial(_truncate, num_steps)
 
-    return mode
+
+def _truncate(
+    num_steps: int, step: Step[State], loss: Loss[State], state: State, batches: Iterable[Any]
+) -> Rollout[State]:
+    step, losses = steady(step), []
+    for index, batch in enumerate(batches, start=1):
+        state = step(state, batch)
+        losses.append(loss(state))
+        if index % num_steps == 0:
+            state = detach(state)
+    return stacked(losses), detach(state)

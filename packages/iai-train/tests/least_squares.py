@@ -16,11 +16,17 @@ class Examples:
     y: Tensor
     mask: Tensor
 
+    def __getitem__(self, rows: slice) -> "Examples":
+        return Examples(self.x[rows], self.y[rows], self.mask[rows])
+
 
 @attrs.frozen(eq=False)
 class Batch:
     support: Examples
     query: Examples
+
+    def __getitem__(self, rows: slice) -> "Batch":
+        return Batch(self.support[rows], self.query[rows])
 
 
 class Weights(NamedTuple):

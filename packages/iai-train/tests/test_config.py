@@ -17,6 +17,7 @@ from iai_train import FitConfig
         ("epsilon", 0.0, "`epsilon` must be above 0; got 0.0."),
         ("clip_norm", 0.0, "`clip_norm` must be above 0; got 0.0."),
         ("precision", "fp16", "`precision` must be fp32 or bf16; got fp16."),
+        ("chunk", 0, "`chunk` must be at least 1; got 0."),
         ("log_every", 0, "`log_every` must be at least 1; got 0."),
         ("checkpoint_every", 0, "`checkpoint_every` must be at least 1; got 0."),
     ],
@@ -29,7 +30,7 @@ def test_a_setting_out_of_range_is_refused(setting: str, value: object, message:
 
 def test_identity_is_what_decides_the_result() -> None:
     config = FitConfig(iterations=10)
-    reporting = attrs.evolve(config, log_every=1, checkpoint_every=2, tensorboard=True)
+    reporting = attrs.evolve(config, chunk=1, log_every=1, checkpoint_every=2, tensorboard=True)
     assert reporting.identity() == config.identity()
     for setting, value in {"iterations": 11, "betas": (0.8, 0.9), "clip_norm": None}.items():
         assert attrs.evolve(config, **{setting: value}).identity() != config.identity()

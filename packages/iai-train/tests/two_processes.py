@@ -12,7 +12,6 @@ from least_squares import (
     CONFIG,
     Batch,
     Descent,
-    Examples,
     GaveUpError,
     Interrupted,
     LiveTasks,
@@ -30,12 +29,7 @@ class Share:
 
     def next(self) -> tuple[Batch, None]:
         tasks, _ = self._source.next()
-        rows = slice(4 * process_index(), 4 * process_index() + 4)
-
-        def part(examples: Examples) -> Examples:
-            return Examples(examples.x[rows], examples.y[rows], examples.mask[rows])
-
-        return Batch(part(tasks.support), part(tasks.query)), None
+        return tasks[4 * process_index() : 4 * process_index() + 4], None
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._source, name)
@@ -62,6 +56,12 @@ def main(out: Path) -> None:
     if process_index() == 0:
         weights = torch.cat([p.detach().flatten() for p in shared.learner.parameters()])
         (out / "shared.json").write_text(json.dumps([shared.losses, weights.tolist()]))
+
+    # In ragged chunks it is the same run, and its processes exchange gradients once an update.
+    chunked = train(source=Share(), config=attrs.evolve(CONFIG, chunk=3))
+    for one, other in zip(chunked.losses, shared.losses, strict=True):
+        if abs(one - other) > 1e-6:
+            raise RuntimeError("In chunks the run is another one.")
 
     # A source and dropout of its own in each process, and all of it comes back.
     whole = live(out / "whole")

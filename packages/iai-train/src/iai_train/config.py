@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 import attrs
 
-# Settings that change what is written down about a run, not the run.
-_REPORTING = ("log_every", "checkpoint_every", "tensorboard")
+# Settings that a run may change and go on: what is written down, and how much is done at a time.
+_NOT_THE_RUN = ("chunk", "log_every", "checkpoint_every", "tensorboard")
 
 
 def _at_least(minimum: int) -> Any:
@@ -58,6 +58,9 @@ class FitConfig:
     """Longest gradient allowed, over all weights; None does not clip."""
     precision: Literal["fp32", "bf16"] = attrs.field(default="fp32", validator=_precision)
     """fp32, or bf16 autocast of the learner (its weights stay fp32)."""
+    chunk: int | None = attrs.field(default=None, validator=attrs.validators.optional(_at_least(1)))
+    """Tasks whose gradients are computed at a time, which bounds the memory; None: all at once. The
+    update is the same, but for rounding and what a learner draws."""
     log_every: int = attrs.field(default=50, validator=_at_least(1))
     """Iterations between two lines of the log."""
     checkpoint_every: int = attrs.field(default=1000, validator=_at_least(1))
@@ -77,4 +80,4 @@ class FitConfig:
         >>> "log_every" in FitConfig(iterations=1).identity()
         False
         """
-        return attrs.asdict(self, filter=lambda field, _: field.name not in _REPORTING)
+        return attrs.asdict(self, filter=lambda field, _: field.name not in _NOT_THE_RUN)

@@ -2,26 +2,24 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 import attrs
 import torch
-from jaxtyping import Float
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor, nn
+from torch import nn
 
 from iai_train.checkpoint import plain
 from iai_train.config import FitConfig
 from iai_train.files import make_folder
+from iai_train.gradient import MetaGradient, Weight
 from iai_train.interfaces import Learner, Source, StateT, TasksT
 from iai_train.log import Log
 from iai_train.processes import Device, join_processes, resolve_device
 from iai_train.run import Run
-
-Weight = Callable[[Float[Tensor, "step task"]], Float[Tensor, "step task"]]
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -54,7 +52,8 @@ def fit(
     Each iteration takes `tasks, state = source.next()`, computes
     `losses, seen, state = learner(tasks, state)`, follows the gradient of
     `mean(weight(seen) * losses)` over steps and tasks with AdamW, and gives the state back by
-    `source.put(state)`.
+    `source.put(state)`. With `config.chunk`, the learner is called on so many of the tasks at a
+    time, which are cut from them by `tasks[i:j]`, and so are the states.
 
     With `out`, progress is kept in `out/checkpoint.safetensors` and `out/log.jsonl`, and a run that
     was stopped goes on from its last checkpoint when it is called again, with the same losses as
@@ -71,6 +70,7 @@ def fit(
         out: Folder of the checkpoint and the log; None keeps nothing.
         device: "auto" is CUDA where there is one, else the CPU.
         weight: Weight of each loss given the number of examples seen, both `step task`; None is 1.
+            In chunks, it is given those of a chunk.
         progress: Whether to show a progress bar, on standard error.
         setup: JSON values that the checkpoint belongs to beside `config`: the learner's and the
             source's settings, the seed. A checkpoint with another setup is refused.
@@ -82,7 +82,8 @@ def fit(
         NonFiniteError: A loss or gradient was not finite. Weights and checkpoint are from before.
         CheckpointError: The checkpoint in `out` is damaged, or of another configuration.
         OSError: `out` cannot be written to, or its disk is full; the last checkpoint is untouched.
-        TypeError: `learner` is no `nn.Module`, or something cannot be stored.
+        TypeError: `learner` is no `nn.Module`, something cannot be stored, or tasks and states
+            cannot be cut into chunks.
     """
     if not isinstance(learner, nn.Module):
         raise TypeError(f"`learner` must be an nn.Module; got {type(learner).__name__}.")
@@ -146,15 +147,12 @@ def _iterate(
     bar: Progress,
 ) -> None:
     model = run.accelerator.prepare(run.learner)
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
+    gradient = MetaGradient(run.accelerator, model, config, device, weight)
     task = bar.add_task("fit", total=config.iterations, completed=run.iteration, loss="")
     began = time.perf_counter() - run.wall_seconds
     for iteration in range(run.iteration, config.iterations):
         tasks, state = run.source.next()
-        with autocast:
-            losses, seen, state = model(tasks, state)
-        loss = _mean(losses, seen, weight)
-        run.accelerator.backward(loss)
+        loss, state = gradient.add(tasks, state)
         run.updater.step(loss, iteration)
         run.source.put(state)
 
@@ -172,16 +170,6 @@ def _iterate(
         if saves:
             run.save()
         bar.update(task, completed=taken)
-
-
-def _mean(losses: Tensor, seen: Tensor, weight: Weight | None) -> Tensor:
-    if losses.ndim != 2 or seen.shape != losses.shape:
-        raise ValueError(
-            "`learner` must return losses and seen of one shape, `step task`; got "
-            f"{tuple(losses.shape)} and {tuple(seen.shape)}."
-        )
-    losses = losses.to(torch.promote_types(losses.dtype, torch.float32))  # autocast may give bf16
-    return (losses if weight is None else weight(seen) * losses).mean()
 
 
 def _record(run: Run, config: FitConfig) -> dict[str, int | float]:

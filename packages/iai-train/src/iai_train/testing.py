@@ -1,16 +1,16 @@
 """Contracts to hold your own sources and learners against, in your own tests."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import attrs
 import torch
 from torch import Tensor, nn
 
 from iai_train.checkpoint import load_checkpoint, save_checkpoint
 from iai_train.interfaces import LabelledTasks, Learner, Source, Traceable
+from iai_train.leaves import leaves
 
 _ITERATIONS = 3
 
@@ -64,7 +64,7 @@ def check_learner(learner: Learner[Any, Any], tasks: object) -> None:
     losses, seen, state = learner(tasks, None)
     assert losses.ndim == 2, f"Losses are `step task`; got {tuple(losses.shape)}."
     assert seen.shape == losses.shape, f"Seen is `step task`; got {tuple(seen.shape)}."
-    for leaf in _leaves(state):
+    for leaf in leaves(state):
         assert isinstance(leaf, Tensor), f"A state is a pytree of tensors; got {type(leaf)}."
         assert not leaf.requires_grad, "A state is detached."
     learner.zero_grad()
@@ -107,7 +107,7 @@ def _advance(source: Source[Any, Any], learner: Learner[Any, Any] | None) -> lis
             after = state
         # Copied: a source may use the memory again.
         taken.append(
-            [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in _leaves((tasks, state))]
+            [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves((tasks, state))]
         )
         source.put(after)
     return taken
@@ -121,7 +121,7 @@ def _through_a_file(snapshot: Mapping[str, object]) -> dict[str, object]:
 
 
 def _equal(a: object, b: object) -> bool:
-    first, second = list(_leaves(a)), list(_leaves(b))
+    first, second = list(leaves(a)), list(leaves(b))
     return len(first) == len(second) and all(map(_same, first, second))
 
 
@@ -134,22 +134,3 @@ def _same(a: object, b: object) -> bool:
 
 def _bytes(tensor: Tensor) -> bytes:
     return bytes(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).tolist())
-
-
-def _leaves(node: object) -> Iterator[object]:
-    """Walk through mappings, sequences, attrs records and plain objects."""
-    kind = type(node)
-    if isinstance(node, Mapping):
-        for key in node:
-            yield key
-            yield from _leaves(node[key])
-    elif isinstance(node, list | tuple):
-        for value in node:
-            yield from _leaves(value)
-    elif attrs.has(kind):
-        for field in attrs.fields(kind):
-            yield from _leaves(getattr(node, field.name))
-    elif isinstance(node, Tensor) or not hasattr(node, "__dict__"):
-        yield node
-    else:
-        yield from _leaves(vars(node))

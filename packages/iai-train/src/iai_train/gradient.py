@@ -1,0 +1,130 @@
+"""The gradient of a batch of tasks, all of them at once or a chunk at a time."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from iai_train.config import FitConfig
+from iai_train.leaves import leaves
+
+Weight = Callable[[Float[Tensor, "step task"]], Float[Tensor, "step task"]]
+
+
+class MetaGradient:
+    """Runs the learner on a batch of tasks and gives its weights their gradient.
+
+    In chunks, the weights gather the gradient of one chunk after the other, and several processes
+    exchange theirs with the last. A chunk counts by its number of tasks, so that the sum is the
+    gradient of all tasks at once.
+
+    Args:
+        accelerator: The processes it runs in.
+        model: The learner, as the accelerator wrapped it.
+        config: The settings.
+        device: Where the learner is.
+        weight: Weight of each loss given the number of examples seen; None is 1.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: nn.Module,
+        config: FitConfig,
+        device: torch.device,
+        weight: Weight | None,
+    ) -> None:
+        self._accelerator, self._model, self._weight = accelerator, model, weight
+        self._chunk = config.chunk
+        bf16 = config.precision == "bf16"
+        self._autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+
+    def add(self, tasks: Any, state: Any) -> tuple[Float[Tensor, ""], Any]:
+        """Add the gradient of the mean loss to that of the weights.
+
+        Returns:
+            The mean loss, detached, and the state that the learner left the tasks in.
+
+        Raises:
+            TypeError: `tasks`, or `state`, cannot be cut into chunks.
+            ValueError: The learner returned other shapes than it must.
+        """
+        if self._chunk is None:
+            return self._add(tasks, state, num_tasks=None, share=1.0)
+        num_tasks = _num_tasks(tasks)
+        losses, states = [], []
+        for start in range(0, num_tasks, self._chunk):
+            stop = min(start + self._chunk, num_tasks)
+            waits = self._accelerator.no_sync(self._model) if stop < num_tasks else nullcontext()
+            with waits:
+                loss, after = self._add(
+                    _rows("tasks", tasks, start, stop),
+                    _rows("state", state, start, stop),
+                    num_tasks=stop - start,
+                    share=(stop - start) / num_tasks,
+                )
+            losses.append(loss)
+            states.append(after)
+        return torch.stack(losses).sum(), tree_map(_joined, *states)
+
+    def _add(
+        self, tasks: Any, state: Any, *, num_tasks: int | None, share: float
+    ) -> tuple[Tensor, Any]:
+        with self._autocast:
+            losses, seen, state = self._model(tasks, state)
+        _check_losses(losses, seen, num_tasks)
+        # Autocast may give bf16.
+        losses = losses.to(torch.promote_types(losses.dtype, torch.float32))
+        weighted = losses if self._weight is None else self._weight(seen) * losses
+        loss = share * weighted.mean()
+        self._accelerator.backward(loss)
+        return loss.detach(), state
+
+
+def _check_losses(losses: Tensor, seen: Tensor, num_tasks: int | None) -> None:
+    if losses.ndim != 2 or seen.shape != losses.shape:
+        raise ValueError(
+            "`learner` must return losses and seen of one shape, `step task`; got "
+            f"{tuple(losses.shape)} and {tuple(seen.shape)}."
+        )
+    if num_tasks is not None and losses.shape[1] != num_tasks:
+        raise ValueError(
+            f"`learner` must return a loss for each of the {num_tasks} tasks of a chunk; got "
+            f"{losses.shape[1]}."
+        )
+
+
+def _joined(*parts: Any) -> Tensor:
+    if not all(isinstance(part, Tensor) and part.ndim for part in parts):
+        got = tuple(parts[0].shape) if isinstance(parts[0], Tensor) else type(parts[0]).__name__
+        raise ValueError(
+            f"`learner` must return a state of tensors that lead with the tasks; got {got}."
+        )
+    return torch.cat(parts)
+
+
+def _num_tasks(tasks: Any) -> int:
+    """Length of the axis that leads every tensor of the tasks."""
+    for leaf in leaves(tasks):
+        if isinstance(leaf, Tensor) and leaf.ndim:
+            return len(leaf)
+    raise TypeError(f"`tasks` must hold tensors to be cut into chunks; got {type(tasks).__name__}.")
+
+
+def _rows(name: str, tree: Any, start: int, stop: int) -> Any:
+    """Some of the tasks: `[start:stop]` of every tensor or record in a pytree."""
+    try:
+        cut = tree_map(lambda leaf: None if leaf is None else leaf[start:stop], tree)
+    except (TypeError, IndexError) as error:
+        raise TypeError(
+            f"`{name}` must be a record with `{name}[i:j]`, or a pytree of such records and "
+            f"tensors, to be cut into chunks; got {type(tree).__name__}: {error}"
+        ) from error
+    if cut is not None and _num_tasks(cut) != stop - start:
+        raise TypeError(f"`{name}[i:j]` must be those tasks; {type(tree).__name__} gives others.")
+    return cut

@@ -148,7 +148,7 @@ def assert_derivative(learner, tasks, gradients, rtol):
                 weight += size * way[name]
         return learner(tasks).losses.mean().item()
 
-    step = 1e-5
+    step = 1e-6
     difference = (shifted(step) - shifted(-2 * step)) / (2 * step)
     slope = sum((gradients[name] * way[name]).sum().item() for name in way)
     assert slope == pytest.approx(difference, rel=rtol)

@@ -6,23 +6,32 @@ from typing import Any
 import pytest
 import torch
 from iai_encoders import CausalTransformer, DeepSet, SetTransformer
-from iai_iterate import greedy, truncated, unrolled
+from iai_iterate import ConjugateGradient, first_order, greedy, rematerialised, truncated, unrolled
 from iai_regimes import (
+    LBFGS,
     Adam,
     Categorical,
+    Embedded,
     Explicit,
     Gaussian,
+    GradientDescent,
     Implicit,
     LatentDecoder,
     LearnedRule,
+    NewtonCG,
     Parametric,
     Predictor,
+    Proximal,
+    UntilConverged,
 )
 from iai_tasks import (
+    FewShotClassification,
+    ImageClasses,
     LinearClassification,
     LinearRegression,
     ProjectedClassification,
     RandomNetworkRegression,
+    Sinusoid,
 )
 from torch import nn
 
@@ -35,6 +44,13 @@ def projected() -> ProjectedClassification:
     return ProjectedClassification(images, labels, projection_dim=X_DIM, num_classes=NUM_CLASSES)
 
 
+def few_shot(**options: bool) -> FewShotClassification:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (240, 1, 6, 6), generator=generator, dtype=torch.uint8)
+    letters = ImageClasses(images=images, labels=torch.arange(240) % 8, class_names="abcdefgh")
+    return FewShotClassification(letters, range(6), ways=NUM_CLASSES, **options)
+
+
 SAMPLERS: dict[str, Callable[[], Any]] = {
     "linear-regression": lambda: LinearRegression(X_DIM),
     "linear-regression-wide": lambda: LinearRegression(X_DIM, query_shift="wide"),
@@ -42,6 +58,9 @@ SAMPLERS: dict[str, Callable[[], Any]] = {
     "linear-classification": lambda: LinearClassification(X_DIM, NUM_CLASSES),
     "random-network": lambda: RandomNetworkRegression(X_DIM),
     "projected": projected,
+    "few-shot": few_shot,
+    "few-shot-rotations": lambda: few_shot(rotations=True),
+    "sinusoid": Sinusoid,
 }
 SET_ENCODERS: dict[str, Callable[[], Any]] = {
     "transformer": lambda: SetTransformer(DIM, num_layers=1, num_heads=2),
@@ -59,6 +78,8 @@ GRADIENTS: dict[str, Callable[[], Any]] = {
     "greedy": lambda: greedy,
     "truncated": lambda: truncated(2),
     "unrolled": lambda: unrolled,
+    "rematerialised": rematerialised,
+    "first-order": lambda: first_order,
 }
 
 
@@ -68,9 +89,17 @@ def parametric(encoder: Any, likelihood: Any, **options: Any) -> Parametric:
     return Parametric(predictor, likelihood, rule)
 
 
-def adam(encoder: Any, likelihood: Any) -> Parametric:
+def ruled(rule: Any, likelihood: Any) -> Parametric:
     predictor = Predictor(nn.Linear(X_DIM, likelihood.num_outputs))
-    return Parametric(predictor, likelihood, Adam(0.1))
+    return Parametric(predictor, likelihood, rule)
+
+
+def solved(rule: Any, likelihood: Any) -> Parametric:
+    return ruled(UntilConverged(Proximal(rule, 1.0), tolerance=1e-3, max_steps=5), likelihood)
+
+
+def embedded(regime: Any) -> Embedded:
+    return Embedded(regime, nn.Sequential(nn.Linear(X_DIM, DIM), nn.Tanh(), nn.Linear(DIM, X_DIM)))
 
 
 def explicit(encoder: Any, likelihood: Any, **options: Any) -> Explicit:
@@ -90,9 +119,26 @@ REGIMES: dict[str, Callable[[Any, Any], Any]] = {
     )
     for signal in ("data", "gradient", "both")
 }
-REGIMES |= {"explicit": explicit, "implicit": implicit}
-REGIMES["parametric-adam"] = adam
-REGIMES["implicit-latents"] = lambda *parts: implicit(*parts, state="latents")
+REGIMES |= {
+    "explicit": explicit,
+    "implicit": implicit,
+    "implicit-latents": lambda *parts: implicit(*parts, state="latents"),
+    "embedded-parametric": lambda *parts: embedded(parametric(*parts)),
+    "embedded-implicit": lambda *parts: embedded(implicit(*parts)),
+}
+RULED: dict[str, Callable[[Any], Any]] = {
+    "parametric-adam": lambda likelihood: ruled(Adam(0.1), likelihood),
+    "parametric-descent": lambda likelihood: ruled(GradientDescent(0.1), likelihood),
+    "parametric-newton": lambda likelihood: solved(
+        NewtonCG(ConjugateGradient(steps=8)), likelihood
+    ),
+    "parametric-lbfgs": lambda likelihood: solved(LBFGS(), likelihood),
+}
+MAKERS: dict[str, Callable[[Any], Any]] = RULED | {
+    f"{name}-{encoder}": lambda likelihood, make=make, encode=encode: make(encode(), likelihood)
+    for name, make in REGIMES.items()
+    for encoder, encode in SET_ENCODERS.items()
+}
 
 
 @pytest.fixture(params=SAMPLERS)
@@ -122,10 +168,11 @@ def gradient(request: pytest.FixtureRequest) -> Any:
     return GRADIENTS[request.param]()
 
 
-@pytest.fixture(params=REGIMES)
-def regime(request: pytest.FixtureRequest, set_encoder: Any, likelihood: Any) -> Any:
-    """A regime on each encoder with each likelihood, as it is before training."""
-    return REGIMES[request.param](set_encoder, likelihood)
+@pytest.fixture(params=MAKERS)
+def regime(request: pytest.FixtureRequest, likelihood: Any) -> Any:
+    """A regime with each likelihood, on each encoder where it has one, as before training."""
+    torch.manual_seed(0)
+    return MAKERS[request.param](likelihood)
 
 
 @pytest.fixture

@@ -21,12 +21,16 @@ def samplers(
     linear_classification: iai_tasks.LinearClassification,
     random_network: iai_tasks.RandomNetworkRegression,
     projected: iai_tasks.ProjectedClassification,
+    few_shot: iai_tasks.FewShotClassification,
+    sinusoid: iai_tasks.Sinusoid,
 ) -> None:
     own: list[tasks.Sampler] = [
         linear_regression,
         linear_classification,
         random_network,
         projected,
+        few_shot,
+        sinusoid,
     ]
     redrawn: list[iterate.Sampler] = [*own]
     trained_on: list[train.TaskSampler[iai_tasks.TaskBatch]] = [*own]
@@ -56,20 +60,47 @@ def regime(
     implicit: iai_regimes.Implicit,
     gaussian: iai_regimes.Gaussian,
     categorical: iai_regimes.Categorical,
-    learned_rule: iai_regimes.LearnedRule,
-    adam: iai_regimes.Adam,
+    embedded: iai_regimes.Embedded,
 ) -> None:
-    refined: list[iterate.Regime] = [parametric, explicit, implicit]
+    refined: list[iterate.Regime] = [parametric, explicit, implicit, embedded]
+    embeddable: list[regimes.Regime] = [*refined]
+    solved: list[regimes.SolvedRegime] = [parametric, explicit, embedded]
     likelihoods: list[regimes.Likelihood] = [gaussian, categorical]
-    rules: list[regimes.Rule] = [learned_rule, adam]
 
 
-def gradient_modes() -> None:
+def rules(
+    learned: iai_regimes.LearnedRule,
+    recurrent: iai_regimes.RecurrentRule,
+    small: iai_regimes.MLPRule,
+    adam: iai_regimes.Adam,
+    descent: iai_regimes.GradientDescent,
+    proximal: iai_regimes.Proximal,
+    converged: iai_regimes.UntilConverged,
+    newton: iai_regimes.NewtonCG,
+    lbfgs: iai_regimes.LBFGS,
+) -> None:
+    solvers: list[regimes.Solver] = [adam, descent, proximal, converged, newton, lbfgs]
+    moving: list[regimes.Rule] = [learned, recurrent, small, *solvers]
+
+
+def gradient_modes(parametric: iai_regimes.Parametric) -> None:
     modes: list[iterate.GradientMode[Any]] = [
         iai_iterate.greedy,
         iai_iterate.truncated(2),
         iai_iterate.unrolled,
+        iai_iterate.rematerialised(),
+        iai_iterate.first_order,
+        iai_iterate.reptile,
+        iai_iterate.ImplicitGradient(parametric.residual),
     ]
+
+
+def linear_solvers() -> None:
+    solvers: list[iai_iterate.LinearSolver] = [
+        iai_iterate.ConjugateGradient(),
+        iai_iterate.Neumann(steps=3),
+    ]
+    for_newton: list[regimes.LinearSolver] = [*solvers]
 
 
 def learner(iterated: iai_iterate.Iterated, adapted: iai_iterate.Adapted) -> None:

@@ -95,7 +95,7 @@ def ruled(rule: Any, likelihood: Any) -> Parametric:
 
 
 def solved(rule: Any, likelihood: Any) -> Parametric:
-    return ruled(UntilConverged(Proximal(rule, 1.0), tolerance=1e-3, max_steps=5), likelihood)
+    return ruled(UntilConverged(Proximal(rule, 5.0), tolerance=1e-3, max_steps=5), likelihood)
 
 
 def embedded(regime: Any) -> Embedded:

@@ -8,11 +8,14 @@ from iai_regimes import (
     Categorical,
     Explicit,
     Gaussian,
+    GradientDescent,
     Implicit,
     LatentDecoder,
     LearnedRule,
     Parametric,
     Predictor,
+    Proximal,
+    UntilConverged,
 )
 from torch import Tensor, nn
 
@@ -62,6 +65,14 @@ def draw(likelihood, num_tasks=3, n=6, *, x_shape=(X_DIM,), dtype=torch.float32,
     return Examples(x, y, torch.ones(num_tasks, n, dtype=torch.bool))
 
 
+def draw_ragged(seed=0, *, num_tasks=3):
+    """Real targets in float64, of tasks that differ; the second task has two examples less."""
+    batch = draw(Gaussian(1), num_tasks, dtype=torch.float64, seed=seed)
+    batch.y.add_(torch.arange(num_tasks)[:, None, None] * batch.x[..., 1:2])
+    batch.mask[1, 4:] = False
+    return batch
+
+
 def rule(predictor, likelihood, **options):
     options = {"x_dim": X_DIM, "summary_dim": 4, "chunk": 4} | options
     return LearnedRule(predictor, likelihood, MeanEncoder(), **options)
@@ -89,9 +100,33 @@ def implicit(likelihood, **options):
     return Implicit(MeanEncoder(), likelihood, **options)
 
 
-def adam(likelihood):
+RULES = {
+    "adam": lambda: Adam(0.1),
+    "adam-differentiated": lambda: Adam(0.1, differentiate_gradient=True),
+    "descent": lambda: GradientDescent(0.3),
+    "descent-momentum": lambda: GradientDescent(0.2, momentum=0.5),
+    "descent-learned": lambda: GradientDescent(nn.Parameter(torch.full((2, 1), 0.3))),
+    "proximal": lambda: Proximal(GradientDescent(0.3), nn.Parameter(torch.tensor(0.1))),
+    "until-converged": lambda: UntilConverged(
+        GradientDescent(0.3, momentum=0.5), tolerance=0.1, max_steps=5
+    ),
+}
+
+
+def fixed(likelihood, name):
+    """A linear model that a rule without a network adapts."""
     predictor = Predictor(nn.Linear(X_DIM, likelihood.num_outputs))
-    return Parametric(predictor, likelihood, Adam(0.1))
+    return Parametric(predictor, likelihood, RULES[name]())
+
+
+def maml(likelihood):
+    body = nn.Sequential(nn.Linear(X_DIM, 4), nn.Tanh(), nn.Linear(4, likelihood.num_outputs))
+    return Parametric(Predictor(body), likelihood, GradientDescent(0.3))
+
+
+def cavia(likelihood):
+    decoder = LatentDecoder(X_DIM, 5, likelihood.num_outputs, hidden_dim=DIM, num_layers=1)
+    return Explicit(Predictor(decoder, ["latent"]), likelihood, GradientDescent(0.3))
 
 
 SIGNALS = ("data", "gradient", "both")
@@ -99,7 +134,9 @@ UPDATES = ("annealed", "residual", "gated")
 PAPER = {"update": "residual", "summary_dim": 0, "count": False}
 NO_CURVATURE = {"curvature": 0}
 
-REGIMES = {"adam": adam, "parametric-head": head_only}
+REGIMES = {"parametric-head": head_only, "maml": maml, "cavia": cavia}
+for name in RULES:
+    REGIMES[name] = lambda likelihood, n=name: fixed(likelihood, n)
 for update in UPDATES:
     for signal in SIGNALS:
         REGIMES[f"parametric-{signal}-{update}"] = lambda likelihood, s=signal, u=update: (

@@ -31,6 +31,28 @@ def test_each_task_is_torchs_adam():
         torch.testing.assert_close(state.theta[task], expected)
 
 
+def test_outer_gradients_flow_where_the_gradient_is_zero():
+    """A dead unit has a square of 0, at which a root has no derivative."""
+    likelihood = Gaussian(1, scale=0.5)
+    module = nn.Sequential(nn.Linear(X_DIM, 2), nn.ReLU(), nn.Linear(2, 1)).double()
+    with torch.no_grad():
+        module[0].bias.copy_(torch.tensor([-100.0, 100.0]))
+    batch = draw(likelihood, dtype=torch.float64)
+    losses = {}
+    for differentiate in (True, False):
+        rule = Adam(0.1, differentiate_gradient=differentiate)
+        regime = Parametric(Predictor(module), likelihood, rule)
+        state = regime.init(3)
+        for _ in range(3):
+            state = regime.update(state, regime.encode(batch))
+        assert (state.carry.square == 0).any() and (state.carry.square > 0).any()
+        losses[differentiate] = regime.loss(regime.predict(state, batch.x), batch).sum()
+        gradients = torch.autograd.grad(losses[differentiate], list(module.parameters()))
+        assert all(gradient.isfinite().all() for gradient in gradients)
+        assert state.carry.mean.requires_grad == differentiate
+    assert torch.equal(losses[True], losses[False])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -121,3 +121,91 @@ def test_running_statistics():
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         predictor(predictor.start(2), x)
     assert predictor.eval()(predictor.start(2), x).shape == (2, 4, 2)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_one_task_is_computed_as_it_is_beside_others(name):
+    make, adapt, x_shape = MODULES[name]
+    torch.manual_seed(0)
+    predictor = Predictor(make().double(), adapt)
+    x = torch.randn(3, 4, *x_shape, dtype=torch.float64)
+    theta = predictor.start(3) + torch.randn(3, predictor.size, dtype=torch.float64)
+    outputs = predictor(theta, x)
+    for task in range(3):
+        rows = slice(task, task + 1)
+        torch.testing.assert_close(predictor(theta[rows], x[rows]), outputs[rows])
+
+
+@pytest.mark.usefixtures("own_errors")
+def test_the_numbers_of_one_task_are_not_spread_over_others():
+    predictor = Predictor(nn.Linear(3, 2))
+    with pytest.raises(ValueError, match="same size in the mapped dimension"):
+        predictor(predictor.start(1), torch.zeros(2, 4, 3))
+
+
+class Counter(nn.Module):
+    """Changes a buffer in each forward, in the way asked for."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.change, self.layer = change, nn.Linear(3, 2)
+        self.register_buffer("count", torch.zeros(2))
+
+    def forward(self, x):
+        out = self.layer(x)
+        if self.change == "in place":
+            self.count += 1
+        elif self.change == "by what is computed":
+            self.count.add_(out.detach().mean(0))
+        elif self.change == "in training" and self.training:
+            self.count.add_(1)
+        elif self.change == "anew":
+            self.count = self.count + 1
+        return out + self.count
+
+
+CHANGES = ["in place", "by what is computed", "in training", "anew"]
+
+
+@pytest.mark.parametrize("num_tasks", [1, 2])
+@pytest.mark.parametrize("change", CHANGES)
+def test_buffers_that_a_forward_changes(change, num_tasks):
+    module = Counter(change)
+    predictor = Predictor(nn.Sequential(nn.Tanh(), module))
+    message = (
+        "A forward of the module must leave its buffers as they are, for all tasks share them; it "
+        "changes '1.count'."
+    )
+    state = torch.get_rng_state()
+    for _ in range(2):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            predictor(predictor.start(num_tasks), torch.ones(num_tasks, 4, 3))
+    assert not module.count.any()
+    assert torch.equal(torch.get_rng_state(), state)
+    if change == "in training":
+        outputs = predictor.eval()(predictor.start(num_tasks), torch.ones(num_tasks, 4, 3))
+        assert outputs.shape == (num_tasks, 4, 2)
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            predictor.train()(predictor.start(num_tasks), torch.ones(num_tasks, 4, 3))
+
+
+def test_a_module_with_constant_buffers_draws_as_if_it_had_none():
+    predictor = Predictor(nn.Sequential(Counter("never"), nn.Dropout(0.5)))
+    for _ in range(2):  # the first forward looks at the buffers
+        torch.manual_seed(0)
+        first = predictor(predictor.start(2), torch.ones(2, 4, 3))
+        torch.manual_seed(0)
+        assert torch.equal(predictor(predictor.start(2), torch.ones(2, 4, 3)), first)
+
+
+@pytest.mark.parametrize("num_tasks", [1, 3])
+def test_batch_norm_without_running_statistics_sees_one_task(num_tasks):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2, track_running_stats=False)).double()
+    predictor = Predictor(module)
+    x = torch.randn(num_tasks, 4, 3, dtype=torch.float64)
+    theta = predictor.start(num_tasks)
+    for training in (True, False):
+        outputs = predictor.train(training)(theta, x)
+        for task in range(num_tasks):
+            torch.testing.assert_close(outputs[task], module(x[task]))

@@ -2,7 +2,15 @@
 
 import pytest
 import torch
-from iai_regimes import Adam, Categorical, Gaussian, Implicit, Parametric, Predictor
+from iai_regimes import (
+    Adam,
+    Categorical,
+    Gaussian,
+    GradientDescent,
+    Implicit,
+    Parametric,
+    Predictor,
+)
 from iai_regimes.testing import check_likelihood, check_regime
 from regime_parts import X_DIM, MeanEncoder, draw
 from torch import nn
@@ -174,6 +182,36 @@ class NeedsGradientsEnabled(Adam):
     ],
 )
 def test_a_broken_rule_is_found(rule, sentence):
+    likelihood = Gaussian(1, scale=0.5)
+    regime = Parametric(Predictor(nn.Linear(X_DIM, 1)), likelihood, rule(0.1))
+    with pytest.raises(AssertionError, match=sentence):
+        check_regime(regime, draw(likelihood, 2, 4), draw(likelihood, 2, 3, seed=1))
+
+
+class ResidualOfAll(GradientDescent):
+    def residual(self, theta, carry, objective):
+        return super().residual(theta, carry, objective).mean(0, keepdim=True).expand_as(theta)
+
+
+class ConstantResidual(GradientDescent):
+    def residual(self, theta, carry, objective):
+        return super().residual(theta, carry, objective).detach().requires_grad_()
+
+
+class NormAsResidual(GradientDescent):
+    def residual(self, theta, carry, objective):
+        return super().residual(theta, carry, objective).norm(dim=-1)
+
+
+@pytest.mark.parametrize(
+    ("rule", "sentence"),
+    [
+        (ResidualOfAll, "A task has the same residual alone, and without its padding."),
+        (ConstantResidual, "Gradients flow through a residual to what is adapted."),
+        (NormAsResidual, "A residual has the shape of what is adapted."),
+    ],
+)
+def test_a_broken_residual_is_found(rule, sentence):
     likelihood = Gaussian(1, scale=0.5)
     regime = Parametric(Predictor(nn.Linear(X_DIM, 1)), likelihood, rule(0.1))
     with pytest.raises(AssertionError, match=sentence):

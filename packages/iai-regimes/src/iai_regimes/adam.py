@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from iai_regimes.curvature import curvature_at
+from iai_regimes.gradient import gradient_at
 from iai_regimes.interfaces import Examples, Objective
 
 
@@ -27,6 +27,8 @@ class Adam:
         learning_rate: Length of a step.
         betas: Decay of the running means of the gradient and of its square.
         epsilon: Added to the denominator.
+        differentiate_gradient: Whether outer gradients flow through the gradient; by default it is
+            a constant.
 
     Raises:
         ValueError: If a number is out of range.
@@ -41,6 +43,7 @@ class Adam:
         *,
         betas: tuple[float, float] = (0.9, 0.999),
         epsilon: float = 1e-8,
+        differentiate_gradient: bool = False,
     ) -> None:
         if not learning_rate > 0:
             raise ValueError(f"`learning_rate` must be above 0; got {learning_rate}.")
@@ -49,6 +52,7 @@ class Adam:
         if not epsilon > 0:
             raise ValueError(f"`epsilon` must be above 0; got {epsilon}.")
         self.learning_rate, self.betas, self.epsilon = learning_rate, betas, epsilon
+        self.differentiate_gradient = differentiate_gradient
 
     def start(self, theta: Float[Tensor, "task p"]) -> AdamCarry:
         """Running means of nothing."""
@@ -68,8 +72,8 @@ class Adam:
         seen: Float[Tensor, " task"],
         fresh: bool,
     ) -> tuple[Float[Tensor, "task p"], AdamCarry]:
-        """One step; the gradient is a constant."""
-        gradient = curvature_at(objective.loss, theta, 0).gradient
+        """One step; gradients flow to theta and, where asked for, through the gradient."""
+        gradient = gradient_at(objective, theta, differentiate=self.differentiate_gradient)
         decay, decay_square = self.betas
         moved = AdamCarry(
             decay * carry.mean + (1 - decay) * gradient,
@@ -80,10 +84,19 @@ class Adam:
         mean = moved.mean / (1 - decay**steps)
         square = moved.square / (1 - decay_square**steps)
         informed = evidence > 0
-        target = theta - self.learning_rate * mean / (square.sqrt() + self.epsilon)
+        # A root has no derivative at zero: there it is taken of 1, and is a constant 0.
+        zero = square == 0
+        root = square.masked_fill(zero, 1.0).sqrt().masked_fill(zero, 0.0)
+        target = theta - self.learning_rate * mean / (root + self.epsilon)
         carried = AdamCarry(
             torch.where(informed[:, None], moved.mean, carry.mean),
             torch.where(informed[:, None], moved.square, carry.square),
             torch.where(informed, moved.steps, carry.steps),
         )
         return torch.where(informed[:, None], target, theta), carried
+
+    def residual(
+        self, theta: Float[Tensor, "task p"], carry: AdamCarry, objective: Objective
+    ) -> Float[Tensor, "task p"]:
+        """The gradient, which is zero at a solution."""
+        return gradient_at(objective, theta, differentiate=True)

@@ -1,11 +1,12 @@
-"""What is wrong with examples, said where they enter."""
+"""What is wrong with what is handed in, said where it enters."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from iai_regimes.interfaces import Examples, Likelihood
+from iai_regimes.interfaces import Examples, Likelihood, Solver
 
 
 def check_examples(batch: Examples, likelihood: Likelihood) -> None:
@@ -40,6 +41,12 @@ def flat_inputs(name: str, x: Tensor, dim: int) -> Tensor:
             f"`{name}` must have {dim} numbers an input, behind (task, n); got {_shape(x)}."
         )
     return x.reshape(*x.shape[:2], dim)
+
+
+def check_solver(rule: Any) -> None:
+    """Raises TypeError for a rule without a residual, of which no one can say when it is done."""
+    if not isinstance(rule, Solver):
+        raise TypeError(f"`rule` must have a `residual`; {type(rule).__name__} has none.")
 
 
 def _shape(tensor: Tensor) -> tuple[int, ...]:

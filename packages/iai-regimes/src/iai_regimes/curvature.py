@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from iai_regimes.evidence import annealed_gain
+from iai_regimes.gradient import refuse_inference_mode
 
 
 class Curvature(NamedTuple):
@@ -66,25 +67,57 @@ def curvature_at(
     >>> found.gradient.tolist(), found.sizes.tolist(), found.parts.tolist()
     ([[2.0, 0.0]], [[1.0]], [[[2.0, 0.0]]])
     """
-    if torch.is_inference_mode_enabled():
-        raise ValueError("Inference mode forbids gradients, which are needed; use torch.no_grad().")
+    refuse_inference_mode()
     follow = differentiate and torch.is_grad_enabled()
     # Full precision: differences of nearly parallel vectors are all that Lanczos lives on.
     with torch.enable_grad(), torch.autocast(theta.device.type, enabled=False):
         point = theta if follow and theta.requires_grad else theta.detach().requires_grad_()
         value = loss(point).sum()
         (gradient,) = torch.autograd.grad(value, point, create_graph=follow or num_products > 0)
-
-        def product(vector: Tensor) -> Tensor:
-            if not gradient.requires_grad:  # a loss that is linear in theta
-                return torch.zeros_like(vector)
-            (result,) = torch.autograd.grad(
-                gradient, point, vector, retain_graph=True, materialize_grads=True
-            )
-            return result
-
+        product = _products(gradient, point)
         sizes, parts = _ritz(product, gradient.detach(), num_products)
     return Curvature(gradient if follow else gradient.detach(), sizes, parts)
+
+
+def hessian_products(
+    loss: Callable[[Tensor], Tensor], theta: Float[Tensor, "task p"]
+) -> tuple[Float[Tensor, "task p"], Callable[[Tensor], Tensor]]:
+    """The gradient of each task's loss, and the product of its Hessian with a vector.
+
+    One graph of the gradient serves all products, in full precision. Both are constants.
+
+    Args:
+        loss: Gives one loss a task; a task's loss depends on its own row alone.
+        theta: Where.
+
+    Returns:
+        The gradient, `task p`, and a function of `task p` to `task p`.
+
+    Raises:
+        ValueError: In inference mode.
+
+    >>> loss = lambda theta: (theta**3).sum(-1)
+    >>> gradient, product = hessian_products(loss, torch.tensor([[1.0, 2.0]]))
+    >>> gradient.tolist(), product(torch.ones(1, 2)).tolist()  # 3 theta^2, 6 theta
+    ([[3.0, 12.0]], [[6.0, 12.0]])
+    """
+    refuse_inference_mode()
+    with torch.enable_grad(), torch.autocast(theta.device.type, enabled=False):
+        point = theta.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(point).sum(), point, create_graph=True)
+    return gradient.detach(), _products(gradient, point)
+
+
+def _products(gradient: Tensor, point: Tensor) -> Callable[[Tensor], Tensor]:
+    def product(vector: Tensor) -> Tensor:
+        if not gradient.requires_grad:  # a loss that is linear in theta
+            return torch.zeros_like(vector)
+        (result,) = torch.autograd.grad(
+            gradient, point, vector, retain_graph=True, materialize_grads=True
+        )
+        return result
+
+    return product
 
 
 def _ritz(

@@ -1,5 +1,6 @@
 """What a regime needs from the parts that it is given. Nothing here is imported by those parts."""
 
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float
@@ -73,6 +74,10 @@ class Likelihood(Protocol):
 class Objective(Protocol):
     """The loss on one minibatch as a function of what is adapted: more than a gradient tells."""
 
+    @property
+    def shared(self) -> bool:
+        """Whether gradients flow to something besides `theta`: shared weights, the inputs."""
+
     def loss(self, theta: Float[Tensor, "task p"]) -> Float[Tensor, " task"]:
         """Mean loss over the observed examples of each task's minibatch; 0 where none is."""
 
@@ -123,3 +128,75 @@ class Rule(Protocol):
         Returns:
             The new `theta`, `task p`, and the new carry.
         """
+
+
+@runtime_checkable
+class Solver(Rule, Protocol):
+    """A rule with an end: its residual says how far from it a state is, and what defines it."""
+
+    def residual(
+        self, theta: Float[Tensor, "task p"], carry: Any, objective: Objective
+    ) -> Float[Tensor, "task p"]:
+        """Zero where the rule has nothing left to do.
+
+        Gradients flow to `theta`, to the carry and to what the objective shares.
+        """
+
+
+@runtime_checkable
+class Solve(Protocol):
+    """What a linear solver made of the system of each task, in constants."""
+
+    @property
+    def solution(self) -> Any:
+        """x, shaped as the right-hand side; finite wherever the system is."""
+
+    @property
+    def negative(self) -> Tensor:
+        """`task` bool, True where the matrix was found not to be positive definite."""
+
+
+@runtime_checkable
+class LinearSolver(Protocol):
+    """Solves A x = b of every task at once, each by itself, by products with A alone."""
+
+    def solve(self, product: Callable[[Any], Any], right: Any, /) -> Solve:
+        """An x that makes `product(x)` come near `right`; both are `task p`."""
+
+
+@runtime_checkable
+class Regime(Protocol):
+    """A state that minibatches refine, and the answers that it gives.
+
+    `testing.check_regime` holds a class, which is an `nn.Module` as well, to the role.
+    """
+
+    @property
+    def needs_query(self) -> bool:
+        """Whether a state is the answer to given queries, rather than one that answers any."""
+
+    def init(self, num_tasks: int, query_x: Tensor | None, /) -> Any:
+        """The start of each task: a pytree of tensors led by the task axis, with a field `seen`."""
+
+    def encode(self, batch: Examples, /) -> Any:
+        """Work on a minibatch that needs neither state nor query."""
+
+    def update(self, state: Any, evidence: Any, query_x: Tensor | None, fresh: bool, /) -> Any:
+        """The state after one minibatch."""
+
+    def predict(self, state: Any, query_x: Tensor, /) -> Tensor:
+        """Raw outputs at the queries, `task query num_outputs`."""
+
+    def loss(self, outputs: Tensor, query: Examples, /) -> Tensor:
+        """One number a task, `task`."""
+
+    def validate(self, batch: Examples, /) -> None:
+        """Raises ValueError for a minibatch that must not be handed in: one with NaN, say."""
+
+
+@runtime_checkable
+class SolvedRegime(Regime, Protocol):
+    """A regime whose update has an end: its residual is zero at the solution on a minibatch."""
+
+    def residual(self, solution: Any, start: Any, item: tuple[Any, bool], /) -> Tensor:
+        """`task p`, from the states and a minibatch as given, with whether it was fresh."""

@@ -1,7 +1,7 @@
 """The loss of a task's examples, and that of a minibatch as a function of what is adapted."""
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from iai_regimes.evidence import masked_mean
 from iai_regimes.interfaces import Examples, Likelihood
@@ -35,14 +35,24 @@ class MinibatchObjective:
     """
 
     def __init__(self, predictor: Predictor, likelihood: Likelihood, batch: Examples) -> None:
-        self._predictor, self._likelihood, self._batch = predictor, likelihood, batch
+        self._predictor, self._likelihood = predictor, likelihood
         self._x, self._y = observed_inputs(batch), observed_targets(batch)
+        self._hidden, self._count = ~batch.mask, batch.mask.sum(1).clamp(min=1)
+
+    @property
+    def shared(self) -> bool:
+        """Whether gradients flow to the predictor's shared weights, the likelihood or the batch."""
+        likelihood = self._likelihood
+        learned = likelihood.parameters() if isinstance(likelihood, nn.Module) else ()
+        tensors = (self._x, self._y, *self._predictor.shared(), *learned)
+        return any(tensor.requires_grad for tensor in tensors)
 
     def loss(self, theta: Float[Tensor, "task p"]) -> Float[Tensor, " task"]:
         """Mean loss over the observed examples of each task's minibatch; 0 where none is."""
-        return mean_loss(self._likelihood, self._predictor(theta, self._x), self._batch)
+        losses = self._likelihood.negative_log(self._predictor(theta, self._x), self._y)
+        return losses.masked_fill(self._hidden, 0.0).sum(1) / self._count
 
     def residual(self, theta: Float[Tensor, "task p"]) -> Float[Tensor, "task n num_outputs"]:
         """Derivative of each example's own loss by the outputs at `theta`; 0 where masked."""
         residual = self._likelihood.residual(self._predictor(theta, self._x), self._y)
-        return residual.masked_fill(~self._batch.mask[..., None], 0.0)
+        return residual.masked_fill(self._hidden[..., None], 0.0)

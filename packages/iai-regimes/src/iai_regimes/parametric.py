@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from iai_regimes.check import check_examples
+from iai_regimes.check import check_examples, check_solver
 from iai_regimes.interfaces import Examples, Likelihood, Rule
 from iai_regimes.objective import MinibatchObjective, mean_loss
 from iai_regimes.padding import finite_queries
@@ -77,6 +77,32 @@ class Parametric(nn.Module):
         )
         seen = state.seen + batch.mask.sum(1) if fresh else state.seen
         return AdaptedState(theta, carry, seen)
+
+    def residual(
+        self, solution: AdaptedState, start: AdaptedState, item: tuple[Examples, bool]
+    ) -> Float[Tensor, "task p"]:
+        """How far the rule has still to go on a minibatch: zero at its solution.
+
+        It defines the solution as a function of the start, of the shared weights and of what the
+        rule has learned, which is what an implicit gradient needs.
+
+        Args:
+            solution: Where the residual is taken.
+            start: Where the rule began; its carry may hold what the solution depends on.
+            item: The minibatch that is solved for, and whether it was fresh, which does not matter.
+
+        Returns:
+            One row a task; gradients flow to `solution.theta`, to the start's carry and to all that
+            is learned.
+
+        Raises:
+            TypeError: If the rule has no residual.
+        """
+        rule: Any = self.rule
+        check_solver(rule)
+        objective = MinibatchObjective(self.predictor, self.likelihood, item[0])
+        residual: Tensor = rule.residual(solution.theta, start.carry, objective)
+        return residual
 
     def predict(
         self, state: AdaptedState, query_x: Float[Tensor, "task query *x_shape"]

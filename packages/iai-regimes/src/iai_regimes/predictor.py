@@ -1,10 +1,13 @@
 """A module and the names of what is adapted in it: a function of a flat vector for each task."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
+from operator import attrgetter
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.backends import cudnn
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -17,9 +20,12 @@ class Predictor(nn.Module):
     that the module holds are the learned start; its parameters that are not adapted are shared by
     all tasks and learned with everything else.
 
+    Tasks are computed side by side, except in a module that has a recurrent layer of torch's
+    (`nn.LSTM`, `nn.GRUCell`, ...): those take the weights of one task at a time.
+
     Args:
         module: Maps inputs `n *x_shape` to outputs `n num_outputs`, each input by itself. Dropout
-            draws for each task anew.
+            draws for each task anew. A forward must leave the module's buffers as they are.
         adapt: Names of the parameters that are adapted: full names, or prefixes that end at a dot's
             place ("head" for "head.weight" and "head.bias"). None: all of them.
 
@@ -47,14 +53,29 @@ class Predictor(nn.Module):
             for name, shape in shapes.items()
             if adapt is None or any(_fits(name, wanted) for wanted in adapt)
         }
+        self._shared = [name for name in shapes if name not in self.shapes]
+        self._tied = len(shapes) < sum(1 for _ in module.named_parameters(remove_duplicate=False))
+        layers = list(module.modules())
+        recurrent = (nn.RNNBase, nn.RNNCellBase)
+        self._recurrent = any(isinstance(layer, recurrent) for layer in layers)
+        self._buffered = [layer for layer in layers if any(True for _ in layer.buffers(False))]
+        self._tried: set[tuple[bool, ...]] = set()
         self.size = sum(shape.numel() for shape in self.shapes.values())
         if not self.size:
             raise ValueError("At least one parameter of the module must be adapted; got none.")
 
     def start(self, num_tasks: int) -> Float[Tensor, "task p"]:
         """The learned start for each task; gradients flow to the module's parameters."""
-        flat = torch.cat([self.module.get_parameter(name).reshape(-1) for name in self.shapes])
+        flat = torch.cat([self._parameter(name).reshape(-1) for name in self.shapes])
         return flat.expand(num_tasks, -1)
+
+    def shared(self) -> list[Tensor]:
+        """The parameters that are not adapted, which all tasks share.
+
+        >>> len(Predictor(nn.Linear(1, 1), adapt=["bias"]).shared())
+        1
+        """
+        return [self._parameter(name) for name in self._shared]
 
     def unflatten(self, theta: Float[Tensor, "*batch p"]) -> dict[str, Tensor]:
         """The adapted parameters by name, each with its shape behind the leading axes of `theta`.
@@ -64,8 +85,9 @@ class Predictor(nn.Module):
         [('weight', [[3.0]]), ('bias', [4.0])]
         """
         sizes = [shape.numel() for shape in self.shapes.values()]
+        lead = theta.shape[:-1]
         return {
-            name: piece.reshape((*theta.shape[:-1], *shape))
+            name: piece if len(shape) == 1 else piece.reshape((*lead, *shape))
             for (name, shape), piece in zip(
                 self.shapes.items(), torch.split(theta, sizes, dim=-1), strict=True
             )
@@ -79,27 +101,57 @@ class Predictor(nn.Module):
         Gradients of any order flow to `theta`, `x` and the shared parameters.
 
         Raises:
-            ValueError: If the module would update running statistics.
+            ValueError: If the module would update running statistics, or change another buffer.
         """
-        self._check_statistics()
-
-        def one(adapted: dict[str, Tensor], inputs: Tensor) -> Tensor:
-            outputs: Tensor = functional_call(self.module, adapted, (inputs,))
-            return outputs
-
-        # The fused kernels of attention have no second derivative, and no batch of tasks.
-        with sdpa_kernel(SDPBackend.MATH):
-            outputs: Tensor = vmap(one, randomness="different")(self.unflatten(theta), x)
+        if self._buffered:
+            self._check_buffers(theta, x)
+        # The fused kernels of attention have no second derivative, and no batch of tasks; those of
+        # recurrent layers on a GPU have none either.
+        unfused = cudnn.flags(enabled=False) if self._recurrent and x.is_cuda else nullcontext()
+        with sdpa_kernel(SDPBackend.MATH), unfused:
+            outputs: Tensor
+            if len(theta) == len(x) == 1:
+                outputs = self._one(self.unflatten(theta.squeeze(0)), x.squeeze(0))[None]
+            elif self._recurrent and len(theta):
+                rows = zip(theta, x, strict=True)
+                outputs = torch.stack([self._one(self.unflatten(row), own) for row, own in rows])
+            else:
+                outputs = vmap(self._one, randomness="different")(self.unflatten(theta), x)
         return outputs
 
-    def _check_statistics(self) -> None:
-        for name, layer in self.module.named_modules():
+    def _one(self, adapted: dict[str, Tensor], x: Tensor) -> Tensor:
+        outputs: Tensor = functional_call(self.module, adapted, (x,), tie_weights=self._tied)
+        return outputs
+
+    def _parameter(self, name: str) -> Tensor:
+        parameter: Tensor = attrgetter(name)(self.module)
+        return parameter
+
+    def _check_buffers(self, theta: Tensor, x: Tensor) -> None:
+        for layer in self._buffered:
             if layer.training and getattr(layer, "running_mean", None) is not None:
+                name = next(name for name, other in self.module.named_modules() if other is layer)
                 raise ValueError(
                     f"The module keeps running statistics ({name or type(layer).__name__}), which "
                     "tasks side by side cannot update; use GroupNorm or LayerNorm, or give "
                     "`track_running_stats=False`."
                 )
+        training = tuple(layer.training for layer in self._buffered)
+        if training in self._tried or not len(theta):
+            return
+        # Once, on copies of the buffers: afterwards it would be too late to say no.
+        copies = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
+        given = self.unflatten(theta[0]) | copies
+        devices = [x.device] if x.is_cuda else []
+        with torch.no_grad(), torch.random.fork_rng(devices), sdpa_kernel(SDPBackend.MATH):
+            functional_call(self.module, given, (x[0],), tie_weights=False)
+        for name, copy in copies.items():
+            if given[name] is not copy or copy._version:
+                raise ValueError(
+                    "A forward of the module must leave its buffers as they are, for all tasks "
+                    f"share them; it changes {name!r}."
+                )
+        self._tried.add(training)
 
 
 def _fits(name: str, wanted: str) -> bool:

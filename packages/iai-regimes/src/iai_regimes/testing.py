@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from iai_regimes.interfaces import Examples, Likelihood
+from iai_regimes.interfaces import Examples, Likelihood, Solver
 
 
 def check_likelihood(likelihood: Likelihood, y: Tensor) -> None:
@@ -72,7 +72,8 @@ def check_regime(regime: Any, support: Examples, query: Examples) -> None:
 
     The order of a minibatch, its padding (NaN included), the other queries and the other tasks
     change no answer; an empty minibatch changes nothing at all; `seen` counts distinct examples;
-    one step gives every parameter a finite gradient; adapting needs no gradients to be enabled.
+    one step gives every parameter a finite gradient; adapting needs no gradients to be enabled. Of
+    a rule that is a `Solver`, the residual has the same promises.
     The weights of the copy are moved off their start a little, so that a rule that does nothing at
     first shows what it does.
 
@@ -116,6 +117,8 @@ def check_regime(regime: Any, support: Examples, query: Examples) -> None:
     _check_padding(run, support, query)
     _check_gradients(run, support, query)
     _check_validation(model, support)
+    if isinstance(getattr(model, "rule", None), Solver):
+        _check_residual(run, support)
 
 
 @dataclass(frozen=True)
@@ -256,6 +259,33 @@ def _check_gradients(run: _Run, support: _Set, query: _Set) -> None:
         assert gradient.isfinite().all(), (
             f"Gradients are finite, whatever padding holds; that of {name} is not."
         )
+
+
+def _check_residual(run: _Run, support: _Set) -> None:
+    model, start = run.model, run.start()
+    state = run.read(start, support)
+    residual = model.residual(state, start, (support, True))
+    assert residual.shape == state.theta.shape, "A residual has the shape of what is adapted."
+    _check_equal(
+        model.residual(state, start, (support, False)),
+        residual,
+        "A residual is the same whether or not the minibatch is fresh.",
+    )
+    theta = state.theta.detach().requires_grad_()
+    followed = model.residual(state._replace(theta=theta), start, (support, True))
+    (gradient,) = torch.autograd.grad(followed.sum(), theta, allow_unused=True)
+    assert gradient is not None, "Gradients flow through a residual to what is adapted."
+    one = slice(0, 1)
+    alone = _Run(model, run.query_x[one])
+    mask = support.mask.clone()
+    mask[0, 1] = False
+    padded = _pad(support, mask)
+    kept = padded[one, [0, *range(2, mask.shape[1])]]
+    _check_equal(
+        model.residual(alone.read(alone.start(), kept), alone.start(), (kept, True)),
+        model.residual(run.read(start, padded), start, (padded, True))[one],
+        "A task has the same residual alone, and without its padding.",
+    )
 
 
 def _check_validation(model: Any, support: _Set) -> None:

@@ -1,0 +1,204 @@
+import re
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from iai_regimes import Gaussian, GradientDescent, Parametric, Predictor
+from iai_regimes.gradient import gradient_at
+from regime_parts import X_DIM, draw
+from torch import nn
+
+LIKELIHOOD = Gaussian(1, scale=0.5)
+SIZE = X_DIM + 1
+
+
+def error(message):
+    return pytest.raises(ValueError, match=f"^{re.escape(message)}$")
+
+
+def batches(seed=0):
+    """Four minibatches; the second task has nothing in the third."""
+    drawn = [draw(LIKELIHOOD, dtype=torch.float64, seed=4 * seed + index) for index in range(4)]
+    drawn[2].mask[1] = False
+    drawn[3].mask[0, 2:] = False
+    return drawn
+
+
+def adapted(rule, drawn, seed=0):
+    torch.manual_seed(seed)
+    regime = Parametric(Predictor(nn.Linear(X_DIM, 1).double()), LIKELIHOOD, rule)
+    state = regime.init(3)
+    for batch in drawn:
+        state = regime.update(state, regime.encode(batch))
+    return regime, state
+
+
+def by_hand(regime, drawn, task, step):
+    """`step(parameters, gradients, index)` on each minibatch of one task that has an example."""
+    module = regime.predictor.module
+    theta, index = torch.cat([module.weight.flatten(), module.bias]).detach(), 0
+    for batch in drawn:
+        kept = batch.mask[task]
+        if kept.any():
+            theta.requires_grad_()
+            mean = batch.x[task, kept] @ theta[:-1, None] + theta[-1]
+            loss = LIKELIHOOD.negative_log(mean[None], batch.y[task, kept][None]).mean()
+            (gradient,) = torch.autograd.grad(loss, theta)
+            theta, index = step(theta.detach(), gradient, index), index + 1
+    return theta
+
+
+@settings(deadline=None, max_examples=8)
+@given(
+    seed=st.integers(0, 99), rate=st.floats(1e-3, 0.3), momentum=st.sampled_from([0.0, 0.5, 0.9])
+)
+def test_each_task_is_torchs_sgd(seed, rate, momentum):
+    drawn = batches(seed)
+    regime, state = adapted(GradientDescent(rate, momentum=momentum), drawn, seed)
+    for task in range(3):
+        own = nn.Parameter(torch.zeros(SIZE, dtype=torch.float64))
+        optimizer = torch.optim.SGD([own], lr=rate, momentum=momentum)
+
+        def step(theta, gradient, index, own=own, optimizer=optimizer):
+            own.data, own.grad = theta.clone(), gradient
+            optimizer.step()
+            return own.detach()
+
+        torch.testing.assert_close(state.theta[task], by_hand(regime, drawn, task, step))
+
+
+@pytest.mark.parametrize("kind", [nn.Parameter, torch.Tensor.clone])
+@pytest.mark.parametrize("shape", [(), (SIZE,), (3, 1), (3, SIZE), (2, SIZE), (9, 1)])
+def test_rates_by_parameter_and_by_step(shape, kind):
+    generator = torch.Generator().manual_seed(1)
+    rate = 0.01 + 0.1 * torch.rand(shape, generator=generator, dtype=torch.float64)
+    drawn = batches()
+    regime, state = adapted(GradientDescent(kind(rate)), drawn)
+    assert ("rule.rate" in dict(regime.named_parameters())) == (kind is nn.Parameter)
+    assert "rule.rate" in regime.state_dict()
+
+    def step(theta, gradient, index):
+        own = rate[min(index, len(rate) - 1)] if rate.dim() == 2 else rate
+        return theta - own * gradient
+
+    for task in range(3):
+        torch.testing.assert_close(state.theta[task], by_hand(regime, drawn, task, step))
+    assert state.carry.steps.tolist() == [4.0, 3.0, 4.0]
+
+
+def test_a_carry_has_a_momentum_only_where_there_is_one():
+    theta = torch.zeros(2, 5)
+    assert GradientDescent(0.1).start(theta).momentum.shape == (2, 0)
+    assert GradientDescent(0.1, momentum=0.5).start(theta).momentum.shape == (2, 5)
+
+
+class Quadratic:
+    """1/2 |theta|^2, with or without something that is shared."""
+
+    def __init__(self, shared=None):
+        self.factor = shared
+
+    @property
+    def shared(self):
+        return self.factor is not None and self.factor.requires_grad
+
+    def loss(self, theta):
+        return 0.5 * theta.square().sum(-1) * (1.0 if self.factor is None else self.factor)
+
+    def residual(self, theta):
+        return theta[:, None]
+
+
+@pytest.mark.parametrize("differentiate", [True, False])
+@pytest.mark.parametrize("follows_theta", [True, False])
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_graph_is_kept_only_where_it_has_a_use(differentiate, follows_theta, shared, enabled):
+    theta = torch.tensor([[2.0, 3.0]], requires_grad=follows_theta)
+    objective = Quadratic(torch.tensor(5.0, requires_grad=shared))
+    with torch.set_grad_enabled(enabled):
+        gradient = gradient_at(objective, theta, differentiate=differentiate)
+    assert gradient.tolist() == [[10.0, 15.0]]
+    used = differentiate and enabled and (follows_theta or shared)
+    assert gradient.requires_grad == used
+    if used and shared:
+        assert torch.autograd.grad(gradient.sum(), objective.factor)[0].item() == 5.0
+    elif used:
+        assert torch.autograd.grad(gradient.sum(), theta)[0].tolist() == [[5.0, 5.0]]
+
+
+def test_theta_itself_may_be_what_an_objective_holds():
+    theta = torch.tensor([[2.0, 3.0]], requires_grad=True)
+
+    class Pulled(Quadratic):
+        def loss(self, moved):
+            return 0.5 * (moved - theta).square().sum(-1)
+
+    gradient = gradient_at(Pulled(), theta, differentiate=True)
+    assert gradient.tolist() == [[0.0, 0.0]]
+    # d/d moved - d/d anchor cancel in the row where both are theta
+    assert torch.autograd.grad(gradient.sum(), theta)[0].tolist() == [[0.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("freeze", "shared"),
+    [((), True), (("body",), False), (("head",), True), (("body", "head"), False)],
+)
+def test_an_objective_knows_what_it_shares(freeze, shared):
+    module = nn.ModuleDict({"body": nn.Linear(X_DIM, 2), "head": nn.Linear(2, 1)})
+    module.forward = lambda x: module["head"](module["body"](x))
+    for name in freeze:
+        module[name].requires_grad_(False)
+    regime = Parametric(Predictor(module, ["head"]), LIKELIHOOD, GradientDescent(0.1))
+    batch = draw(LIKELIHOOD)
+    assert regime.predictor.shared()[0] is module["body"].weight
+    theta = torch.zeros(3, regime.predictor.size)
+    residual = regime.residual(regime.init(3)._replace(theta=theta), regime.init(3), (batch, True))
+    assert residual.requires_grad == shared
+    differentiable = batch._replace(x=batch.x.clone().requires_grad_())
+    state = regime.init(3)._replace(theta=theta)
+    assert regime.residual(state, regime.init(3), (differentiable, True)).requires_grad
+
+
+def test_the_residual_is_the_gradient():
+    drawn = batches()
+    regime, state = adapted(GradientDescent(0.1, differentiate_gradient=False), drawn)
+    residual = regime.residual(state, regime.init(3), (drawn[0], False))
+    moved = regime.update(state, regime.encode(drawn[0])).theta
+    torch.testing.assert_close(residual, (state.theta - moved) / 0.1)
+    assert residual.requires_grad
+
+
+def test_inference_mode_is_refused():
+    drawn = batches()
+    with torch.inference_mode(), pytest.raises(ValueError, match=r"torch.no_grad\(\)"):
+        adapted(GradientDescent(0.1), drawn)
+
+
+@pytest.mark.usefixtures("own_errors")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rate": 0.0}, "`rate` must be above 0; got 0.0."),
+        ({"momentum": 1.0}, "`momentum` must lie in 0..1, below 1; got 1.0."),
+        (
+            {"rate": torch.ones(1, 1, 1)},
+            "`rate` must have the shape (), (p,), (step, 1) or (step, p); got (1, 1, 1).",
+        ),
+        (
+            {"rate": torch.ones(0, 1)},
+            "`rate` must have the shape (), (p,), (step, 1) or (step, p); got (0, 1).",
+        ),
+    ],
+)
+def test_errors(options, message):
+    with error(message):
+        GradientDescent(**{"rate": 0.1} | options)
+
+
+@pytest.mark.parametrize("shape", [(3,), (1,), (2, 3)])
+def test_a_rate_that_does_not_fit(shape):
+    message = f"`rate` must have the shape (), (4,), (step, 1) or (step, 4); got {shape}."
+    with error(message):
+        adapted(GradientDescent(torch.ones(shape)), [])

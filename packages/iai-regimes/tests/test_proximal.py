@@ -1,0 +1,173 @@
+import re
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from iai_regimes import (
+    Adam,
+    Gaussian,
+    GradientDescent,
+    LearnedRule,
+    Parametric,
+    Predictor,
+    Proximal,
+    UntilConverged,
+)
+from regime_parts import X_DIM, MeanEncoder, draw_ragged
+from torch import nn
+
+LIKELIHOOD = Gaussian(1, scale=1.0)
+
+
+def regime_of(rule, seed=0):
+    torch.manual_seed(seed)
+    return Parametric(Predictor(nn.Linear(X_DIM, 1).double()), LIKELIHOOD, rule)
+
+
+def ridge(batch, task, theta, strength):
+    """argmin of mean 1/2 (y - phi x)^2 + strength / 2 |phi - theta|^2."""
+    kept = batch.mask[task]
+    x = torch.cat([batch.x[task, kept], torch.ones(int(kept.sum()), 1).double()], dim=1)
+    hessian = x.mT @ x / len(x) + strength * torch.eye(x.shape[1]).double()
+    return torch.linalg.solve(hessian, x.mT @ batch.y[task, kept, 0] / len(x) + strength * theta)
+
+
+@settings(deadline=None, max_examples=4)
+@given(
+    seed=st.integers(0, 99),
+    strength=st.floats(0.3, 3.0),
+    momentum=st.sampled_from([0.0, 0.5]),
+)
+def test_the_solution_is_the_ridge_around_the_start(seed, strength, momentum):
+    """With 2 * strength instead of strength, a forgotten 1/2, it would be another."""
+    inner = Proximal(GradientDescent(0.2, momentum=momentum), strength)
+    batch = draw_ragged(seed)
+    regime = regime_of(UntilConverged(inner, tolerance=1e-6, max_steps=1000))
+    start = regime.init(3)
+    with torch.no_grad():
+        state = regime.update(start, regime.encode(batch))
+    assert (state.carry.residual <= 1e-6).all() and (state.carry.steps < 1000).all()
+    for task in range(3):
+        expected = ridge(batch, task, start.theta[task], strength)
+        torch.testing.assert_close(state.theta[task], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_anchor_stays_and_keeps_its_gradient():
+    regime = regime_of(Proximal(GradientDescent(0.1), 0.5))
+    start = regime.init(3)
+    state = start
+    for seed in range(2):
+        state = regime.update(state, regime.encode(draw_ragged(seed)))
+    assert torch.equal(state.carry.anchor, start.theta) and state.carry.anchor.requires_grad
+
+
+@pytest.mark.parametrize(
+    "rule", [GradientDescent(0.1), GradientDescent(0.1, momentum=0.9), Adam(1.0)]
+)
+def test_a_task_that_left_its_anchor_stays_where_nothing_is_observed(rule):
+    regime = regime_of(Proximal(rule, 0.5))
+    state = regime.update(regime.init(3), regime.encode(draw_ragged(0)))
+    batch = draw_ragged(1)
+    batch.mask[1] = False
+    again = regime.update(state, regime.encode(batch))
+    assert torch.equal(again.theta[1], state.theta[1])
+    assert (again.theta[0] != state.theta[0]).any() and (
+        state.theta[1] != regime.init(3).theta[1]
+    ).any()
+
+
+def test_a_strength_for_each_number():
+    strength = torch.tensor([0.5, 1.0, 2.0, 4.0], dtype=torch.float64)
+    rule = UntilConverged(
+        Proximal(GradientDescent(0.2), nn.Parameter(strength)), tolerance=1e-9, max_steps=300
+    )
+    regime, batch = regime_of(rule), draw_ragged(3)
+    start = regime.init(3)
+    with torch.no_grad():
+        state = regime.update(start, regime.encode(batch))
+    for task in range(3):
+        kept = batch.mask[task]
+        x = torch.cat([batch.x[task, kept], torch.ones(int(kept.sum()), 1).double()], dim=1)
+        right = x.mT @ batch.y[task, kept, 0] / len(x) + strength * start.theta[task]
+        expected = torch.linalg.solve(x.mT @ x / len(x) + strength.diag(), right)
+        torch.testing.assert_close(state.theta[task], expected, rtol=1e-6, atol=1e-7)
+
+
+def test_the_residual_defines_the_solution_as_a_function_of_the_start():
+    """The implicit function theorem on `Parametric.residual`, against the closed form."""
+    strength = nn.Parameter(torch.tensor(0.7, dtype=torch.float64))
+    rule = UntilConverged(Proximal(GradientDescent(0.3), strength), tolerance=1e-10, max_steps=500)
+    regime, batch = regime_of(rule), draw_ragged(5)
+    start = regime.init(3)
+    with torch.no_grad():
+        solution = regime.update(start, regime.encode(batch))
+    phi = solution.theta.detach().requires_grad_()
+    residual = regime.residual(solution._replace(theta=phi), start, (batch, True))
+    assert residual.abs().max() < 1e-9
+    weights = torch.randn(4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    learned = [*regime.predictor.parameters(), strength]
+
+    rows = []
+    for index in range(4):
+        (row,) = torch.autograd.grad(residual[:, index].sum(), phi, retain_graph=True)
+        rows.append(row)
+    jacobian = torch.stack(rows, dim=1)
+    vector = torch.linalg.solve(jacobian.mT, weights.expand(3, 4))
+    implicit = torch.autograd.grad(residual, learned, -vector)
+    theta = torch.cat([p.flatten() for p in regime.predictor.parameters()])
+    closed = sum(ridge(batch, task, theta, strength) @ weights for task in range(3))
+    for one, other in zip(implicit, torch.autograd.grad(closed, learned), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
+
+
+def learned_rule():
+    predictor = Predictor(nn.Linear(X_DIM, 1))
+    return LearnedRule(predictor, LIKELIHOOD, MeanEncoder(), x_dim=X_DIM)
+
+
+@pytest.mark.usefixtures("own_errors")
+@pytest.mark.parametrize(
+    ("build", "kind", "message"),
+    [
+        (lambda: Proximal(Adam(0.1), -1.0), ValueError, "`strength` must be at least 0; got -1.0."),
+        (
+            lambda: Proximal(Adam(0.1), torch.ones(1, 4)),
+            ValueError,
+            "`strength` must have the shape () or (p,); got (1, 4).",
+        ),
+        (
+            lambda: regime_of(Proximal(Adam(0.1), torch.ones(3))).init(2),
+            ValueError,
+            "`strength` must have the shape () or (4,); got (3,).",
+        ),
+        (
+            lambda: Proximal(learned_rule(), 1.0),
+            TypeError,
+            "`rule` must have a `residual`; LearnedRule has none.",
+        ),
+        (
+            lambda: UntilConverged(learned_rule(), tolerance=1e-3, max_steps=3),
+            TypeError,
+            "`rule` must have a `residual`; LearnedRule has none.",
+        ),
+        (
+            lambda: regime_of(learned_rule()).residual(None, None, (None, True)),
+            TypeError,
+            "`rule` must have a `residual`; LearnedRule has none.",
+        ),
+        (
+            lambda: UntilConverged(Adam(0.1), tolerance=0.0, max_steps=3),
+            ValueError,
+            "`tolerance` must be above 0; got 0.0.",
+        ),
+        (
+            lambda: UntilConverged(Adam(0.1), tolerance=1e-3, max_steps=0),
+            ValueError,
+            "`max_steps` must be at least 1; got 0.",
+        ),
+    ],
+)
+def test_errors(build, kind, message):
+    with pytest.raises(kind, match=f"^{re.escape(message)}$"):
+        build()

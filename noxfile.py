@@ -61,6 +61,13 @@ def gpu(session: nox.Session) -> None:
 
 
 @nox.session
+def peers(session: nox.Session) -> None:
+    """Our meta-gradients against those of other libraries, on the same weights and tasks."""
+    install(session, *packages(), *group("test", "peers"))
+    session.run("pytest", "tests/peers", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
 def types(session: nox.Session) -> None:
     """Strict mypy over the packages, and every producer against every consumer's Protocol."""
     install(session, *packages(), *group("types"))
@@ -120,8 +127,8 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The benchmarks: each prints ratios of two things timed in one run."""
-    install(session, *packages(), *group("examples"))
+    """The benchmarks: each prints ratios of things timed in one run."""
+    install(session, *packages(), *group("examples", "peers"))
     for script in sorted(Path("tests/benchmarks").glob("*.py")):
         session.run("python", str(script), *session.posargs)
 

@@ -1,11 +1,12 @@
 """What the benchmarks share: learners, timing side by side, and the table of what was measured."""
 
 import argparse
+import itertools
 import json
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -24,17 +25,23 @@ Row = dict[str, str | int | float]
 
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
-    """The options that every benchmark has."""
+    """The options that every benchmark of a regime has."""
+    parser = bare_arguments(description)
+    parser.add_argument("--minibatch", type=int, default=16)
+    parser.add_argument("--queries", type=int, default=32)
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--heads", type=int, default=4)
+    return parser
+
+
+def bare_arguments(description: str | None) -> argparse.ArgumentParser:
+    """Where to run, for how long, and where to leave the rows."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", type=torch.device, default=device)
-    parser.add_argument("--minibatch", type=int, default=16)
-    parser.add_argument("--queries", type=int, default=32)
-    parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument("--heads", type=int, default=4)
-    parser.add_argument("--seconds", type=float, default=1.5, help="least time for each pair")
+    parser.add_argument("--seconds", type=float, default=1.5, help="least time for each comparison")
     parser.add_argument("--out", type=Path, help="write the rows here, as JSON")
     return parser
 
@@ -77,6 +84,24 @@ def side_by_side(
     return median(firsts), median(seconds_), median(a / b for a, b in times)
 
 
+def in_turn(
+    works: Mapping[str, Callable[[], object]], options: argparse.Namespace
+) -> dict[str, list[float]]:
+    """Seconds of each in every round; each round starts with the next of them."""
+    names = list(works)
+    for work in works.values():
+        work()
+    times: dict[str, list[float]] = {name: [] for name in names}
+    started = time.perf_counter()
+    for index in itertools.count():
+        if index >= 3 and time.perf_counter() - started >= options.seconds:
+            return times
+        first = index % len(names)
+        for name in names[first:] + names[:first]:
+            times[name].append(seconds(works[name], options.device))
+    raise AssertionError  # `count` does not end
+
+
 def seconds(work: Callable[[], object], device: torch.device) -> float:
     """Wall time of one call, to the end of what it put on the device."""
     _wait(device)
@@ -84,6 +109,11 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
     work()
     _wait(device)
     return time.perf_counter() - started
+
+
+def ratio(times: Sequence[float], others: Sequence[float]) -> float:
+    """How many times longer the first takes: the median over the rounds."""
+    return median(one / other for one, other in zip(times, others, strict=True))
 
 
 def report(title: str, rows: Sequence[Row], options: argparse.Namespace) -> None:

@@ -27,6 +27,8 @@ def test_folders_are_classes_and_other_files_nothing(tmp_path):
         for number in range(count):
             save(tmp_path / name / "deep", f"{number}.PNG", pillow.new("L", (5, 5), number))
         (tmp_path / name / "notes.txt").write_text("no image")
+        (tmp_path / name / "._0.png").write_text("what an operating system keeps")
+        save(tmp_path / name / ".checkpoints", "0.png", pillow.new("L", (5, 5), 9))
     (tmp_path / ".hidden").mkdir()
     (tmp_path / "README").write_text("no class")
     images = image_folder(str(tmp_path), size=4, channels=1)

@@ -70,6 +70,20 @@ def test_chunks_are_all_tasks_at_once(
     torch.testing.assert_close(gradients, whole, rtol=1e-12, atol=1e-12)
 
 
+class Forgetful(Descent):
+    def forward(self, tasks: Batch, state: object = None) -> tuple[Tensor, Tensor, None]:
+        losses, seen, _ = super().forward(tasks, state)
+        return losses, seen, None
+
+
+def test_a_learner_without_a_state_trains_in_chunks() -> None:
+    tasks, _ = drawn(0, 5)
+    learner = Forgetful().double()
+    _, after, gradients = added(learner, tasks, None, 2)
+    assert after is None
+    torch.testing.assert_close(gradients, added(learner, tasks, None, None)[2])
+
+
 class Doubled(LiveTasks):
     def next(self) -> tuple[Batch, Weights]:
         tasks, state = super().next()

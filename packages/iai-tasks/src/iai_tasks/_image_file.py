@@ -34,7 +34,8 @@ def read_folders(
 
     Args:
         folders: One a class, with its images in it or in folders within; files that are no images
-            by their ending are passed over.
+            by their ending are passed over, and so are files and folders whose name begins with a
+            dot.
         size: Height and width of the result.
         channels: 1 for grey, 3 for red, green, blue.
 
@@ -50,7 +51,7 @@ def read_folders(
     files: list[Path] = []
     counts = []
     for folder in folders:
-        inside = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _ENDINGS)
+        inside = sorted(path for path in folder.rglob("*") if _is_image(path, folder))
         if not inside:
             raise ValueError(f"`root` must hold images of every class; {folder} holds none.")
         files += inside
@@ -63,6 +64,11 @@ def read_folders(
             raise ValueError(f"{file} cannot be read as an image: {error}") from error
     labels = torch.arange(len(folders)).repeat_interleave(torch.tensor(counts))
     return torch.from_numpy(images).movedim(3, 1).contiguous(), labels
+
+
+def _is_image(path: Path, folder: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    return path.suffix.lower() in _ENDINGS and not hidden
 
 
 def _read(file: Path, size: int, mode: str) -> np.ndarray[Any, np.dtype[np.uint8]]:

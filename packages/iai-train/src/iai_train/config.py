@@ -16,6 +16,11 @@ def _at_least(minimum: int) -> Any:
     return check
 
 
+def _whole(_: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
+    if value is not None and (not isinstance(value, int) or value < 1):
+        raise ValueError(f"`{attribute.name}` must be a whole number from 1; got {value}.")
+
+
 def _above_zero(_: object, attribute: "attrs.Attribute[Any]", value: int | float | None) -> None:
     if value is not None and not value > 0:
         raise ValueError(f"`{attribute.name}` must be above 0; got {value}.")
@@ -58,7 +63,7 @@ class FitConfig:
     """Longest gradient allowed, over all weights; None does not clip."""
     precision: Literal["fp32", "bf16"] = attrs.field(default="fp32", validator=_precision)
     """fp32, or bf16 autocast of the learner (its weights stay fp32)."""
-    chunk: int | None = attrs.field(default=None, validator=attrs.validators.optional(_at_least(1)))
+    chunk: int | None = attrs.field(default=None, validator=_whole)
     """Tasks whose gradients are computed at a time, which bounds the memory; None: all at once. The
     update is the same, but for rounding and what a learner draws."""
     log_every: int = attrs.field(default=50, validator=_at_least(1))

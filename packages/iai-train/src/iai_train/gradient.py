@@ -70,7 +70,8 @@ class MetaGradient:
                 )
             losses.append(loss)
             states.append(after)
-        return torch.stack(losses).sum(), tree_map(_joined, *states)
+        state = None if states[0] is None else tree_map(_joined, *states)
+        return torch.stack(losses).sum(), state
 
     def _add(
         self, tasks: Any, state: Any, *, num_tasks: int | None, share: float

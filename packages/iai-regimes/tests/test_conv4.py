@@ -11,6 +11,10 @@ from torch.nn import functional as F
 WAYS = 3
 
 
+def error(message):
+    return pytest.raises(ValueError, match=f"^{re.escape(message)}$")
+
+
 def images(num_tasks=2, n=6, *, seed=0, tasks=0, size=17, noise=0.3, dtype=torch.float32):
     """A pattern for each class of each task, under noise."""
     patterns = torch.Generator().manual_seed(tasks)
@@ -111,8 +115,20 @@ def test_maml_on_it_is_stable_in_single_precision(transductive):
 def test_errors(name):
     sizes = {"in_channels": 1, "num_outputs": 5, "width": 8, "image_size": 28} | {name: 0}
     message = f"`{name}` must be at least 1; got 0."
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+    with error(message):
         Conv4(sizes.pop("in_channels"), sizes.pop("num_outputs"), **sizes)
+
+
+@pytest.mark.usefixtures("own_errors")
+@pytest.mark.parametrize("shape", [(1, 32, 32), (3, 28, 28), (28, 28)])
+def test_images_of_another_shape_are_refused(shape):
+    network = Conv4(1, WAYS, width=8)
+    message = f"`x` must be a set of images of the shape (1, 28, 28); got {(6, *shape)}."
+    with error(message):
+        functional_call(network, dict(network.named_parameters()), (torch.zeros(6, *shape),))
+    predictor = Predictor(network)
+    with error(message):  # under vmap
+        predictor(predictor.start(2), torch.zeros(2, 6, *shape))
 
 
 def test_groups_of_one_number_are_refused():

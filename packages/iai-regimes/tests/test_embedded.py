@@ -140,6 +140,17 @@ def test_a_frozen_embedding_is_a_constant():
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_wrapping_leaves_the_modes_of_what_it_wraps(frozen, training):
+    inner = linear().train(training)
+    network = embedding().requires_grad_(not frozen).train(training)
+    regime = Embedded(inner, network)
+    assert all(layer.training == training for layer in inner.modules())
+    assert all(layer.training == (training and not frozen) for layer in network.modules())
+    assert regime.eval().train().regime.training and network.training == (not frozen)
+
+
 def test_the_residual_is_that_inside_and_reaches_the_embedding():
     torch.manual_seed(0)
     inner = Parametric(Predictor(nn.Linear(NUM_FEATURES, 3)), LIKELIHOOD, GradientDescent(0.1))

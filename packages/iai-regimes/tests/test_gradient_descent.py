@@ -180,7 +180,15 @@ def test_inference_mode_is_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rate": 0.0}, "`rate` must be above 0; got 0.0."),
+        ({"rate": 0.0}, "`rate` must be finite and above 0; got 0.0."),
+        ({"rate": float("inf")}, "`rate` must be finite and above 0; got inf."),
+        ({"rate": torch.tensor(-0.5)}, "`rate` must be finite and at least 0; got -0.5."),
+        ({"rate": torch.tensor(torch.nan)}, "`rate` must be finite and at least 0; got nan."),
+        (
+            {"rate": nn.Parameter(torch.tensor([0.5, -0.5]))},
+            "`rate` must be finite and at least 0; got -0.5.",
+        ),
+        ({"rate": torch.tensor([[1], [0]])}, "`rate` must be floating point; got torch.int64."),
         ({"momentum": 1.0}, "`momentum` must lie in 0..1, below 1; got 1.0."),
         (
             {"rate": torch.ones(1, 1, 1)},

@@ -17,6 +17,7 @@ from iai_regimes import (
     Parametric,
     Predictor,
     RecurrentRule,
+    UntilConverged,
 )
 from regime_parts import MeanEncoder, draw
 from torch import nn
@@ -303,6 +304,12 @@ def learned(signal):
         (learned("both"), "LearnedRule says: `x` must have 3 numbers an input"),
         (LooksTwice(0.1), "LooksTwice says: the loss is known at one point a step;"),
         (GradientDescent(torch.ones(7)), "GradientDescent says: `rate` must have the shape"),
+        (GradientDescent(torch.ones(1)), "GradientDescent says: `rate` must have the shape"),
+        (GradientDescent(torch.ones(2)), "GradientDescent says: `rate` must have the shape"),
+        (
+            UntilConverged(GradientDescent(0.1), tolerance=1e3, max_steps=5),
+            "UntilConverged says: the loss is known at one point a step;",
+        ),
     ],
 )
 def test_a_rule_that_needs_more_than_a_gradient_is_refused(rule, message):
@@ -311,8 +318,76 @@ def test_a_rule_that_needs_more_than_a_gradient_is_refused(rule, message):
         LearnedOptimizer(mlp().parameters(), rule)
 
 
+class Counting(GradientDescent):
+    def step(self, theta, *arguments):
+        self.shapes.append(tuple(theta.shape))
+        return super().step(theta, *arguments)
+
+
+def test_tensors_of_one_size_move_side_by_side_each_with_its_own_carry_and_rate():
+    torch.manual_seed(0)
+    module = nn.Sequential(*[nn.Linear(3, 3) for _ in range(4)]).double()
+    other = copy.deepcopy(module)
+    rule = Counting(0.1, momentum=0.9)
+    rule.shapes = []
+    layers = [{"params": layer.parameters(), "lr": 0.5**i} for i, layer in enumerate(module)]
+    optimizer = LearnedOptimizer(layers, rule)
+    twins = [
+        LearnedOptimizer([parameter], GradientDescent(0.1, momentum=0.9), lr=0.5**i)
+        for i, layer in enumerate(other)
+        for parameter in layer.parameters()
+    ]
+    for step in range(3):
+        rule.shapes.clear()
+        for net, trained in ((module, [optimizer]), (other, twins)):
+            net.zero_grad()
+            backward(net, step)
+            if step == 0:
+                net[1].weight.grad = None
+            for one in trained:
+                one.step()
+        found = [[(3, 9), (4, 3)], [(3, 9), (4, 3), (1, 9)], [(4, 9), (4, 3)]][step]
+        assert rule.shapes == found
+    assert_same(module, other)
+    large = [nn.Parameter(torch.ones(2**15)) for _ in range(3)]
+    for parameter in large:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer = LearnedOptimizer(large, rule)
+    rule.shapes.clear()
+    optimizer.step()
+    assert rule.shapes == [(2, 2**15), (1, 2**15)]
+
+
+def test_a_rule_computes_in_floating_point_whatever_else_it_holds():
+    module, other, rule = mlp(), mlp(), GradientDescent(0.1)
+    rule.register_buffer("version", torch.tensor(1))
+    train(module, LearnedOptimizer(module.parameters(), rule), range(2))
+    train(other, torch.optim.SGD(other.parameters(), lr=0.1), range(2))
+    assert_same(module, other)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_parameter_without_numbers_is_skipped(name):
+    module, other = mlp(), mlp()
+    empty = nn.Parameter(torch.zeros(0, 3, dtype=torch.float64))
+    empty.grad = torch.zeros_like(empty)
+    optimizer = LearnedOptimizer([empty, *module.parameters()], build(name))
+    for net, trained in ((module, optimizer), (other, None)):
+        trained = trained or LearnedOptimizer(net.parameters(), build(name))
+        for step in range(2):
+            backward(net, step)
+            trained.step()
+    assert_same(module, other, rtol=0, atol=0)
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert empty not in optimizer.state
+
+
+@pytest.mark.usefixtures("own_errors")
 def test_errors():
     module = mlp()
+    message = "`rule` must have the methods `start`, `encode` and `step`; SGD has not."
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+        LearnedOptimizer(module.parameters(), torch.optim.SGD(module.parameters()))
     with pytest.raises(ValueError, match=r"^`lr` must be at least 0; got -1.0.$"):
         LearnedOptimizer(module.parameters(), Adam(0.1), lr=-1.0)
     optimizer = LearnedOptimizer(module[0].parameters(), Adam(0.1))

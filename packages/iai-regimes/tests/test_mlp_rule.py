@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from iai_regimes import Categorical, Gaussian, MLPRule, Parametric, Predictor
+from iai_regimes import Adam, Categorical, Gaussian, MLPRule, Parametric, Predictor
 from iai_regimes.testing import check_regime
 from regime_parts import X_DIM, draw, read
 from simple_objective import Quadratic, run
@@ -77,7 +77,7 @@ def test_one_coordinate_by_hand(seed, gradients):
             bias + dot(row, hidden)
             for row, bias in zip(weights["head.weight"], weights["head.bias"], strict=True)
         )
-        theta -= 0.2 * direction * math.exp(0.1 * magnitude)
+        theta -= 0.2 * (features[-3] + direction) * math.exp(0.1 * magnitude)
     start = torch.full((1, 1), 0.8, dtype=torch.float64)
     moved, carry = run(rule, start, [torch.full_like(start, value) for value in gradients])
     assert moved.item() == pytest.approx(theta, rel=1e-9)
@@ -125,13 +125,30 @@ def test_resized_shares_the_weights_and_leaves_the_rule_as_it_was():
     assert rule.state_dict().keys() == other.state_dict().keys()
 
 
-def test_untrained_it_moves_nothing_and_can_learn():
-    rule = MLPRule([3]).double()
+def test_untrained_it_is_adam_and_can_learn():
+    rule = MLPRule([3], step_mult=0.03).double()
     theta = torch.randn(2, 3, dtype=torch.float64)
-    moved, _ = run(rule, theta, [theta])
-    assert torch.equal(moved, theta)
+    gradients = torch.randn(4, 2, 3, dtype=torch.float64)
+    moved, _ = run(rule, theta, gradients)
+    expected, _ = run(Adam(0.03, epsilon=1e-30), theta, gradients)
+    torch.testing.assert_close(moved, expected, rtol=1e-12, atol=1e-12)
     moved.square().sum().backward()
-    assert rule.head.weight.grad[0].any() and rule.head.bias.grad[0] != 0
+    assert (rule.head.bias.grad != 0).all() and rule.head.weight.grad.any(1).all()
+
+
+def test_a_step_makes_no_tensor_of_python_numbers(monkeypatch):
+    """Each would be copied to the device, which the step would wait for."""
+    rule, theta = MLPRule([3]), torch.ones(2, 3)
+    carry, gradient = rule.start(theta), Quadratic(torch.ones(3))
+
+    def refuse(*arguments, **options):
+        raise AssertionError("A tensor was made of Python numbers.")
+
+    for owner, name in ((torch, "tensor"), (torch, "as_tensor"), (torch.Tensor, "new_tensor")):
+        monkeypatch.setattr(owner, name, refuse)
+    moved, _ = rule.step(theta, carry, theta[:, 0], gradient, theta[:, 0], True)
+    assert (moved < theta).all()
+    assert "timescales" not in rule.state_dict()
 
 
 @pytest.mark.parametrize("likelihood", [Gaussian(1, scale=0.5), Categorical(3)])

@@ -95,6 +95,25 @@ def test_a_tied_parameter_is_adapted_once():
     assert predictor.size == 15
 
 
+def test_any_name_of_a_tied_parameter_will_do():
+    module = Tied()
+    predictor = Predictor(module, adapt=["decode"])
+    assert list(predictor.shapes) == ["encode.weight", "decode.bias"]
+    assert predictor.shared() == [module.encode.bias]
+    assert list(Predictor(module, ["decode.weight"]).shapes) == ["encode.weight"]
+    theta, x = torch.randn(2, 12), torch.randn(2, 4, 3)
+    weight, bias = theta[:, :9].reshape(2, 3, 3), theta[:, 9:]
+    hidden = (x @ weight.mT + module.encode.bias).tanh()
+    torch.testing.assert_close(predictor(theta, x), hidden @ weight.mT + bias[:, None])
+
+
+@pytest.mark.usefixtures("own_errors")
+def test_one_name_is_not_a_sequence_of_them():
+    message = "`adapt` must be a sequence of names; got the string 'head'."
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+        Predictor(nn.Linear(2, 1), adapt="head")
+
+
 def test_names_and_prefixes():
     module = nn.ModuleDict({"head": nn.Linear(2, 1), "header": nn.Linear(2, 1)})
     assert list(Predictor(module, ["head"]).shapes) == ["head.weight", "head.bias"]
@@ -139,8 +158,10 @@ def test_one_task_is_computed_as_it_is_beside_others(name):
 @pytest.mark.usefixtures("own_errors")
 def test_the_numbers_of_one_task_are_not_spread_over_others():
     predictor = Predictor(nn.Linear(3, 2))
-    with pytest.raises(ValueError, match="same size in the mapped dimension"):
-        predictor(predictor.start(1), torch.zeros(2, 4, 3))
+    for theta, x in ((1, 2), (2, 1), (3, 2)):
+        message = f"`theta` and `x` must have as many tasks; got {theta} and {x}."
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            predictor(predictor.start(theta), torch.zeros(x, 4, 3))
 
 
 class Counter(nn.Module):

@@ -16,6 +16,7 @@ from iai_regimes import (
 )
 from regime_parts import X_DIM, MeanEncoder, draw_ragged
 from torch import nn
+from torch.nn.utils import parametrize
 
 LIKELIHOOD = Gaussian(1, scale=1.0)
 
@@ -121,6 +122,22 @@ def test_the_residual_defines_the_solution_as_a_function_of_the_start():
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
 
 
+def test_a_parametrised_strength_stays_positive():
+    rule = Proximal(GradientDescent(0.1), nn.Parameter(torch.tensor(0.5, dtype=torch.float64)))
+    parametrize.register_parametrization(rule, "strength", nn.Softplus())
+    regime = regime_of(rule)
+    (raw,) = rule.parametrizations.strength.parameters()
+    for _ in range(5):
+        state = regime.init(3)
+        for seed in (0, 1):
+            state = regime.update(state, regime.encode(draw_ragged(seed)))
+        raw.grad = None
+        regime.loss(regime.predict(state, draw_ragged(2).x), draw_ragged(2)).sum().backward()
+        assert raw.grad.abs() > 0 and rule.strength > 0
+        raw.data.sub_(3.0)
+    assert raw < 0
+
+
 def learned_rule():
     predictor = Predictor(nn.Linear(X_DIM, 1))
     return LearnedRule(predictor, LIKELIHOOD, MeanEncoder(), x_dim=X_DIM)
@@ -130,7 +147,26 @@ def learned_rule():
 @pytest.mark.parametrize(
     ("build", "kind", "message"),
     [
-        (lambda: Proximal(Adam(0.1), -1.0), ValueError, "`strength` must be at least 0; got -1.0."),
+        *[
+            (
+                lambda strength=strength: Proximal(Adam(0.1), strength),
+                ValueError,
+                f"`strength` must be finite and at least 0; got {got}.",
+            )
+            for strength, got in (
+                (-1.0, "-1.0"),
+                (float("nan"), "nan"),
+                (float("inf"), "inf"),
+                (torch.tensor(-1.0), "-1.0"),
+                (nn.Parameter(torch.tensor(-1.0)), "-1.0"),
+                (torch.tensor([1.0, float("nan")]), "nan"),
+            )
+        ],
+        (
+            lambda: Proximal(Adam(0.1), torch.tensor(1)),
+            ValueError,
+            "`strength` must be floating point; got torch.int64.",
+        ),
         (
             lambda: Proximal(Adam(0.1), torch.ones(1, 4)),
             ValueError,

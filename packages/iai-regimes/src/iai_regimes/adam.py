@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from iai_regimes.evidence import moved_where
 from iai_regimes.gradient import gradient_at
 from iai_regimes.interfaces import Examples, Objective
 
@@ -83,17 +84,12 @@ class Adam:
         steps = moved.steps[:, None]
         mean = moved.mean / (1 - decay**steps)
         square = moved.square / (1 - decay_square**steps)
-        informed = evidence > 0
         # A root has no derivative at zero: there it is taken of 1, and is a constant 0.
         zero = square == 0
         root = square.masked_fill(zero, 1.0).sqrt().masked_fill(zero, 0.0)
         target = theta - self.learning_rate * mean / (root + self.epsilon)
-        carried = AdamCarry(
-            torch.where(informed[:, None], moved.mean, carry.mean),
-            torch.where(informed[:, None], moved.square, carry.square),
-            torch.where(informed, moved.steps, carry.steps),
-        )
-        return torch.where(informed[:, None], target, theta), carried
+        theta, carry = moved_where(evidence > 0, (target, moved), (theta, carry))
+        return theta, carry
 
     def residual(
         self, theta: Float[Tensor, "task p"], carry: AdamCarry, objective: Objective

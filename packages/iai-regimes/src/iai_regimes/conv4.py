@@ -78,6 +78,7 @@ class Conv4(nn.Module):
                 else nn.GroupNorm(num_groups, width),
                 nn.ReLU(),
             ]
+        self.image_shape = (in_channels, image_size, image_size)
         self.body = nn.Sequential(*layers)
         self.head = nn.Linear(width * places, num_outputs)
         for name, parameter in self.named_parameters():
@@ -87,6 +88,15 @@ class Conv4(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(self, x: Float[Tensor, "n channel height width"]) -> Float[Tensor, "n num_outputs"]:
-        """Outputs of one task at its images; gradients of any order flow."""
+        """Outputs of one task at its images; gradients of any order flow.
+
+        Raises:
+            ValueError: If the images have another shape than they were said to have.
+        """
+        if tuple(x.shape[1:]) != self.image_shape:
+            raise ValueError(
+                f"`x` must be a set of images of the shape {self.image_shape}; "
+                f"got {tuple(x.shape)}."
+            )
         outputs: Tensor = self.head(self.body(x).flatten(1))
         return outputs

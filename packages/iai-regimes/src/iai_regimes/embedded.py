@@ -43,7 +43,7 @@ class Embedded(nn.Module):
     def __init__(self, regime: Regime, embedding: nn.Module) -> None:
         super().__init__()
         self.regime, self.embedding = regime, embedding
-        self.train(self.training)
+        self._rest_if_frozen()
 
     def train(self, mode: bool = True) -> "Embedded":
         """Training or evaluation mode; an embedding without a parameter to train keeps the latter.
@@ -51,8 +51,7 @@ class Embedded(nn.Module):
         Running statistics of a frozen network would else go on moving.
         """
         super().train(mode)
-        if not any(parameter.requires_grad for parameter in self.embedding.parameters()):
-            self.embedding.eval()
+        self._rest_if_frozen()
         return self
 
     @property
@@ -109,6 +108,10 @@ class Embedded(nn.Module):
     def validate(self, batch: Examples) -> None:
         """Raises ValueError for examples, as given and not as features, that must not be read."""
         self.regime.validate(batch)
+
+    def _rest_if_frozen(self) -> None:
+        if not any(parameter.requires_grad for parameter in self.embedding.parameters()):
+            self.embedding.eval()
 
     def _examples(self, batch: Examples) -> FeatureExamples:
         return FeatureExamples(self._features(observed_inputs(batch)), batch.y, batch.mask)

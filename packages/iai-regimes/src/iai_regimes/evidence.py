@@ -1,8 +1,11 @@
 """How much a state has seen: its count, the gain that this allows, and a running mean."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 NUM_COUNT_FEATURES = 4
 
@@ -83,3 +86,26 @@ def running_mean(
     if not fresh:
         return mean
     return mean + annealed_gain(seen, count)[:, None] * (new - mean)
+
+
+def moved_where(moving: Bool[Tensor, " task"], new: Any, old: Any) -> Any:
+    """The new state of each task that moves, the old one of the others.
+
+    Args:
+        moving: Which tasks move.
+        new: A pytree of tensors, each led by the task axis.
+        old: One of the same structure and shapes.
+
+    Returns:
+        One like them. Gradients flow to `new` where a task moves, to `old` where it does not.
+
+    >>> both = torch.tensor([[1.0], [2.0]]), torch.tensor([3.0, 4.0])
+    >>> moved_where(torch.tensor([True, False]), both, (-both[0], -both[1]))
+    (tensor([[ 1.],
+            [-2.]]), tensor([ 3., -4.]))
+    """
+
+    def choose(one: Tensor, other: Tensor) -> Tensor:
+        return torch.where(moving.reshape(-1, *[1] * (one.dim() - 1)), one, other)
+
+    return tree_map(choose, new, old)

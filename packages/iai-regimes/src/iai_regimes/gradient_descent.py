@@ -1,11 +1,13 @@
 """Gradient descent as a rule, with rates that are fixed or learned, and momentum."""
 
+import math
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from iai_regimes.check import check_numbers
 from iai_regimes.gradient import gradient_at
 from iai_regimes.interfaces import Examples, Objective
 
@@ -26,13 +28,15 @@ class GradientDescent(nn.Module):
     Args:
         rate: Length of a step. A number, or a tensor of the shape (), (p,) (one for each adapted
             number), (step, 1) or (step, p) (one row a step; the last row serves all later ones). An
-            `nn.Parameter` is learned, and any other tensor is as constant as it is.
+            `nn.Parameter` is learned, and any other tensor is as constant as it is. A number is
+            above 0 and a tensor starts at 0 or above; learning may take it below.
         momentum: Decay of the running sum of gradients that a step follows.
         differentiate_gradient: Whether outer gradients flow through the gradient; if not, they pass
             each step as if it were a shift by a constant (first-order).
 
     Raises:
-        ValueError: If a number is out of range or `rate` has another shape.
+        ValueError: If a number is not finite or out of range, or `rate` has another shape or is no
+            floating-point tensor.
 
     Source:
         Finn et al. (2017), arXiv 1703.03400: MAML, and its first-order form. Learned rates: Li et
@@ -56,14 +60,16 @@ class GradientDescent(nn.Module):
         super().__init__()
         if not 0 <= momentum < 1:
             raise ValueError(f"`momentum` must lie in 0..1, below 1; got {momentum}.")
+        if isinstance(rate, Tensor):
+            check_numbers("rate", rate)
         self.rate: float | Tensor
         if isinstance(rate, nn.Parameter):
             self.rate = rate
         elif isinstance(rate, Tensor):
             self.register_buffer("rate", rate)
         else:
-            if not rate > 0:
-                raise ValueError(f"`rate` must be above 0; got {rate}.")
+            if not 0 < rate < math.inf:
+                raise ValueError(f"`rate` must be finite and above 0; got {rate}.")
             self.rate = rate
         if isinstance(rate, Tensor) and (rate.dim() > 2 or not rate.numel()):
             raise ValueError(

@@ -1,6 +1,6 @@
 """A rule as a `torch.optim.Optimizer`: what was meta-trained on tasks trains any module."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -12,6 +12,8 @@ from torch.utils._pytree import tree_leaves, tree_structure, tree_unflatten
 
 from iai_regimes.interfaces import Rule
 
+_MOST_NUMBERS = 2**16  # side by side: beyond, a step of the rule costs memory and gains no time
+
 
 @runtime_checkable
 class _Resizable(Protocol):
@@ -22,10 +24,10 @@ class _Resizable(Protocol):
 class LearnedOptimizer(Optimizer):
     """Trains any module by a rule that reads the gradient alone: a learned one, or a plain one.
 
-    Each tensor of parameters is a theta of its own, with its own carry. The rule is handed a linear
-    loss whose gradient is `.grad`; it is told of one example, of which it knows nothing, and that
-    none was seen before. A rule that has `resized` is given each tensor's size. The rule's own
-    weights stay as they are.
+    Each tensor of parameters is a theta of its own, with its own carry; small ones of one size move
+    side by side, as tasks do. The rule is handed a linear loss whose gradient is `.grad`; it is
+    told of one example, of which it knows nothing, and that none was seen before. A rule that has
+    `resized` is given each tensor's size. The rule's own weights stay as they are.
 
     What `torch.optim` promises holds: groups, closures, tensors without `.grad` skipped,
     `state_dict` without pickled objects, schedulers. The rule computes in the dtype of its own
@@ -41,8 +43,9 @@ class LearnedOptimizer(Optimizer):
             is the rule's own step.
 
     Raises:
-        ValueError: If the rule needs more than one gradient a step (data, curvature, a line search)
-            or fits one size of theta only, or if `lr` is below 0.
+        ValueError: If the rule needs more than one gradient a step (data, curvature, a line search,
+            repetition) or fits one size of theta only, or if `lr` is below 0.
+        TypeError: If `rule` has not the methods of a rule.
 
     >>> from iai_regimes import GradientDescent
     >>> weight = nn.Parameter(torch.tensor([4.0]))
@@ -54,11 +57,17 @@ class LearnedOptimizer(Optimizer):
     """
 
     def __init__(self, params: ParamsT, rule: Rule, *, lr: float = 1.0) -> None:
+        if not isinstance(rule, Rule):
+            raise TypeError(
+                "`rule` must have the methods `start`, `encode` and `step`; "
+                f"{type(rule).__name__} has not."
+            )
         self.rule = rule
+        own = self._number(torch.zeros(()))
         try:
-            own = self._number(torch.zeros(()))
-            theta = torch.zeros(1, 1, dtype=own.dtype, device=own.device)
-            self._moved(theta, None, torch.zeros_like(theta))
+            for size in (1, 2):  # no rule is done where a gradient is as large as can be
+                theta = torch.zeros(1, size, dtype=own.dtype, device=own.device)
+                self._moved(theta, None, torch.full_like(theta, torch.finfo(own.dtype).max))
         except ValueError as error:
             raise ValueError(
                 f"`rule` must move any theta by its gradient alone; {type(rule).__name__} says: "
@@ -79,7 +88,7 @@ class LearnedOptimizer(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Moves every parameter that has a gradient.
+        """Moves every parameter that has a gradient and at least one number.
 
         Args:
             closure: Computes the loss and the gradients anew, once.
@@ -95,21 +104,26 @@ class LearnedOptimizer(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         moving = [
-            (parameter, group["lr"])
+            _Moving(parameter, parameter.grad, group["lr"])
             for group in self.param_groups
             for parameter in group["params"]
-            if parameter.grad is not None
+            if parameter.grad is not None and parameter.numel()
         ]
-        for parameter, _ in moving:
-            if parameter.grad.is_sparse or parameter.is_complex():
-                kind = "sparse" if parameter.grad.is_sparse else "complex"
+        for one in moving:
+            if one.gradient.is_sparse or one.parameter.is_complex():
+                kind = "sparse" if one.gradient.is_sparse else "complex"
                 raise ValueError(f"A gradient must be dense and real; got a {kind} one.")
-        for parameter, lr in moving:
-            theta, gradient = self._flat(parameter), self._flat(parameter.grad)
-            state = self.state[parameter]
-            moved, carry = self._moved(theta, state.get("carry"), gradient)
-            parameter.add_((lr * (moved - theta)).reshape(parameter.shape))
-            state["carry"] = tree_leaves(carry)
+        for batch in self._side_by_side(moving):
+            theta = torch.cat([self._flat(one.parameter) for one in batch])
+            gradient = torch.cat([self._flat(one.gradient) for one in batch])
+            carries = [self.state[one.parameter].get("carry") for one in batch]
+            begun = None not in carries
+            leaves = [torch.cat(rows) for rows in zip(*carries, strict=True)] if begun else None
+            moved, carry = self._moved(theta, leaves, gradient)
+            change, leaves = moved - theta, tree_leaves(carry)
+            for row, (parameter, _, lr) in enumerate(batch):
+                parameter.add_((lr * change[row]).reshape(parameter.shape))
+                self.state[parameter]["carry"] = [leaf[row : row + 1].clone() for leaf in leaves]
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -140,14 +154,27 @@ class LearnedOptimizer(Optimizer):
         return {**super().__getstate__(), "rule": self.rule}
 
     def _number(self, default: Tensor) -> Tensor:
-        """A tensor of the rule's own, or `default` where it has none."""
+        """A floating tensor of the rule's own, or `default` where it has none."""
         if not isinstance(self.rule, nn.Module):
             return default
-        return next(chain(self.rule.parameters(), self.rule.buffers()), default)
+        own = chain(self.rule.parameters(), self.rule.buffers())
+        return next((tensor for tensor in own if tensor.is_floating_point()), default)
 
     def _flat(self, tensor: Tensor) -> Float[Tensor, "1 p"]:
         """A copy, in the dtype that the rule computes in."""
         return tensor.detach().reshape(1, -1).to(self._number(tensor).dtype, copy=True)
+
+    def _side_by_side(self, moving: Sequence["_Moving"]) -> Iterator[Sequence["_Moving"]]:
+        """Tensors that are tasks of one step: alike, with a carry or without, and not too many."""
+        alike: dict[Any, list[_Moving]] = {}
+        for one in moving:
+            parameter, begun = one.parameter, "carry" in self.state[one.parameter]
+            kind = parameter.numel(), parameter.dtype, parameter.device, begun
+            alike.setdefault(kind, []).append(one)
+        for (size, *_), tensors in alike.items():
+            most = max(1, _MOST_NUMBERS // size)
+            for first in range(0, len(tensors), most):
+                yield tensors[first : first + most]
 
     def _of(self, size: int) -> Rule:
         return self.rule.resized([size]) if isinstance(self.rule, _Resizable) else self.rule
@@ -159,9 +186,16 @@ class LearnedOptimizer(Optimizer):
         carry = rule.start(theta)
         if leaves is not None:
             carry = tree_unflatten(leaves, tree_structure(carry))
-        example = _Example(theta.new_zeros(1, 1, 0), None, theta.new_ones(1, 1, dtype=torch.bool))
-        evidence, seen = rule.encode(example), theta.new_zeros(1)
+        mask = theta.new_ones(len(theta), 1, dtype=torch.bool)
+        example = _Example(theta.new_zeros(len(theta), 1, 0), None, mask)
+        evidence, seen = rule.encode(example), theta.new_zeros(len(theta))
         return rule.step(theta, carry, evidence, _Linear(gradient), seen, True)
+
+
+class _Moving(NamedTuple):
+    parameter: Tensor
+    gradient: Tensor
+    lr: float
 
 
 class _Example(NamedTuple):

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from iai_regimes.evidence import moved_where
 from iai_regimes.gradient import gradient_at
 from iai_regimes.interfaces import Examples, Objective
 
@@ -35,10 +36,11 @@ class MLPRule(nn.Module):
     which have no scale. Beside them stand tanh(t / T - 1) of the steps t taken before, for T from 1
     to 10^5. One hidden layer makes two numbers of these, and the step is
 
-        theta <- theta - step_mult * direction * exp(exp_mult * magnitude).
+        theta <- theta - step_mult * (m_1 / sqrt(v) + direction) * exp(exp_mult * magnitude).
 
-    The last layer starts at zero: untrained, the rule moves nothing. A task without an observed
-    example in the minibatch keeps theta and its means.
+    The two numbers start at zero: untrained, the rule is Adam with the rate `step_mult`, and
+    training starts from that, not from nothing. A task without an observed example in the minibatch
+    keeps theta and its means.
 
     Args:
         sizes: Numbers of each tensor of theta, one behind another: what features are normalised
@@ -53,9 +55,10 @@ class MLPRule(nn.Module):
         ValueError: If a size is below 1, there is none, or a multiplier is not above 0.
 
     Source:
-        `small_fc_lopt` of Metz et al. (2022), arXiv 2203.11860. Ours: bias correction, the root of
-        v in place of v and of its inverse root, m_i / sqrt(v) as it is, and the zeros of the last
-        layer. Left out: the row and column means of Adafactor, which need a tensor's shape.
+        `small_fc_lopt` of Metz et al. (2022), arXiv 2203.11860. Ours: Adam in the step and the
+        zeros of the last layer, bias correction, the root of v in place of v and of its inverse
+        root, and m_i / sqrt(v) as it is. Left out: the row and column means of Adafactor, which
+        need a tensor's shape.
 
     >>> class Linear:
     ...     shared = False
@@ -63,13 +66,11 @@ class MLPRule(nn.Module):
     ...         return (theta * torch.tensor([2.0, -3.0])).sum(-1)
     ...     def residual(self, theta):
     ...         return theta[:, None]
-    >>> rule = MLPRule([2])
-    >>> with torch.no_grad():
-    ...     _ = rule.head.bias.copy_(torch.tensor([1.0, 0.0]))  # direction 1, magnitude 0
+    >>> rule = MLPRule([2], step_mult=0.01)
     >>> theta, seen = torch.zeros(1, 2), torch.zeros(1)
     >>> moved, _ = rule.step(theta, rule.start(theta), torch.ones(1), Linear(), seen, True)
-    >>> moved.tolist()
-    [[-0.00999..., -0.00999...]]
+    >>> moved.tolist()  # Adam's first step
+    [[-0.00999..., 0.00999...]]
     """
 
     def __init__(
@@ -92,6 +93,8 @@ class MLPRule(nn.Module):
         self.differentiate_gradient = differentiate_gradient
         self.coordinate = nn.Linear(3 + 2 * len(DECAYS), hidden_dim)
         self.time = nn.Linear(len(TIMESCALES), hidden_dim, bias=False)
+        self.timescales: Tensor
+        self.register_buffer("timescales", torch.tensor(TIMESCALES), persistent=False)
         self.head = nn.Linear(hidden_dim, 2)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -140,27 +143,29 @@ class MLPRule(nn.Module):
     ) -> tuple[Float[Tensor, "task p"], MLPCarry]:
         """One step; outer gradients flow to theta and to the weights."""
         gradient = gradient_at(objective, theta, differentiate=self.differentiate_gradient)
-        decays = theta.new_tensor(DECAYS)
+        means = [  # the decays as numbers: tensors of them would be copied to the device each step
+            decay * mean + (1 - decay) * gradient
+            for decay, mean in zip(DECAYS, carry.means.unbind(-1), strict=True)
+        ]
         new = MLPCarry(
-            decays * carry.means + (1 - decays) * gradient[..., None],
+            torch.stack(means, dim=-1),
             SQUARE_DECAY * carry.square + (1 - SQUARE_DECAY) * gradient.square(),
             carry.steps + 1,
         )
-        time = (carry.steps[:, None] / theta.new_tensor(TIMESCALES) - 1).tanh()
-        hidden = self.coordinate(self._features(theta, gradient, new)) + self.time(time)[:, None]
+        time = (carry.steps[:, None] / self.timescales.to(theta.dtype) - 1).tanh()
+        scaled, ratios = self._features(theta, gradient, new)
+        hidden = self.coordinate(torch.cat([scaled, ratios], dim=-1)) + self.time(time)[:, None]
         direction, magnitude = self.head(hidden.relu()).to(theta.dtype).unbind(-1)
-        moved = theta - self.step_mult * direction * (self.exp_mult * magnitude).exp()
-        informed = evidence > 0
-        carried = MLPCarry(
-            torch.where(informed[:, None, None], new.means, carry.means),
-            torch.where(informed[:, None], new.square, carry.square),
-            torch.where(informed, new.steps, carry.steps),
-        )
-        return torch.where(informed[:, None], moved, theta), carried
+        length = self.step_mult * (self.exp_mult * magnitude).exp()
+        moved = theta - length * (ratios[..., 0] + direction)
+        theta, carry = moved_where(evidence > 0, (moved, new), (theta, carry))
+        return theta, carry
 
-    def _features(self, theta: Tensor, gradient: Tensor, new: MLPCarry) -> Tensor:
+    def _features(
+        self, theta: Tensor, gradient: Tensor, new: MLPCarry
+    ) -> tuple[Float[Tensor, "task p scaled"], Float[Tensor, "task p decay"]]:
         steps = new.steps[:, None]
-        means = new.means / (1 - theta.new_tensor(DECAYS) ** steps)[:, None]
+        means = new.means / torch.stack([1 - decay**steps for decay in DECAYS], dim=-1)
         square = (new.square / (1 - SQUARE_DECAY**steps))[..., None]
         # A root has no derivative at 0, where the means are 0 too.
         positive = square > 0
@@ -168,7 +173,7 @@ class MLPRule(nn.Module):
         ratios = means / torch.where(positive, root, 1.0)
         scaled = torch.cat([gradient[..., None], theta[..., None], means, root], dim=-1)
         parts = [_normalised(part) for part in torch.split(scaled, list(self.sizes), dim=1)]
-        return torch.cat([torch.cat(parts, dim=1), ratios], dim=-1)
+        return torch.cat(parts, dim=1), ratios
 
 
 def _normalised(values: Float[Tensor, "task size feature"]) -> Tensor:

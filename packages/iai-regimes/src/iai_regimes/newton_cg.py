@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from iai_regimes.curvature import hessian_products
+from iai_regimes.evidence import moved_where
 from iai_regimes.gradient import gradient_at
 from iai_regimes.interfaces import Examples, LinearSolver, Objective
 from iai_regimes.line_search import descend
@@ -93,11 +94,8 @@ class NewtonCG:
             gradient = torch.where(informed[:, None], gradient, 0.0)
             found = self.solver.solve(product, -gradient)
             shift, rate = descend(objective.loss, theta, gradient, found.solution)
-            carried = NewtonCarry(
-                torch.where(informed, rate, carry.rate),
-                torch.where(informed, found.negative, carry.negative),
-            )
-        return theta + shift, carried
+            carry = moved_where(informed, NewtonCarry(rate, found.negative), carry)
+        return theta + shift, carry
 
     def residual(
         self, theta: Float[Tensor, "task p"], carry: NewtonCarry, objective: Objective

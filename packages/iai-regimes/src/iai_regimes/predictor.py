@@ -27,10 +27,12 @@ class Predictor(nn.Module):
         module: Maps inputs `n *x_shape` to outputs `n num_outputs`, each input by itself. Dropout
             draws for each task anew. A forward must leave the module's buffers as they are.
         adapt: Names of the parameters that are adapted: full names, or prefixes that end at a dot's
-            place ("head" for "head.weight" and "head.bias"). None: all of them.
+            place ("head" for "head.weight" and "head.bias"). Any name of a parameter that is there
+            twice will do. None: all of them.
 
     Raises:
         ValueError: If a name fits no parameter, or nothing is adapted.
+        TypeError: If `adapt` is a string.
 
     >>> predictor = Predictor(nn.Linear(2, 1))
     >>> theta = torch.tensor([[1.0, 10.0, 0.5]])  # one task: weight (1, 10), bias 0.5
@@ -40,21 +42,29 @@ class Predictor(nn.Module):
 
     def __init__(self, module: nn.Module, adapt: Sequence[str] | None = None) -> None:
         super().__init__()
+        if isinstance(adapt, str):
+            raise TypeError(f"`adapt` must be a sequence of names; got the string {adapt!r}.")
         self.module = module
         shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
+        first = {id(parameter): name for name, parameter in module.named_parameters()}
+        names = {
+            name: first[id(parameter)]
+            for name, parameter in module.named_parameters(remove_duplicate=False)
+        }
         for wanted in adapt or ():
-            if not any(_fits(name, wanted) for name in shapes):
+            if not any(_fits(name, wanted) for name in names):
                 raise ValueError(
                     f"`adapt` must name parameters of the module, {', '.join(shapes) or 'none'}; "
                     f"got {wanted!r}."
                 )
-        self.shapes = {
-            name: shape
-            for name, shape in shapes.items()
+        adapted = {
+            own
+            for name, own in names.items()
             if adapt is None or any(_fits(name, wanted) for wanted in adapt)
         }
+        self.shapes = {name: shape for name, shape in shapes.items() if name in adapted}
         self._shared = [name for name in shapes if name not in self.shapes]
-        self._tied = len(shapes) < sum(1 for _ in module.named_parameters(remove_duplicate=False))
+        self._tied = len(shapes) < len(names)
         layers = list(module.modules())
         recurrent = (nn.RNNBase, nn.RNNCellBase)
         self._recurrent = any(isinstance(layer, recurrent) for layer in layers)
@@ -101,8 +111,13 @@ class Predictor(nn.Module):
         Gradients of any order flow to `theta`, `x` and the shared parameters.
 
         Raises:
-            ValueError: If the module would update running statistics, or change another buffer.
+            ValueError: If `theta` and `x` differ in their number of tasks, or the module would
+                update running statistics or change another buffer.
         """
+        if len(theta) != len(x):
+            raise ValueError(
+                f"`theta` and `x` must have as many tasks; got {len(theta)} and {len(x)}."
+            )
         if self._buffered:
             self._check_buffers(theta, x)
         # The fused kernels of attention have no second derivative, and no batch of tasks; those of
@@ -110,7 +125,7 @@ class Predictor(nn.Module):
         unfused = cudnn.flags(enabled=False) if self._recurrent and x.is_cuda else nullcontext()
         with sdpa_kernel(SDPBackend.MATH), unfused:
             outputs: Tensor
-            if len(theta) == len(x) == 1:
+            if len(theta) == 1:
                 outputs = self._one(self.unflatten(theta.squeeze(0)), x.squeeze(0))[None]
             elif self._recurrent and len(theta):
                 rows = zip(theta, x, strict=True)

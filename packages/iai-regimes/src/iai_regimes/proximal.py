@@ -1,11 +1,12 @@
 """A rule that is pulled back to where it started."""
 
+import math
 from typing import Any, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from iai_regimes.check import check_solver
+from iai_regimes.check import check_numbers, check_solver
 from iai_regimes.interfaces import Examples, Objective, Solver
 
 
@@ -25,10 +26,13 @@ class Proximal(nn.Module):
     Args:
         rule: What moves theta on that objective.
         strength: The paper's lambda: a number, or a tensor of the shape () or (p,); an
-            `nn.Parameter` is learned.
+            `nn.Parameter` is learned. A learned strength is not held above 0: below minus the least
+            curvature of the loss, the objective has no minimum. To keep it positive, call
+            `torch.nn.utils.parametrize.register_parametrization(rule, "strength", nn.Softplus())`.
 
     Raises:
-        ValueError: If `strength` is negative or has another shape.
+        ValueError: If `strength` is negative or not finite, has another shape, or is no
+            floating-point tensor.
         TypeError: If `rule` has no residual.
 
     Source:
@@ -52,6 +56,8 @@ class Proximal(nn.Module):
     def __init__(self, rule: Solver, strength: float | Tensor) -> None:
         super().__init__()
         check_solver(rule)
+        if isinstance(strength, Tensor):
+            check_numbers("strength", strength)
         self.rule = rule
         self.strength: float | Tensor
         if isinstance(strength, nn.Parameter):
@@ -59,8 +65,8 @@ class Proximal(nn.Module):
         elif isinstance(strength, Tensor):
             self.register_buffer("strength", strength)
         else:
-            if not strength >= 0:
-                raise ValueError(f"`strength` must be at least 0; got {strength}.")
+            if not 0 <= strength < math.inf:
+                raise ValueError(f"`strength` must be finite and at least 0; got {strength}.")
             self.strength = strength
         if isinstance(strength, Tensor) and strength.dim() > 1:
             raise ValueError(

@@ -22,9 +22,9 @@ class RecurrentRule(nn.Module):
     """Each coordinate of theta moves by what an LSTM makes of its own gradients so far.
 
     The coordinates share the LSTM's weights and nothing else, so that a rule trained on one network
-    moves any other. It reads the logarithm and the sign of the gradient, not its size as such. Its
-    head starts at zero: untrained, it moves nothing. A task without an observed example in the
-    minibatch keeps theta and memory.
+    moves any other. It reads the logarithm and the sign of the gradient, not its size as such.
+    Untrained, it is sign descent with steps of `scale`: training starts from that, not from
+    nothing. A task without an observed example in the minibatch keeps theta and memory.
 
     Args:
         hidden_dim: Numbers of a layer's memory of one coordinate.
@@ -38,8 +38,8 @@ class RecurrentRule(nn.Module):
 
     Source:
         Andrychowicz et al. (2016), arXiv 1606.04474: two layers of 20, the features of its appendix
-        with p = 10, the gradient as a constant. The scale is that of the authors' program; ours is
-        the head that starts at zero.
+        with p = 10, the gradient as a constant. The scale is that of the authors' program. Ours:
+        the head reads the features beside the last layer, and starts at minus the sign.
 
     >>> class Linear:
     ...     shared = False
@@ -47,12 +47,11 @@ class RecurrentRule(nn.Module):
     ...         return (theta * torch.tensor([2.0, -3.0])).sum(-1)
     ...     def residual(self, theta):
     ...         return theta[:, None]
-    >>> rule = RecurrentRule()
-    >>> _ = nn.init.ones_(rule.head.bias)
+    >>> rule = RecurrentRule(scale=0.01)
     >>> theta, seen = torch.zeros(1, 2), torch.zeros(1)
     >>> moved, _ = rule.step(theta, rule.start(theta), torch.ones(1), Linear(), seen, True)
-    >>> moved.tolist()  # the bias times the scale
-    [[0.00999..., 0.00999...]]
+    >>> moved.tolist()  # against the sign
+    [[-0.00999..., 0.00999...]]
     """
 
     def __init__(
@@ -75,13 +74,16 @@ class RecurrentRule(nn.Module):
             nn.LSTMCell(hidden_dim if layer else num_features, hidden_dim)
             for layer in range(num_layers)
         )
-        self.head = nn.Linear(hidden_dim, 1)
+        self.hidden_dim = hidden_dim
+        self.head = nn.Linear(hidden_dim + num_features, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+        with torch.no_grad():
+            self.head.weight[0, -1] = -1.0  # the feature that is the sign
 
     def start(self, theta: Float[Tensor, "task p"]) -> RecurrentCarry:
         """The memory of nothing: zeros."""
-        zeros = theta.new_zeros(*theta.shape, self.head.in_features)
+        zeros = theta.new_zeros(*theta.shape, self.hidden_dim)
         return RecurrentCarry((zeros,) * len(self.layers), (zeros,) * len(self.layers))
 
     def encode(self, batch: Examples) -> Float[Tensor, " task"]:
@@ -101,14 +103,14 @@ class RecurrentRule(nn.Module):
         gradient = gradient_at(objective, theta, differentiate=self.differentiate_gradient)
         informed = (evidence > 0)[:, None]
         # A coordinate is a row of the LSTM's batch: it meets no other.
-        h = clipped_log(gradient).flatten(0, 1)
+        h = features = clipped_log(gradient).flatten(0, 1)
         hidden, cell = [], []
         for layer, old_hidden, old_cell in zip(self.layers, *carry, strict=True):
             h, c = layer(h, (old_hidden.flatten(0, 1), old_cell.flatten(0, 1)))
             hidden.append(_moved(informed, h, old_hidden))
             cell.append(_moved(informed, c, old_cell))
-        change = self.scale * self.head(h).reshape(theta.shape).to(theta.dtype)
-        moved = torch.where(informed, theta + change, theta)
+        change = self.head(torch.cat([h, features], dim=-1)).reshape(theta.shape).to(theta.dtype)
+        moved = torch.where(informed, theta + self.scale * change, theta)
         return moved, RecurrentCarry(tuple(hidden), tuple(cell))
 
 

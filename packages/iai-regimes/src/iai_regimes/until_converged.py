@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from iai_regimes.check import check_solver
+from iai_regimes.evidence import moved_where
 from iai_regimes.interfaces import Examples, Objective, Solver
 
 
@@ -96,16 +96,13 @@ class UntilConverged(nn.Module):
             if not bool(going.any()):
                 break
             moved = self.rule.step(theta, inner, evidence.inner, objective, seen, fresh)
-            theta, inner = tree_map(_chooser(going), moved, (theta, inner))
+            theta, inner = moved_where(going, moved, (theta, inner))
             steps = steps + going
             norm = self._norm(theta, inner, objective)
             if fresh:  # from the second step on, the examples were read before
                 seen, fresh = seen + evidence.num_observed, False
-        return theta, ConvergedCarry(
-            inner,
-            torch.where(informed, norm, carry.residual),
-            torch.where(informed, steps, carry.steps),
-        )
+        ended = moved_where(informed, (norm, steps), (carry.residual, carry.steps))
+        return theta, ConvergedCarry(inner, *ended)
 
     def residual(
         self, theta: Float[Tensor, "task p"], carry: ConvergedCarry, objective: Objective
@@ -117,10 +114,3 @@ class UntilConverged(nn.Module):
         with torch.no_grad():
             norm: Tensor = self.rule.residual(theta, inner, objective).norm(dim=-1)
         return norm
-
-
-def _chooser(going: Tensor) -> Any:
-    def choose(new: Tensor, old: Tensor) -> Tensor:
-        return torch.where(going.reshape(-1, *[1] * (new.dim() - 1)), new, old)
-
-    return choose

@@ -61,6 +61,32 @@ def test_where_steps_move_every_state_alike_it_agrees_with_finite_differences():
     assert torch.autograd.gradgradcheck(losses, (start, rates))
 
 
+def test_names_of_one_tensor_stay_names_of_one_tensor():
+    w = torch.ones(2, requires_grad=True)
+    same = []
+
+    def step(state, _):
+        same.append(state["w"] is state["anchor"])
+        return state
+
+    first_order(step, lambda state: state["w"], {"w": w, "anchor": w}, range(1))
+    assert same == [True]
+
+
+def test_what_is_shared_keeps_its_mixed_second_derivative():
+    scale, start = torch.tensor(3.0, requires_grad=True), torch.ones(2, requires_grad=True)
+
+    def step(state, _):  # on scale w^2 / 2
+        at = state.detach().requires_grad_()
+        (slope,) = torch.autograd.grad((scale * at.square() / 2).sum(), at, create_graph=True)
+        return state - 0.1 * slope
+
+    losses, _ = first_order(step, lambda state: state, start, range(1))
+    of_scale, of_start = torch.autograd.grad(losses.sum(), (scale, start))
+    assert of_start.tolist() == [1, 1]
+    torch.testing.assert_close(of_scale, torch.tensor(-0.2))  # -0.1 w, for two tasks
+
+
 def test_it_is_not_unrolled():
     step, loss, start, learned, _ = adaptation(0)
     one, other = (

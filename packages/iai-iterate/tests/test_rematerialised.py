@@ -161,6 +161,34 @@ def test_a_step_that_does_something_else_when_taken_again_is_noticed():
         losses.sum().backward()
 
 
+def test_what_was_changed_between_the_passes_is_noticed():
+    rate, start = torch.tensor([0.1, 0.2], requires_grad=True), torch.ones(2, requires_grad=True)
+    for changed in (rate, start):
+        losses, _ = rematerialised()(
+            lambda state, _: state - rate * state.sin(), lambda state: state.sin(), start, range(4)
+        )
+        with torch.no_grad():
+            changed.mul_(2)
+        sentence = r"a tensor of \(2,\) that it uses was changed in place\. .* a mode such as train"
+        with pytest.raises(RuntimeError, match=sentence):
+            losses.sum().backward()
+
+
+def test_a_tensor_that_stands_twice_is_one_when_taken_again():
+    def step(state, _):
+        (slope,) = torch.autograd.grad(
+            (state["w"] * state["anchor"].sin()).sum(), state["w"], create_graph=True
+        )
+        return {"w": state["w"] - 0.1 * slope, "anchor": state["anchor"]}
+
+    w = torch.linspace(1, 2, 3, dtype=torch.float64, requires_grad=True)
+    found = []
+    for mode in (rematerialised(2), unrolled):
+        losses, _ = mode(step, lambda state: state["w"], {"w": w, "anchor": w}, range(5))
+        found.append((losses, *gradients(losses, [w])))
+    assert_same(*found)
+
+
 def test_functional_gradients_inside_a_step_are_refused_not_wrong():
     def step(state, _):
         return state - torch.func.grad(lambda at: at.square().sum())(state)

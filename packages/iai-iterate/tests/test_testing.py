@@ -6,6 +6,7 @@ from iai_iterate import unrolled
 from iai_iterate.testing import check_gradient_mode, check_regime
 from iai_iterate.truncated import detach
 from slopes import Examples, Kernel, Slope, SlopeState, draw
+from torch.utils._pytree import tree_map
 
 
 def examples():
@@ -162,6 +163,10 @@ def test_regimes_that_do_not(fault, sentence, own_errors):
         check_regime(fault().double(), *examples())
 
 
+def own(state):
+    return tree_map(torch.clone, state)
+
+
 def one_loss_too_few(step, loss, state, batches):
     losses, state = unrolled(step, loss, state, batches)
     return losses[1:], state
@@ -220,9 +225,14 @@ def plain_loop(step, loss, state, batches):
     return torch.stack(losses), detach(state)
 
 
+def steps_may_work_in_place(step, loss, state, batches):
+    return unrolled(lambda state, batch: step(own(state), batch), loss, state, batches)
+
+
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
+        (steps_may_work_in_place, "A step that changes the state that it is given in place is a"),
         (one_loss_too_few, "There is a loss a step and task"),
         (losses_before_steps, "The losses are those of the plain loop"),
         (stops_early, "The last state is that of the plain loop"),

@@ -22,8 +22,8 @@ def greedy(
         The losses, `step task`, with gradients to each step's own work; the last state, detached.
 
     Raises:
-        ValueError: If there is no minibatch, or a step changes the state's structure, shapes or
-            dtypes.
+        ValueError: If there is no minibatch or `loss` is not one number a task; and what `steady`
+            raises.
 
     Source:
         Mittal et al. (2025), arXiv 2510.11471; for variational autoencoders Marino, Yue and Mandt

@@ -7,7 +7,13 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+from torch.utils._pytree import (
+    tree_flatten,
+    tree_leaves,
+    tree_map,
+    tree_map_only,
+    tree_unflatten,
+)
 
 from iai_iterate.conjugate_gradient import ConjugateGradient
 from iai_iterate.implicit_function import Equation, implicit_function
@@ -125,9 +131,10 @@ class ImplicitGradient:
             the last state, detached. A second derivative is refused when it is asked for.
 
         Raises:
-            ValueError: If there is no minibatch; a step changes the state's structure, shapes or
-                dtypes; `solved` gives anything but leaves of the state; or `residual` is not shaped
-                as what is solved for or does not depend on it differentiably.
+            ValueError: If there is no minibatch; `loss` is not one number a task; `solved` gives
+                anything but leaves of the state that lead with these tasks; or `residual` is not
+                shaped as what is solved for or does not depend on it differentiably; and what
+                `steady` raises.
         """
         start, step, read = state, steady(step), list[Any]()
         losses: list[Tensor] = []
@@ -139,14 +146,16 @@ class ImplicitGradient:
             read = [batch]
         if not read:
             raise ValueError("`batches` must hold at least one minibatch; got none.")
-        end = detach(state)
+        # One tensor under two names becomes two: a leaf is known by its identity from here on.
+        end: State = tree_map_only(Tensor, Tensor.detach, state)
         losses.append(loss(self._solution(end, start, read[0])))
-        return stacked(losses), end
+        values = stacked(losses)
+        _check_lead(self.solved(end), values.shape[1])
+        return values, end
 
     def _solution(self, end: State, start: State, batch: Any) -> State:
         """The last state, its solved leaves with the gradient of the solution."""
         leaves, structure = tree_flatten(end)
-        # A tensor that stands twice in a state was detached twice: a leaf is known by its identity.
         picked = _places(leaves, self.solved(end))
 
         def replaced(others: Iterable[Tensor]) -> Any:
@@ -181,6 +190,14 @@ def _places(leaves: list[Any], part: Any) -> list[int]:
             f"got {_shapes(part)}."
         )
     return picked
+
+
+def _check_lead(solved: Any, num_tasks: int) -> None:
+    if any(leaf.shape[0] != num_tasks for leaf in tree_leaves(solved)):
+        raise ValueError(
+            f"`solved` must lead with the {num_tasks} tasks that have a loss; got "
+            f"{_shapes(solved)}."
+        )
 
 
 def _check_residual(values: Any, solved: Any) -> None:

@@ -36,7 +36,8 @@ class Iterated(nn.Module):
         minibatch: Examples in a minibatch; None for the whole support at every step.
         gradient: How the meta-gradient crosses the steps: `greedy`, `unrolled`, any gradient mode.
         loss: Whether `forward` gives the loss at "every" step, the start included, or at the "last"
-            alone.
+            alone. MAML and its kin, Reptile and `ImplicitGradient` take the "last": the start's own
+            loss has its usual gradient whatever the mode, and would be mixed into theirs.
 
     Raises:
         ValueError: If `steps` or `minibatch` is below 1, or `loss` is neither "every" nor "last".

@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils._pytree import tree_map_only
 
 from iai_iterate.ambience import Ambience
 from iai_iterate.interfaces import GradientMode, Loss, Rollout, State, Step
 from iai_iterate.rollout import stacked, steady
-from iai_iterate.truncated import detach
+from iai_iterate.truncated import detach, each
 
 _Walked = tuple[list[Tensor], Any]
 
@@ -39,7 +38,8 @@ def rematerialised(stretch: int | None = None) -> GradientMode[State]:
         `mode(step, loss, state, batches)`, with the arguments and results of `unrolled`. All the
         minibatches are held. The step takes its gradients by `torch.autograd`: `torch.func.grad`
         says that it does not support this. A generator of the step's own would draw anew when the
-        step is taken again: put its draws into the minibatches.
+        step is taken again: put its draws into the minibatches. What the step reads is left as it
+        is until the backward pass is over, which raises RuntimeError where it notices otherwise.
 
     Raises:
         ValueError: If `stretch` is below 1.
@@ -104,11 +104,11 @@ class _Stretch:
         """The loss after each step, and the last state."""
         if not torch.is_grad_enabled():
             return self._walk(state)
-        self._start, self._ambience = tree_map_only(Tensor, _leaf, state), Ambience(state)
+        self._start, self._ambience = each(_leaf, state), Ambience(state)
         self._at_hand: list[Tensor] | None = []
-        with saved_tensors_hooks(partial(_keep, self._at_hand), self._find):
+        self._versions: list[int] = []
+        with saved_tensors_hooks(partial(_keep, self._at_hand, self._versions), self._find):
             result = self._walk(state)
-        self._num_saved = len(self._at_hand)
         self._at_hand.clear()  # autograd holds on to the list
         self._at_hand = None
         return result
@@ -123,20 +123,30 @@ class _Stretch:
         return tensors[number]
 
     def _made_again(self) -> list[Tensor]:
-        tensors: list[Tensor] = []
-        hooks = saved_tensors_hooks(partial(_keep, tensors), tensors.__getitem__)
+        tensors, versions = list[Tensor](), list[int]()
+        hooks = saved_tensors_hooks(partial(_keep, tensors, versions), tensors.__getitem__)
         with self._ambience.restored(), torch.enable_grad(), hooks:
             self._walk(self._start)
-        if len(tensors) != self._num_saved:
-            raise RuntimeError(
-                "`step` must do the same when it is taken again: it saved "
-                f"{self._num_saved} tensors for the backward pass, and then {len(tensors)}."
-            )
+        if versions != self._versions:
+            raise RuntimeError(_difference(self._versions, versions, tensors))
         return tensors
 
 
-def _keep(tensors: list[Tensor], tensor: Tensor) -> int:
+def _difference(before: list[int], after: list[int], tensors: list[Tensor]) -> str:
+    if len(before) != len(after):
+        change = f"it saved {len(before)} tensors for the backward pass, and then {len(after)}"
+    else:
+        index = next(i for i, version in enumerate(before) if version != after[i])
+        change = f"a tensor of {tuple(tensors[index].shape)} that it uses was changed in place"
+    return (
+        f"`step` must do the same when it is taken again: {change}. It may be that a parameter, a "
+        "mode such as train or eval, or a draw of the step's own is not what it was."
+    )
+
+
+def _keep(tensors: list[Tensor], versions: list[int], tensor: Tensor) -> int:
     tensors.append(tensor.detach())
+    versions.append(tensor._version)
     return len(tensors) - 1
 
 

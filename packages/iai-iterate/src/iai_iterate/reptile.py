@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from iai_iterate.interfaces import Loss, Rollout, State, Step
-from iai_iterate.rollout import stacked, steady
+from iai_iterate.rollout import learns, stacked, steady
 from iai_iterate.truncated import detach
 
 
@@ -32,8 +32,8 @@ def reptile(
         The losses, `step task`, with the values of the plain loop; the last state, detached.
 
     Raises:
-        ValueError: If there is no minibatch, a step changes the state's structure, shapes or
-            dtypes, or a learned leaf does not lead with the tasks.
+        ValueError: If there is no minibatch, `loss` is not one number a task, or a learned leaf
+            does not lead with the tasks; and what `steady` raises.
 
     Source:
         Nichol, Achiam and Schulman (2018), arXiv 1803.02999: descent at rate epsilon on the mean of
@@ -48,7 +48,7 @@ def reptile(
     0.75
     """
     step, losses, reached = steady(step), [], []
-    learned = [index for index, leaf in enumerate(tree_leaves(state)) if _learns(leaf)]
+    learned = [index for index, leaf in enumerate(tree_leaves(state)) if learns(leaf)]
     start = [tree_leaves(state)[index] for index in learned]
     for batch in batches:
         with torch.no_grad():
@@ -59,10 +59,6 @@ def reptile(
     _check_lead(start, values.shape[1])
     pulling: Tensor = _Pull.apply(values, len(start), *start, *reached)  # type: ignore[no-untyped-call]
     return pulling, detach(state)
-
-
-def _learns(leaf: Any) -> bool:
-    return torch.is_grad_enabled() and isinstance(leaf, Tensor) and leaf.requires_grad
 
 
 def _check_lead(start: list[Tensor], num_tasks: int) -> None:

@@ -62,8 +62,9 @@ def check_gradient_mode(mode: GradientMode[Any]) -> None:
 
     It takes any pytree and reads the minibatches once, in order; its losses and its last state are
     those of the plain loop, with gradients and without, and the state is detached; the loss after a
-    single step reaches the start; a step that changes the state's structure, shapes or dtypes is
-    refused, and so is a rollout without a minibatch; what was given is left as it was.
+    single step reaches the start; a step that changes the state's structure, shapes or dtypes, or
+    works in place, is refused, and so is a rollout without a minibatch; what was given is left as
+    it was.
 
     Which gradients cross several steps is a mode's own affair, and not held to anything here.
 
@@ -122,6 +123,14 @@ def check_gradient_mode(mode: GradientMode[Any]) -> None:
     ):
         sentence = "A step that changes a state's structure, shapes or dtypes is a ValueError."
         _check_refused(mode, change, start, _once(1), sentence)
+    spare = start._replace(seen=start.seen.clone())
+    sentence = "A step that changes the state that it is given in place is a ValueError."
+    _check_refused(mode, _count_in_place, spare, _once(1), sentence)
+
+
+def _count_in_place(state: "_Nested", _: int) -> "_Nested":
+    state.seen.add_(1)
+    return state
 
 
 class _Nested(NamedTuple):

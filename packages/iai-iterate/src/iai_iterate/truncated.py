@@ -1,6 +1,6 @@
 """Meta-gradients that cross a limited number of steps."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -13,8 +13,20 @@ from iai_iterate.rollout import stacked, steady
 
 def detach(state: State) -> State:
     """The same state, with no gradient path to what made it."""
-    detached: State = tree_map_only(Tensor, Tensor.detach, state)
-    return detached
+    return each(Tensor.detach, state)
+
+
+def each(function: Callable[[Tensor], Tensor], state: State) -> State:
+    """The function of every tensor of a state; one that stands in it twice stays one."""
+    known: dict[int, Tensor] = {}
+
+    def once(tensor: Tensor) -> Tensor:
+        if id(tensor) not in known:
+            known[id(tensor)] = function(tensor)
+        return known[id(tensor)]
+
+    mapped: State = tree_map_only(Tensor, once, state)
+    return mapped
 
 
 def truncated(num_steps: int) -> GradientMode[State]:

@@ -23,8 +23,8 @@ def unrolled(
         The losses, `step task`, with gradients through all steps; the last state, detached.
 
     Raises:
-        ValueError: If there is no minibatch, or a step changes the state's structure, shapes or
-            dtypes.
+        ValueError: If there is no minibatch or `loss` is not one number a task; and what `steady`
+            raises.
 
     >>> import torch
     >>> start = torch.tensor([1.0], requires_grad=True)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from iai_iterate import Iterated, truncated, unrolled
+from iai_iterate import Iterated, first_order, greedy, reptile, truncated, unrolled
 from slopes import Examples, Kernel, Slope, SlopeState, draw
 
 
@@ -147,3 +147,15 @@ def test_errors_of_training():
         learner(draw(num_query=1), state)
     with pytest.raises(ValueError, match="`state` must be of these tasks and queries: "):
         learner(draw(num_tasks=1), state)
+
+
+def test_the_queries_are_asked_once_where_the_last_loss_is_all_that_counts(regime, monkeypatch):
+    asked = []
+    predict = type(regime).predict
+    monkeypatch.setattr(
+        type(regime), "predict", lambda *parts: asked.append(None) or predict(*parts)
+    )
+    for gradient in (greedy, truncated(2), unrolled, first_order, reptile):
+        Iterated(regime, steps=3, minibatch=4, gradient=gradient, loss="last")(draw())
+        assert len(asked) == 1, gradient
+        asked.clear()

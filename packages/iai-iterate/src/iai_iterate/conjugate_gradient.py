@@ -82,20 +82,22 @@ class ConjugateGradient:
             active = ~(error <= enough) & ~negative
             if self.tolerance > 0 and not bool(active.any()):
                 break
-            q = to_matrix(product(rebuild(p))) + self.damping * p
+            q = to_matrix(product(rebuild(p)))
+            if self.damping:
+                q = torch.add(q, p, alpha=self.damping)
             curvature, length = _dot(p, q), _dot(p, p)
-            # |A p| / |p| is at most the largest eigenvalue: what is tiny beside it is rounding.
-            stretch = torch.maximum(stretch, _dot(q, q) / torch.where(length > 0, length, 1))
-            flat = (curvature <= precision * stretch.sqrt() * length) | (slope <= 0)
+            # p' A p / |p|^2 is at most the largest eigenvalue: what is tiny beside it is rounding.
+            stretch = torch.maximum(stretch, curvature / torch.where(length > 0, length, 1))
+            flat = (curvature <= precision * stretch * length) | (slope <= 0)
             negative = negative | (active & flat)
             moves = active & ~flat
             rate = torch.where(moves, slope / torch.where(moves, curvature, 1), 0)
-            x = x + rate * p
-            r = torch.where(moves, r - rate * q, r)
+            x = torch.addcmul(x, rate, p)
+            r = torch.addcmul(r, rate, q, value=-1)
             error = _dot(r, r)
             z = self._precondition(r, rebuild)
             before, slope = slope, error if z is r else _dot(r, z)
-            p = torch.where(moves, z + slope / torch.where(moves, before, 1) * p, 0)
+            p = torch.addcmul(z, torch.where(moves, slope / torch.where(moves, before, 1), 0), p)
             steps += moves
         residual = torch.where(total == 0, 0, (error / total).sqrt())
         return Solve(rebuild(size * x), residual[:, 0], steps[:, 0], negative[:, 0])
@@ -107,4 +109,6 @@ class ConjugateGradient:
 
 
 def _dot(one: Tensor, other: Tensor) -> Tensor:
+    if len(one) == 1:  # one pass, without the products in memory
+        return one @ other.mT
     return (one * other).sum(dim=1, keepdim=True)

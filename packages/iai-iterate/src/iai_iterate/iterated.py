@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from iai_iterate.adapted import Adapted
 from iai_iterate.greedy import greedy
@@ -83,21 +83,25 @@ class Iterated(nn.Module):
                 of these tasks and queries.
         """
         query_x, start = tasks.query.x, self.start(tasks, state)
+        batches = list(minibatches(tasks.support, self.minibatch, self.steps))
+        before, latest = start.seen.detach(), batches[0]
 
         def step(state: Any, item: tuple[Any, bool]) -> Any:
-            batch, fresh = item
+            nonlocal latest
+            batch, fresh = latest = item
             return self.regime.update(state, self.regime.encode(batch), query_x, fresh)
 
         def loss(state: Any) -> Tensor:
+            # Modes ask after every step, also when they take one again.
+            if self.loss == "last" and latest is not batches[-1]:
+                return torch.zeros_like(before)
             return self.regime.loss(self.regime.predict(state, query_x), tasks.query)
 
-        batches = list(minibatches(tasks.support, self.minibatch, self.steps))
         losses, end = self.gradient(step, loss, start, batches)
-        before = start.seen.detach()
         read = torch.stack([batch.mask.sum(1) * fresh for batch, fresh in batches])
         seen = (before + read.cumsum(0)).to(before.dtype)
         if self.loss == "last":
-            return Refinement(losses[-1:], seen[-1:], end)
+            return Refinement(losses[-1:] + _nothing_of(start), seen[-1:], end)
         losses = torch.cat([loss(start)[None], losses])
         return Refinement(losses, torch.cat([before[None], seen]), end)
 
@@ -219,6 +223,13 @@ class Iterated(nn.Module):
         items = minibatches(support, self.minibatch, steps, generator=generator)
         adapted = Adapted.new(self.regime, support.mask.shape[0], query_x)
         return _trace(adapted, items)
+
+
+def _nothing_of(state: Any) -> Tensor:
+    """0 for each task, in whose graph the state is: some modes cut it off from the last loss."""
+    sums = (leaf[:, None].flatten(1).sum(1) for leaf in tree_leaves(state) if leaf.requires_grad)
+    total: Tensor = sum(sums, torch.zeros_like(state.seen))
+    return total.masked_fill(torch.ones_like(total, dtype=torch.bool), 0.0)
 
 
 def _trace(adapted: Adapted, items: Iterable[tuple[Batch, bool]]) -> Iterator[Adapted]:

@@ -15,6 +15,9 @@ def gradient_at(
     It is a constant, and no graph is kept, unless someone can use one: gradients are enabled, the
     caller asks for it, and theta or what the objective shares with it requires gradients.
 
+    An objective that knows its gradient without a graph, as one that adds to another does, has a
+    method `gradient_at` of the same arguments, which is asked instead.
+
     Args:
         objective: The loss.
         theta: Where.
@@ -36,14 +39,17 @@ def gradient_at(
     tensor([[ 3., -1.]])
     """
     refuse_inference_mode()
+    own = getattr(objective, "gradient_at", None)
+    if own is not None:
+        gradient: Tensor = own(theta, differentiate=differentiate)
+        return gradient
     follow = differentiate and torch.is_grad_enabled()
     follow = follow and (theta.requires_grad or objective.shared)
     with torch.enable_grad(), torch.autocast(theta.device.type, enabled=False):
         # A new node: where the objective holds theta itself (as an anchor, say), that is constant.
         follows_theta = follow and theta.requires_grad
         point = theta.view_as(theta) if follows_theta else theta.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(objective.loss(point).sum(), point, create_graph=follow)
-    return gradient
+        return torch.autograd.grad(objective.loss(point).sum(), point, create_graph=follow)[0]
 
 
 def refuse_inference_mode() -> None:

@@ -116,7 +116,8 @@ class GradientDescent(nn.Module):
             momentum = direction = torch.where(informed > 0, summed, momentum)
         # A factor of 0 keeps a task in place; of 1, it changes no rate.
         rate = self._rate(carry.steps) * informed
-        return theta - rate * direction, DescentCarry(momentum, carry.steps + evidence)
+        moved = torch.addcmul(theta, rate, direction, value=-1)
+        return moved, DescentCarry(momentum, carry.steps + evidence)
 
     def residual(
         self, theta: Float[Tensor, "task p"], carry: DescentCarry, objective: Objective

@@ -30,8 +30,8 @@ def finite_queries(
 ) -> tuple[Float[Tensor, "task query *x_shape"], Bool[Tensor, "task query"]]:
     """Queries come without their mask: those that are not finite, as zeros; and which are."""
     finite = query_x.isfinite()
-    while finite.dim() > 2:
-        finite = finite.all(-1)
+    if finite.dim() > 2:
+        finite = finite.flatten(2).all(-1)
     return query_x.masked_fill(~_spread(finite, query_x), 0.0), finite
 
 

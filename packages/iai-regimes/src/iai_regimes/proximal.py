@@ -3,10 +3,12 @@
 import math
 from typing import Any, NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from iai_regimes.check import check_numbers, check_solver
+from iai_regimes.gradient import gradient_at
 from iai_regimes.interfaces import Examples, Objective, Solver
 
 
@@ -127,6 +129,18 @@ class _Anchored:
         """The loss and the pull; that of a task without an example is the pull alone."""
         pull = 0.5 * (self._strength * (theta - self._anchor).square()).sum(-1)
         return self._objective.loss(theta) + pull
+
+    def gradient_at(
+        self, theta: Float[Tensor, "task p"], *, differentiate: bool
+    ) -> Float[Tensor, "task p"]:
+        """As the function of this name; the pull needs no graph for its gradient."""
+        gradient = gradient_at(self._objective, theta, differentiate=differentiate)
+        follow = differentiate and torch.is_grad_enabled()
+        with torch.set_grad_enabled(follow):
+            away = theta - self._anchor
+            if isinstance(self._strength, Tensor):
+                return torch.addcmul(gradient, self._strength, away)
+            return torch.add(gradient, away, alpha=self._strength)
 
     def residual(self, theta: Float[Tensor, "task p"]) -> Float[Tensor, "task n num_outputs"]:
         """No example's own loss changes."""

@@ -29,8 +29,14 @@ def main() -> None:
         shutil.copyfile(path, out / f"seed-{run.seed}.json")
     rows = [row for _, rows in read for row in rows]
     metric = rows[0].metric
-    scale = "linear" if metric == "accuracy" else "log"
-    figure(rows, out / "figure.png", metric=metric, scale=scale)
+    again = max(row.step for row in rows) > max(row.examples for row in rows)
+    figure(
+        rows,
+        out / "figure.png",
+        metric=metric,
+        scale="linear" if metric == "accuracy" else "log",
+        by="step" if again else "examples",  # the same examples, read again and again
+    )
     minutes = ", ".join(f"{run.wall_seconds / 60:.1f}" for run, _ in read)
     seeds = ", ".join(str(run.seed) for run, _ in read)
     versions = ", ".join(f"{name} {version}" for name, version in read[0][0].versions.items())

@@ -116,6 +116,19 @@ def test_a_figure_can_be_a_drawing_whose_words_are_what_was_asked(tmp_path: Path
         assert f">{ticks}<" in words
 
 
+def test_a_figure_by_steps_tells_apart_what_read_the_same_examples(tmp_path: Path) -> None:
+    import matplotlib as mpl
+
+    rows = [attrs.evolve(row, examples=10.0 if row.step else 0.0) for row in curves()]
+    path = tmp_path / "figure.svg"
+    for by, label, told_apart in (("step", "steps", True), ("examples", "examples seen", False)):
+        with mpl.rc_context({"svg.fonttype": "none"}):
+            figure(rows, path, metric="error", by=by)
+        words = path.read_text()
+        assert f">{label}<" in words
+        assert (">2<" in words) is told_apart
+
+
 def test_a_figure_survives_what_diverged_or_fell_below_zero(tmp_path: Path) -> None:
     rows = [
         row(step=1, examples=16.0, value=math.inf, stderr=math.nan),

@@ -24,9 +24,10 @@ def figure(
     *,
     metric: str,
     scale: Literal["log", "linear"] = "log",
+    by: Literal["examples", "step"] = "examples",
     oracle: str = "oracle",
 ) -> None:
-    """Draw one metric against the examples seen: a panel a split, a curve a method.
+    """Draw one metric against the examples seen, or the steps: a panel a split, a curve a method.
 
     The x axis is logarithmic, so step 0, which has seen nothing, is left out. Bands are one
     standard error; several seeds are averaged. The oracle is dashed and black.
@@ -36,6 +37,7 @@ def figure(
         path: Where to; its ending names the format, png or pdf for two.
         metric: The metric to draw.
         scale: Scale of the y axis: "log" suits errors, "linear" an accuracy.
+        by: What is on the x axis; steps where the same examples are read again and again.
         oracle: Name of the method that is the best possible.
 
     Raises:
@@ -56,8 +58,11 @@ def figure(
         for index, method in enumerate(methods):
             curve = [row for row in shown if row.split == split and row.method == method]
             style = _style(index, is_oracle=method == oracle)
-            _draw(panel, sorted(curve, key=lambda row: row.examples), method, style, scale)
-        _dress(panel, f"split: {split}" if len(splits) > 1 else "", scale, shown)
+            curve.sort(key=lambda row: getattr(row, by))
+            _draw(panel, [float(getattr(row, by)) for row in curve], curve, method, style, scale)
+        ticks = sorted({float(getattr(row, by)) for row in shown})
+        _dress(panel, f"split: {split}" if len(splits) > 1 else "", scale, ticks)
+        panel.set_xlabel("examples seen" if by == "examples" else "steps")
     panels[0].set_ylabel(metric.replace("_", " "))
     handles = {
         label: handle
@@ -88,27 +93,29 @@ def _style(index: int, *, is_oracle: bool) -> dict[str, object]:
 
 
 def _draw(
-    panel: "Axes", curve: list[Row], label: str, style: dict[str, object], scale: str
+    panel: "Axes",
+    x: list[float],
+    curve: list[Row],
+    label: str,
+    style: dict[str, object],
+    scale: str,
 ) -> None:
     if not curve:
         return
-    examples = [row.examples for row in curve]
-    panel.plot(examples, [row.value for row in curve], label=label, **style)  # type: ignore[arg-type]
+    panel.plot(x, [row.value for row in curve], label=label, **style)  # type: ignore[arg-type]
     lower = [row.value - row.stderr for row in curve]
     if scale == "log":  # a band that reaches below zero would vanish whole
         lower = [max(low, row.value / 10) for low, row in zip(lower, curve, strict=True)]
     upper = [row.value + row.stderr for row in curve]
-    panel.fill_between(examples, lower, upper, color=style["color"], alpha=0.2, linewidth=0)
+    panel.fill_between(x, lower, upper, color=style["color"], alpha=0.2, linewidth=0)
 
 
-def _dress(panel: "Axes", title: str, scale: str, shown: list[Row]) -> None:
+def _dress(panel: "Axes", title: str, scale: str, ticks: list[float]) -> None:
     panel.set_xscale("log")
     panel.set_yscale(scale)
-    ticks = sorted({row.examples for row in shown})
     if len(ticks) <= _MOST_TICKS:  # the very numbers that were measured, named where they have room
         panel.set_xticks(ticks, _names_with_room(ticks), fontsize="small")
         panel.minorticks_off()
-    panel.set_xlabel("examples seen")
     panel.set_title(title, fontsize="medium")
     panel.grid(which="major", alpha=0.25, linewidth=0.6)
     panel.spines[["top", "right"]].set_visible(False)

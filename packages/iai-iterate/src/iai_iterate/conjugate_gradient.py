@@ -25,7 +25,7 @@ class ConjugateGradient:
 
     Args:
         steps: Products with A, at most.
-        tolerance: A task is done when |b - (A + damping I) x| <= tolerance |b|. Above 0, all stop
+        tolerance: A task is done when `|b - (A + damping I) x| <= tolerance |b|`. Above 0, all stop
             as soon as every task is done, which makes a GPU wait for the answer at each step; at 0
             nothing is asked.
         damping: Added to the diagonal of A. With 0 the system is the one that was handed over: for

@@ -79,7 +79,7 @@ class ImplicitGradient:
 
     Source:
         Rajeswaran, Finn, Kakade and Levine (2019), arXiv 1909.04630: with F the gradient by phi of
-        L(phi) + strength / 2 |phi - theta|^2, where theta is the start, dF/dsolution is
+        `L(phi) + strength / 2 |phi - theta|^2`, where theta is the start, dF/dsolution is
         H + strength I and the gradient by theta is strength v = (I + H / strength)^-1 gradient,
         their equation 7. They have no gradient for what else F depends on.
 

@@ -20,7 +20,7 @@ class ProximalCarry(NamedTuple):
 
 
 class Proximal(nn.Module):
-    """Gives a rule the objective loss(theta) + strength / 2 * |theta - anchor|^2.
+    """Gives a rule the objective `loss(theta) + strength / 2 * |theta - anchor|^2`.
 
     The anchor is the start of theta: however long the rule runs on one minibatch, its solution
     depends on the start. Outer gradients flow to the anchor and to a learned strength.

@@ -1,6 +1,6 @@
 """Any regime, refined over minibatches: the one loop that every method is a row of."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from iai_iterate.adapted import Adapted
 from iai_iterate.greedy import greedy
 from iai_iterate.interfaces import Batch, GradientMode, Regime, Tasks
-from iai_iterate.minibatch import minibatches
+from iai_iterate.minibatch import minibatch_sizes, minibatches, steps_of_a_pass
 from iai_iterate.truncated import detach
 
 
@@ -33,7 +33,9 @@ class Iterated(nn.Module):
     Args:
         regime: What the state is and how a minibatch moves it; an `nn.Module` where it is learned.
         steps: Minibatches read in one training pass.
-        minibatch: Examples in a minibatch; None for the whole support at every step.
+        minibatch: Examples in a minibatch; None for the whole support at every step. A sequence
+            gives the size of each minibatch in turn, and its last size goes on: small ones first,
+            while every example counts, then large ones for speed.
         gradient: How the meta-gradient crosses the steps: `greedy`, `unrolled`, any gradient mode.
         loss: Whether `forward` gives the loss at "every" step, the start included, or at the "last"
             alone. MAML and its kin, Reptile and `ImplicitGradient` take the "last": the start's own
@@ -51,15 +53,14 @@ class Iterated(nn.Module):
         regime: Regime,
         *,
         steps: int,
-        minibatch: int | None = None,
+        minibatch: int | Sequence[int] | None = None,
         gradient: GradientMode[Any] = greedy,
         loss: Literal["every", "last"] = "every",
     ) -> None:
         super().__init__()
         if steps < 1:
             raise ValueError(f"`steps` must be at least 1; got {steps}.")
-        if minibatch is not None and minibatch < 1:
-            raise ValueError(f"`minibatch` must be at least 1; got {minibatch}.")
+        minibatch_sizes(minibatch)
         if loss not in ("every", "last"):
             raise ValueError(f"`loss` must be every or last; got {loss!r}.")
         self.regime, self.gradient = regime, gradient
@@ -69,8 +70,8 @@ class Iterated(nn.Module):
         """Refines through `steps` minibatches of the support and takes the losses on the queries.
 
         Args:
-            tasks: The support is read in the order given; it has at least `minibatch` examples, all
-                of them new to the state.
+            tasks: The support is read in the order given; it has at least a minibatch's examples,
+                all of them new to the state.
             state: Where to go on from, as constants; tasks whose `seen` is 0 start anew. None: all
                 start anew.
 
@@ -160,16 +161,17 @@ class Iterated(nn.Module):
         """
         items: Iterator[tuple[Any, bool]]
         if isinstance(support, Batch):
-            num_examples = support.mask.shape[1]
-            whole = self.minibatch is None or self.minibatch >= num_examples
-            minibatch = None if whole else self.minibatch
+            n = support.mask.shape[1]
+            sizes = minibatch_sizes(self.minibatch)
+            if not sizes or sizes[0] > n:
+                sizes = (max(n, 1),)
             if steps is None:
-                steps = 1 if minibatch is None else -(-num_examples // minibatch)
+                steps = steps_of_a_pass(n, sizes)
             if steps < 1:
                 raise ValueError(f"`steps` must be at least 1; got {steps}.")
             if generator is None:
                 generator = torch.Generator().manual_seed(0)
-            items = minibatches(support, minibatch, steps, generator=generator)
+            items = minibatches(support, sizes if n else None, steps, generator=generator)
         elif steps is not None:
             raise ValueError("`steps` is for a set in memory; an iterable is read to its end.")
         else:

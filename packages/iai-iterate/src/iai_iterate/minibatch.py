@@ -1,6 +1,7 @@
 """Minibatches of a set: passes over it, a short last one kept, a new pass when steps go on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, chain, repeat
 
 import torch
 
@@ -9,7 +10,7 @@ from iai_iterate.interfaces import BatchT
 
 def minibatches(
     examples: BatchT,
-    minibatch: int | None,
+    minibatch: int | Sequence[int] | None,
     steps: int,
     *,
     generator: torch.Generator | None = None,
@@ -22,7 +23,8 @@ def minibatches(
 
     Args:
         examples: The sets, padded to one length `n`.
-        minibatch: Examples in a minibatch, at most `n`; None for the whole set.
+        minibatch: Examples in a minibatch, at most `n`; None for the whole set. A sequence gives
+            the size of each minibatch in turn, over all passes, and its last size goes on.
         steps: How many minibatches.
         generator: Shuffles every pass anew. None keeps the order given, which is right for examples
             that were drawn independently; an order that means something (sorted by class, say) has
@@ -32,7 +34,8 @@ def minibatches(
         A minibatch, and whether its examples are new (True on the first pass).
 
     Raises:
-        ValueError: If `minibatch` is below 1 or exceeds the set, or `steps` is below 0.
+        ValueError: If a size is below 1 or there is none, if the (first) size exceeds the set, or
+            `steps` is below 0.
 
     >>> class Numbers:
     ...     def __init__(self, mask): self.mask = mask
@@ -44,30 +47,59 @@ def minibatches(
     n = examples.mask.shape[1]
     if steps < 0:
         raise ValueError(f"`steps` must be at least 0; got {steps}.")
-    if minibatch is not None and minibatch < 1:
-        raise ValueError(f"`minibatch` must be at least 1; got {minibatch}.")
-    if minibatch is not None and minibatch > n:
+    sizes = minibatch_sizes(minibatch) or (n,)
+    if minibatch is not None and sizes[0] > n:
         raise ValueError(
-            f"`minibatch` must be at most the {n} examples of the set; got {minibatch}."
+            f"`minibatch` must be at most the {n} examples of the set; got {sizes[0]}."
         )
-    return _passes(examples, n if minibatch is None else minibatch, steps, generator)
+    return _passes(examples, sizes, steps, generator)
+
+
+def minibatch_sizes(minibatch: int | Sequence[int] | None) -> tuple[int, ...]:
+    """The sizes that are asked for, as a tuple; none where a minibatch is the whole set.
+
+    Raises:
+        ValueError: If a size is below 1, or a sequence holds none.
+
+    >>> minibatch_sizes(8), minibatch_sizes([8, 16]), minibatch_sizes(None)
+    ((8,), (8, 16), ())
+    """
+    if minibatch is None:
+        return ()
+    sizes = (minibatch,) if isinstance(minibatch, int) else tuple(minibatch)
+    if not sizes or min(sizes) < 1:
+        raise ValueError(f"`minibatch` must be at least 1; got {minibatch}.")
+    return sizes
+
+
+def steps_of_a_pass(num_examples: int, sizes: Sequence[int]) -> int:
+    """Minibatches that read each of a set's examples once; 1 for a set without examples.
+
+    >>> steps_of_a_pass(5, (2,)), steps_of_a_pass(9, (1, 2, 4))
+    (3, 4)
+    """
+    ahead = list(accumulate(sizes))
+    if num_examples <= ahead[-1]:
+        return 1 + sum(end < num_examples for end in ahead)
+    return len(sizes) - (ahead[-1] - num_examples) // sizes[-1]
 
 
 def _passes(
-    examples: BatchT, size: int, steps: int, generator: torch.Generator | None
+    examples: BatchT, sizes: tuple[int, ...], steps: int, generator: torch.Generator | None
 ) -> Iterator[tuple[BatchT, bool]]:
     n = examples.mask.shape[1]
     step, fresh = 0, True
+    upcoming = chain(sizes, repeat(sizes[-1]))
     while step < steps:
         order = None
         if generator is not None:
             order = torch.randperm(n, generator=generator, device=generator.device)
             order = order.to(examples.mask.device)
-        # A set without examples is one minibatch without examples.
-        for start in range(0, max(n, 1), max(size, 1)):
-            part = slice(start, start + size)
+        start = 0
+        while step < steps and start < max(n, 1):  # a set without examples is one minibatch
+            part = slice(start, start + next(upcoming))
             yield examples[:, part if order is None else order[part]], fresh
-            step += 1
-            if step == steps:
-                return
+            step, start = step + 1, part.stop
+            if n == 0:
+                break
         fresh = False

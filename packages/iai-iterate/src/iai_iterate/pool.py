@@ -1,6 +1,7 @@
 """A pool of live tasks: deep steps are trained at the price of one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain, islice, repeat
 from typing import Any, NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from torch.utils._pytree import tree_map
 from iai_iterate.interfaces import Batch, DrawnTasks, LabelledQuery, Sampler
 from iai_iterate.iterated import Iterated
 from iai_iterate.leaf import from_leaves, own, to_leaves
+from iai_iterate.minibatch import minibatch_sizes
 from iai_iterate.truncated import detach
 
 
@@ -47,11 +49,15 @@ class Pool:
         num_tasks: Tasks alive.
         num_query: Queries of each task.
         max_steps: Longest life, in iterations.
+        num_support: New examples of each task in an iteration; by default what the learner's
+            minibatches read. Of several counts, each iteration draws one, the likelier the smaller
+            it is, so that all cost alike: a learner without a minibatch size is trained to read
+            minibatches of any of these sizes, whatever it has seen.
         generator: Source of every random number, on the device that the learner is trained on.
 
     Raises:
-        ValueError: If a count is below 1, the learner has no minibatch size, or the sampler's tasks
-            have no latent.
+        ValueError: If a count is below 1, there is no telling how many examples a task gets, or the
+            sampler's tasks have no latent.
 
     Source:
         Ours. Persistent states were used to train energy-based models by Tieleman (2008) and
@@ -67,16 +73,20 @@ class Pool:
         num_tasks: int,
         num_query: int,
         max_steps: int,
+        num_support: int | Sequence[int] | None = None,
         generator: torch.Generator,
     ) -> None:
         counts = {"num_tasks": num_tasks, "num_query": num_query, "max_steps": max_steps}
         for name, count in counts.items():
             if count < 1:
                 raise ValueError(f"`{name}` must be at least 1; got {count}.")
-        if learner.minibatch is None:
-            raise ValueError("A pool feeds minibatches; give the learner a `minibatch`.")
+        if num_support is None:
+            num_support = _read_by(learner)
+        sizes = (num_support,) if isinstance(num_support, int) else tuple(num_support)
+        if not sizes or min(sizes) < 1:
+            raise ValueError(f"`num_support` must be at least 1; got {num_support}.")
         self.sampler, self.generator = sampler, generator
-        self.num_support = learner.steps * learner.minibatch
+        self.num_support = sizes
         self.num_tasks, self.num_query, self.max_steps = num_tasks, num_query, max_steps
         self._latent, self._query = self._born(num_tasks)
         self._left = self._lifetimes(num_tasks)
@@ -87,7 +97,7 @@ class Pool:
 
     def next(self) -> tuple[LiveTasks, Any]:
         """New examples of every task, and the states; those of tasks that begin have `seen` 0."""
-        drawn = self._sample(self.num_tasks, self.num_support, 0, self._latent)
+        drawn = self._sample(self.num_tasks, self._size(), 0, self._latent)
         return LiveTasks(drawn.support, self._query), self._state
 
     def put(self, state: Any) -> None:
@@ -160,11 +170,28 @@ class Pool:
             latent=latent,
         )
 
+    def _size(self) -> int:
+        if len(self.num_support) == 1:
+            return self.num_support[0]
+        chances = torch.tensor(self.num_support, dtype=torch.float64).reciprocal()
+        chances = chances.to(self.generator.device)
+        return self.num_support[int(chances.multinomial(1, generator=self.generator))]
+
     def _lifetimes(self, num: int) -> Tensor:
         device = self.generator.device
         uniform = 1 - torch.rand(num, generator=self.generator, device=device, dtype=torch.float64)
         # On the CPU, where looking for lives that are over waits for no device.
         return uniform.reciprocal().clamp(max=self.max_steps).long().cpu()
+
+
+def _read_by(learner: Iterated) -> int:
+    """Examples of each task that the learner reads in an iteration."""
+    sizes = minibatch_sizes(learner.minibatch)
+    if not sizes:
+        raise ValueError(
+            "A pool feeds minibatches; give the learner a `minibatch`, or the pool `num_support`."
+        )
+    return sum(islice(chain(sizes, repeat(sizes[-1])), learner.steps))
 
 
 def _rows(over: Tensor, leaf: Tensor) -> Tensor:

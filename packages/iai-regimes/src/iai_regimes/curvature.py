@@ -67,28 +67,40 @@ def curvature_at(
     >>> found.gradient.tolist(), found.sizes.tolist(), found.parts.tolist()
     ([[2.0, 0.0]], [[1.0]], [[[2.0, 0.0]]])
     """
-    refuse_inference_mode()
-    follow = differentiate and torch.is_grad_enabled()
-    # Full precision: differences of nearly parallel vectors are all that Lanczos lives on.
-    with torch.enable_grad(), torch.autocast(theta.device.type, enabled=False):
-        point = theta if follow and theta.requires_grad else theta.detach().requires_grad_()
-        value = loss(point).sum()
-        (gradient,) = torch.autograd.grad(value, point, create_graph=follow or num_products > 0)
-        product = _products(gradient, point)
+    gradient, point = _gradient(loss, theta, differentiate, graph=num_products > 0)
+    return split(_constant_unless(differentiate, gradient), _products(gradient, point), num_products)
+
+
+def split(
+    gradient: Float[Tensor, "task p"], product: Callable[[Tensor], Tensor], num_products: int
+) -> Curvature:
+    """The parts of a gradient along Ritz vectors, from products of the Hessian with vectors.
+
+    In other coordinates it is another split: hand in the gradient and the products in them.
+
+    Args:
+        gradient: What is split; also the first direction that is looked along.
+        product: The Hessian of each task times a vector, `task p` to `task p`.
+        num_products: How many products to form; see `curvature_at`.
+    """
+    with torch.autocast(gradient.device.type, enabled=False):
         sizes, parts = _ritz(product, gradient.detach(), num_products)
-    return Curvature(gradient if follow else gradient.detach(), sizes, parts)
+    return Curvature(gradient, sizes, parts)
 
 
 def hessian_products(
-    loss: Callable[[Tensor], Tensor], theta: Float[Tensor, "task p"]
+    loss: Callable[[Tensor], Tensor], theta: Float[Tensor, "task p"], *, differentiate: bool = False
 ) -> tuple[Float[Tensor, "task p"], Callable[[Tensor], Tensor]]:
     """The gradient of each task's loss, and the product of its Hessian with a vector.
 
-    One graph of the gradient serves all products, in full precision. Both are constants.
+    One graph of the gradient serves all products, in full precision: differences of nearly parallel
+    vectors are all that Lanczos lives on.
 
     Args:
         loss: Gives one loss a task; a task's loss depends on its own row alone.
         theta: Where.
+        differentiate: Whether outer gradients flow through the gradient; otherwise it is a
+            constant. The products always are.
 
     Returns:
         The gradient, `task p`, and a function of `task p` to `task p`.
@@ -101,11 +113,24 @@ def hessian_products(
     >>> gradient.tolist(), product(torch.ones(1, 2)).tolist()  # 3 theta^2, 6 theta
     ([[3.0, 12.0]], [[6.0, 12.0]])
     """
+    gradient, point = _gradient(loss, theta, differentiate, graph=True)
+    return _constant_unless(differentiate, gradient), _products(gradient, point)
+
+
+def _gradient(
+    loss: Callable[[Tensor], Tensor], theta: Tensor, differentiate: bool, *, graph: bool
+) -> tuple[Tensor, Tensor]:
+    """The gradient, in full precision, and the point that its graph begins at."""
     refuse_inference_mode()
+    follow = differentiate and torch.is_grad_enabled()
     with torch.enable_grad(), torch.autocast(theta.device.type, enabled=False):
-        point = theta.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(loss(point).sum(), point, create_graph=True)
-    return gradient.detach(), _products(gradient, point)
+        point = theta if follow and theta.requires_grad else theta.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(point).sum(), point, create_graph=follow or graph)
+    return gradient, point
+
+
+def _constant_unless(differentiate: bool, gradient: Tensor) -> Tensor:
+    return gradient if differentiate and torch.is_grad_enabled() else gradient.detach()
 
 
 def _products(gradient: Tensor, point: Tensor) -> Callable[[Tensor], Tensor]:

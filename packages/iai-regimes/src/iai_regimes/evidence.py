@@ -70,12 +70,12 @@ def masked_mean(
 
 
 def running_mean(
-    mean: Float[Tensor, "task k"],
-    new: Float[Tensor, "task k"],
+    mean: Float[Tensor, "task *k"],
+    new: Float[Tensor, "task *k"],
     seen: Float[Tensor, " task"],
     count: Float[Tensor, " task"],
     fresh: bool,
-) -> Float[Tensor, "task k"]:
+) -> Float[Tensor, "task *k"]:
     """The mean over every example seen, brought up to date by the mean over a minibatch.
 
     Because a mean treats all examples alike, the gradient that reaches the features averaged here
@@ -85,7 +85,8 @@ def running_mean(
     """
     if not fresh:
         return mean
-    return mean + annealed_gain(seen, count)[:, None] * (new - mean)
+    gain = annealed_gain(seen, count).reshape(-1, *[1] * (mean.dim() - 1))
+    return mean + gain * (new - mean)
 
 
 def moved_where(moving: Bool[Tensor, " task"], new: Any, old: Any) -> Any:

@@ -1,13 +1,12 @@
 """The learned update of adapted parameters: what it reads, and how what it reads moves them."""
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from iai_regimes.check import flat_inputs
-from iai_regimes.curvature import DampedNewton, curvature_at
 from iai_regimes.embedding import BilinearEmbedding
 from iai_regimes.evidence import (
     NUM_COUNT_FEATURES,
@@ -18,10 +17,12 @@ from iai_regimes.evidence import (
 )
 from iai_regimes.gradient_feature import GradientFeature, raw
 from iai_regimes.interfaces import Examples, Likelihood, Objective, SetEncoder
+from iai_regimes.krylov_newton import KrylovNewton
 from iai_regimes.padding import observed_inputs, observed_targets
 from iai_regimes.parameter_token import ParameterTokens
 from iai_regimes.predictor import Predictor
 from iai_regimes.update_form import UpdateForm, move, num_proposals
+from iai_regimes.whitened_newton import WhitenedNewton
 
 Signal = Literal["data", "gradient", "both"]
 
@@ -29,7 +30,8 @@ Signal = Literal["data", "gradient", "both"]
 class Evidence(NamedTuple):
     """What a minibatch says by itself."""
 
-    inputs: Float[Tensor, "task n features"]  # x, then the features of y; zeros where masked
+    x: Float[Tensor, "task n *x_shape"]  # as the predictor reads it; zeros where masked
+    inputs: Float[Tensor, "task n features"]  # x, flat, then the features of y; zeros where masked
     mask: Bool[Tensor, "task n"]
     statistic: Float[Tensor, "task summary"]  # mean of learned features of the examples
 
@@ -38,7 +40,7 @@ class Memory(NamedTuple):
     """What the rule remembers of all examples seen, beside theta."""
 
     summary: Float[Tensor, "task summary"]  # running mean of learned features
-    curvature: Float[Tensor, "task sizes"]  # recent mean size; no column where none is measured
+    curvature: Any  # what the Newton step remembers, a pytree of tensors; nothing without gradients
 
 
 class LearnedRule(nn.Module):
@@ -98,6 +100,7 @@ class LearnedRule(nn.Module):
         summary_dim: int = 32,
         count: bool = True,
         curvature: int = 4,
+        whiten: bool = False,
         gradient_feature: GradientFeature = raw,
         differentiate_gradient: bool = False,
         chunk: int = 64,
@@ -118,16 +121,19 @@ class LearnedRule(nn.Module):
         self.signal, self.update, self.x_dim, self.count = signal, update, x_dim, count
         self.reads_data, self.reads_gradient = signal != "gradient", signal != "data"
         self.summary_dim = summary_dim if self.reads_data else 0
-        self.curvature = curvature
         self.gradient_feature = gradient_feature
-        self.differentiate_gradient = differentiate_gradient
         # The regime registers the likelihood; a method of it is not registered a second time.
         self._features = likelihood.features
         self.encoder = encoder
         self.tokens = ParameterTokens(predictor.shapes, chunk=chunk)
         dim, token_dim = encoder.dim, self.tokens.token_dim
         self.place = nn.Parameter(torch.randn(self.tokens.num_tokens, dim) * dim**-0.5)
-        num_directions = 1 + (curvature > 0) if self.reads_gradient else 0
+        self.slope: KrylovNewton | WhitenedNewton | None = None
+        if whiten and self.reads_gradient:
+            self.slope = WhitenedNewton(predictor, curvature, differentiate=differentiate_gradient)
+        elif self.reads_gradient:
+            self.slope = KrylovNewton(curvature, differentiate=differentiate_gradient)
+        num_directions = 0 if self.slope is None else self.slope.num_directions
         num_features = 1 + num_directions * gradient_feature(torch.zeros(1, 1)).shape[-1]
         state_dim = token_dim * num_features + self.summary_dim + count * NUM_COUNT_FEATURES
         self.embed_state = BilinearEmbedding(dim + state_dim, dim)
@@ -145,15 +151,12 @@ class LearnedRule(nn.Module):
                 self.schedule = nn.Linear(NUM_COUNT_FEATURES, num_directions, bias=False)
                 nn.init.zeros_(self.schedule.weight)
         if num_directions == 2:
-            self.newton = DampedNewton()
             nn.init.ones_(self.rates[1])
 
     def start(self, theta: Float[Tensor, "task p"]) -> Memory:
         """The memory of nothing: zeros."""
-        num_tasks, measures = theta.shape[0], self.reads_gradient and self.curvature > 0
-        return Memory(
-            theta.new_zeros(num_tasks, self.summary_dim), theta.new_zeros(num_tasks, int(measures))
-        )
+        summary = theta.new_zeros(theta.shape[0], self.summary_dim)
+        return Memory(summary, () if self.slope is None else self.slope.start(theta))
 
     def encode(self, batch: Examples) -> Evidence:
         """The minibatch as numbers, and the mean of its learned features.
@@ -161,14 +164,15 @@ class LearnedRule(nn.Module):
         Raises:
             ValueError: If there are no targets, or an input has not `x_dim` numbers.
         """
-        x = flat_inputs("x", observed_inputs(batch), self.x_dim)
+        observed = observed_inputs(batch)
+        x = flat_inputs("x", observed, self.x_dim)
         y = self._features(observed_targets(batch)).to(x.dtype)
         inputs = torch.cat([x, y.masked_fill(~batch.mask[..., None], 0.0)], dim=-1)
         if self.summary_dim:
             statistic = masked_mean(self.statistic(inputs), batch.mask)
         else:
             statistic = inputs.new_zeros(inputs.shape[0], 0)
-        return Evidence(inputs, batch.mask, statistic)
+        return Evidence(observed, inputs, batch.mask, statistic)
 
     def step(
         self,
@@ -183,17 +187,10 @@ class LearnedRule(nn.Module):
         count = evidence.mask.sum(1).to(theta.dtype)
         summary = running_mean(carry.summary, evidence.statistic, seen, count, fresh)
         curvature, directions = carry.curvature, []
-        if self.reads_gradient:
-            found = curvature_at(
-                objective.loss, theta, self.curvature, differentiate=self.differentiate_gradient
+        if self.slope is not None:
+            directions, curvature = self.slope.step(
+                objective, theta, curvature, evidence.x, evidence.mask, seen, fresh
             )
-            directions = [found.gradient]
-            if self.curvature:
-                size = found.mean_size()[:, None]
-                # Curvature changes as theta moves: the root of the gain forgets, and averages.
-                recent = annealed_gain(seen, count).sqrt()[:, None]
-                curvature = curvature + recent * (size - curvature)
-                directions.append(self.newton(found, curvature[:, 0], seen, count))
         state_tokens = self._state_tokens(theta, directions, summary, seen, count)
         tokens, mask = [state_tokens], [evidence.mask.new_ones(state_tokens.shape[:2])]
         if self.reads_data:

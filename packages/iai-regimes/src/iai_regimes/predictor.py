@@ -1,8 +1,9 @@
 """A module and the names of what is adapted in it: a function of a flat vector for each task."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from operator import attrgetter
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.backends import cudnn
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_map
 
 
 class Predictor(nn.Module):
@@ -120,19 +122,35 @@ class Predictor(nn.Module):
             )
         if self._buffered:
             self._check_buffers(theta, x)
+        outputs: Tensor = self.across_tasks(self._one, theta, x)
+        return outputs
+
+    def across_tasks(
+        self, function: Callable[..., Any], theta: Float[Tensor, "task p"], *inputs: Tensor
+    ) -> Any:
+        """A function of one task's parameters, by name, and inputs, for all tasks side by side.
+
+        Args:
+            function: `function(parameters, *inputs)` of one task gives a tensor or a pytree of them.
+            theta: The adapted numbers of each task.
+            inputs: Tensors led by the task axis.
+
+        Returns:
+            What the function gives, led by the task axis; gradients of any order flow.
+        """
         # The fused kernels of attention have no second derivative, and no batch of tasks; those of
         # recurrent layers on a GPU have none either.
-        unfused = cudnn.flags(enabled=False) if self._recurrent and x.is_cuda else nullcontext()
-        with sdpa_kernel(SDPBackend.MATH), unfused:
-            outputs: Tensor
+        cuda = self._recurrent and theta.is_cuda
+        with sdpa_kernel(SDPBackend.MATH), cudnn.flags(enabled=False) if cuda else nullcontext():
             if len(theta) == 1:
-                outputs = self._one(self.unflatten(theta.squeeze(0)), x.squeeze(0))[None]
-            elif self._recurrent and len(theta):
-                rows = zip(theta, x, strict=True)
-                outputs = torch.stack([self._one(self.unflatten(row), own) for row, own in rows])
-            else:
-                outputs = vmap(self._one, randomness="different")(self.unflatten(theta), x)
-        return outputs
+                own = (tensor.squeeze(0) for tensor in inputs)
+                found = function(self.unflatten(theta.squeeze(0)), *own)
+                return tree_map(lambda leaf: leaf[None], found)
+            if self._recurrent and len(theta):
+                rows = zip(theta, *inputs, strict=True)
+                each = [function(self.unflatten(row), *own) for row, *own in rows]
+                return tree_map(lambda *leaves: torch.stack(leaves), *each)
+            return vmap(function, randomness="different")(self.unflatten(theta), *inputs)
 
     def _one(self, adapted: dict[str, Tensor], x: Tensor) -> Tensor:
         outputs: Tensor = functional_call(self.module, adapted, (x,), tie_weights=self._tied)

@@ -36,6 +36,13 @@ def samplers(
     trained_on: list[train.TaskSampler[iai_tasks.TaskBatch]] = [*own]
 
 
+def embeddings(
+    arrays: iai_tasks.ImageArrays, files: iai_tasks.ImageFiles, backbone: iai_tasks.Backbone
+) -> None:
+    sources: list[iai_tasks.ImageSource] = [arrays, files]
+    embedder: tasks.Embedder = backbone
+
+
 def examples(batch: iai_tasks.TaskBatch, examples: iai_tasks.Examples) -> None:
     labelled: regimes.Examples = examples
     cut: iterate.Batch = examples

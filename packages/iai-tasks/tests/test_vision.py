@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 from iai_tasks import cifar10, fashion_mnist, mnist
-from iai_tasks._torchvision import import_datasets
+from iai_tasks._torchvision import import_torchvision
 
 
 @pytest.fixture(scope="module")
 def datasets():
     try:
-        return import_datasets()
+        return import_torchvision("datasets")
     except ImportError:
         pytest.skip("needs the extra `vision`")
 
@@ -92,7 +92,8 @@ def pretend(monkeypatch, tmp_path):
     def write(code):
         (tmp_path / "torchvision").mkdir()
         (tmp_path / "torchvision" / "__init__.py").write_text(code)
-        (tmp_path / "torchvision" / "datasets.py").write_text("pretended = True")
+        for part in ("datasets", "models"):
+            (tmp_path / "torchvision" / f"{part}.py").write_text("pretended = True")
 
     yield write
     for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
@@ -106,13 +107,14 @@ def test_operators_that_the_wheel_cannot_load_are_declared(pretend):
         "    if not hasattr(torch.ops.torchvision, name):\n"
         "        raise RuntimeError(f'operator torchvision::{name} does not exist')\n"
     )
-    assert import_datasets().pretended
+    assert import_torchvision("datasets").pretended
+    assert import_torchvision("models").pretended
 
 
 def test_an_import_that_fails_for_another_reason_still_fails(pretend):
     pretend("raise RuntimeError('another reason')")
     with pytest.raises(RuntimeError, match="another reason"):
-        import_datasets()
+        import_torchvision("datasets")
 
 
 def test_without_torchvision_it_says_what_to_install(monkeypatch, pretend, tmp_path):

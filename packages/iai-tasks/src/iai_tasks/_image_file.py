@@ -27,27 +27,34 @@ def import_pillow() -> tuple[ModuleType, ModuleType]:
     return Image, ImageOps
 
 
-def read_folders(
-    folders: Sequence[Path], *, size: int, channels: int
-) -> tuple[UInt8[Tensor, "image channels size size"], Int64[Tensor, " image"]]:
-    """Reads the images in folders, cut to their middle square and scaled.
+def class_folders(root: Path) -> list[Path]:
+    """The folders in a folder, one a class, by name; those with a dot in front are passed over.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    found = root.iterdir() if root.is_dir() else ()
+    classes = sorted(one for one in found if one.is_dir() and not one.name.startswith("."))
+    if not classes:
+        raise ValueError(f"`root` must hold a folder for each class; {root} holds none.")
+    return classes
+
+
+def list_images(folders: Sequence[Path]) -> tuple[list[Path], Int64[Tensor, " image"]]:
+    """The image files in folders.
 
     Args:
         folders: One a class, with its images in it or in folders within; files that are no images
             by their ending are passed over, and so are files and folders whose name begins with a
             dot.
-        size: Height and width of the result.
-        channels: 1 for grey, 3 for red, green, blue.
 
     Returns:
-        The images, folder after folder in the order of their paths, and the number of the folder
-        of each.
+        The files, folder after folder in the order of their paths, and the number of the folder of
+        each.
 
     Raises:
-        ImportError: If Pillow is not installed.
-        ValueError: If a folder has no image, or a file cannot be read; the text names it.
+        ValueError: If a folder has no image; the text names it.
     """
-    import_pillow()
     files: list[Path] = []
     counts = []
     for folder in folders:
@@ -56,14 +63,46 @@ def read_folders(
             raise ValueError(f"`root` must hold images of every class; {folder} holds none.")
         files += inside
         counts.append(len(inside))
-    images = np.empty((len(files), size, size, channels), dtype=np.uint8)
+    return files, torch.arange(len(folders)).repeat_interleave(torch.tensor(counts))
+
+
+def read_folders(
+    folders: Sequence[Path], *, size: int, channels: int
+) -> tuple[UInt8[Tensor, "image channels size size"], Int64[Tensor, " image"]]:
+    """Reads the images that `list_images` finds, each as `read_image` does.
+
+    Raises:
+        ImportError: If Pillow is not installed.
+        ValueError: If a folder has no image, or a file cannot be read; the text names it.
+    """
+    import_pillow()
+    files, labels = list_images(folders)
+    images = torch.empty(len(files), channels, size, size, dtype=torch.uint8)
     for image, file in zip(images, files, strict=True):
-        try:
-            image[:] = _read(file, size, _MODE[channels]).reshape(size, size, channels)
-        except Exception as error:  # Pillow's decoders raise errors of many kinds
-            raise ValueError(f"{file} cannot be read as an image: {error}") from error
-    labels = torch.arange(len(folders)).repeat_interleave(torch.tensor(counts))
-    return torch.from_numpy(images).movedim(3, 1).contiguous(), labels
+        image.copy_(read_image(file, size=size, channels=channels))
+    return images, labels
+
+
+def read_image(file: Path, *, size: int, channels: int) -> UInt8[Tensor, "channels size size"]:
+    """Reads an image, turned as its camera noted, cut to its middle square and scaled.
+
+    Args:
+        file: Of any kind that Pillow reads; what is transparent becomes white.
+        size: Height and width of the result.
+        channels: 1 for grey, 3 for red, green, blue.
+
+    Raises:
+        ImportError: If Pillow is not installed.
+        ValueError: If the file cannot be read; the text names it.
+    """
+    import_pillow()
+    try:
+        numbers = _read(file, size, _MODE[channels])
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's decoders raise errors of many kinds
+        raise ValueError(f"{file} cannot be read as an image: {error}") from error
+    return torch.from_numpy(numbers.reshape(size, size, channels)).movedim(2, 0).contiguous()
 
 
 def _is_image(path: Path, folder: Path) -> bool:
@@ -84,4 +123,4 @@ def _read(file: Path, size: int, mode: str) -> np.ndarray[Any, np.dtype[np.uint8
             image = pillow.new("RGBA", clear.size, "white")
             image.alpha_composite(clear)
         resampling = pillow.Resampling.LANCZOS
-        return np.asarray(operations.fit(image.convert(mode), (size, size), method=resampling))
+        return np.array(operations.fit(image.convert(mode), (size, size), method=resampling))

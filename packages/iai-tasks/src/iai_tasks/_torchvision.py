@@ -1,28 +1,30 @@
-"""Imports torchvision's datasets beside any build of torch."""
+"""Imports torchvision beside any build of torch."""
 
 import sys
 from types import ModuleType
+from typing import Literal
 
 import torch
 
 _libraries: list[torch.library.Library] = []  # a library's definitions end with the object
 
 
-def import_datasets() -> ModuleType:
-    """Returns the module `torchvision.datasets`.
+def import_torchvision(part: Literal["datasets", "models"]) -> ModuleType:
+    """Returns the module `torchvision.datasets` or `torchvision.models`.
 
     A torchvision wheel that was built for CUDA cannot load its operators beside a CPU build of
-    torch, and then its import fails on their missing declarations, although no dataset needs an
-    operator. In that case they are declared, without an implementation, and the import is repeated.
+    torch, and then its import fails on their missing declarations, although no dataset and no
+    classification network needs an operator. In that case they are declared, without an
+    implementation, and the import is repeated.
 
     Raises:
         ImportError: If torchvision is not installed.
     """
     try:
-        return _import()
+        return _import(part)
     except ModuleNotFoundError as error:
         raise ImportError(
-            "Image sets need torchvision: pip install 'iai-tasks[vision]'."
+            "Image sets and networks need torchvision: pip install 'iai-tasks[vision]'."
         ) from error
     except RuntimeError as error:
         if "operator torchvision::" not in str(error):
@@ -34,11 +36,11 @@ def import_datasets() -> ModuleType:
     _libraries.append(library)
     for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
         del sys.modules[name]  # half imported
-    return _import()
+    return _import(part)
 
 
-def _import() -> ModuleType:
-    from torchvision import datasets
+def _import(part: str) -> ModuleType:
+    from torchvision import datasets, models
 
-    module: ModuleType = datasets
-    return module
+    modules: dict[str, ModuleType] = {"datasets": datasets, "models": models}
+    return modules[part]

@@ -3,7 +3,7 @@
 from os import PathLike
 from pathlib import Path
 
-from iai_tasks._image_file import read_folders
+from iai_tasks._image_file import class_folders, read_folders
 from iai_tasks.image_classes import ImageClasses
 
 
@@ -38,10 +38,6 @@ def image_folder(root: str | PathLike[str], *, size: int, channels: int = 3) -> 
         raise ValueError(f"`size` must be at least 1; got {size}.")
     if channels not in (1, 3):
         raise ValueError(f"`channels` must be 1 or 3; got {channels}.")
-    folder = Path(root)
-    found = folder.iterdir() if folder.is_dir() else ()
-    classes = sorted(one for one in found if one.is_dir() and not one.name.startswith("."))
-    if not classes:
-        raise ValueError(f"`root` must hold a folder for each class; {folder} holds none.")
+    classes = class_folders(Path(root))
     images, labels = read_folders(classes, size=size, channels=channels)
     return ImageClasses(images=images, labels=labels, class_names=[one.name for one in classes])

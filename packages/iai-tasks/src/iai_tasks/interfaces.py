@@ -1,8 +1,10 @@
-"""The role that every sampler of this package plays."""
+"""The roles that samplers of this package play, and the networks that it embeds images with."""
 
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float32, UInt8
+from torch import Tensor
 
 from iai_tasks.examples import TaskBatch
 from iai_tasks.spec import TaskSpec
@@ -34,4 +36,33 @@ class Sampler(Protocol):
 
         Given the `latent` of an earlier batch, draws new examples of the same tasks.
         """
+        ...
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """A frozen network as `embed` sees it; `Backbone` is one."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Another one as soon as an embedding would be another."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Height and width of the images that it sees."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Numbers of an embedding."""
+        ...
+
+    def embed(self, images: UInt8[Tensor, "image 3 height width"]) -> Float32[Tensor, "image dim"]:
+        """A vector for each square image, on the CPU, without a gradient."""
         ...

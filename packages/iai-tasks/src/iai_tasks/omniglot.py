@@ -4,7 +4,7 @@ from os import PathLike
 from pathlib import Path
 
 from iai_tasks._image_file import read_folders
-from iai_tasks._torchvision import import_datasets
+from iai_tasks._torchvision import import_torchvision
 from iai_tasks.image_classes import ImageClasses
 
 _FOLDER = "omniglot-py"
@@ -48,7 +48,8 @@ def omniglot(root: str | PathLike[str], *, size: int = 28, download: bool = Fals
         folder = Path(root) / _FOLDER / part
         found = _characters(folder)
         if not found and download:
-            import_datasets().Omniglot(root, background=part == _PARTS[0], download=True)
+            datasets = import_torchvision("datasets")
+            datasets.Omniglot(root, background=part == _PARTS[0], download=True)
             found = _characters(folder)
         if not found:
             raise FileNotFoundError(

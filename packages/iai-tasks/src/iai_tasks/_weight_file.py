@@ -1,0 +1,53 @@
+"""Weights by name, read from a file without running what may be in it."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Reads a state dict, also one that lies under "state_dict" or "model" among other things.
+
+    The prefix "module." of `DataParallel` is taken away.
+
+    Args:
+        path: Ends with .safetensors, or else is what `torch.save` wrote.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ImportError: If the file needs safetensors and that is not installed.
+        ValueError: If it holds anything but weights; code in it is not run.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"`weights` must be a file; there is none at {path}.")
+    try:
+        content = _read(path)
+    except ImportError:
+        raise
+    except Exception as error:  # a file of another kind raises errors of many kinds
+        raise ValueError(
+            f"`weights` must be a file of tensors and nothing else; {path} is not, or is damaged."
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not content:
+        raise ValueError(f"`weights` must hold tensors by name; {path} holds none.")
+    others = [name for name, value in content.items() if not isinstance(value, Tensor)]
+    if others:
+        raise ValueError(f"`weights` must hold tensors by name; in {path}, {others[0]!r} is none.")
+    prefix = "module." if all(str(name).startswith("module.") for name in content) else ""
+    return {str(name).removeprefix(prefix): tensor for name, tensor in content.items()}
+
+
+def _read(path: Path) -> object:
+    if path.suffix != ".safetensors":
+        return torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        from safetensors.torch import load_file
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            "Files of this kind need safetensors: pip install 'iai-tasks[vision]'."
+        ) from error
+    return load_file(path)

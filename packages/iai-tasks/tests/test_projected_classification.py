@@ -265,7 +265,8 @@ IMAGES, LABELS = labelled()
         (
             {"num_classes": 5},
             ValueError,
-            "`num_classes` must be from 1 to 4, the classes of `labels`; got 5.",
+            "`num_classes` must be from 1 to 4, the classes of `labels`, or two such numbers, the "
+            "smaller one first; got 5.",
         ),
         ({"projection_dim": 0}, ValueError, "`projection_dim` must be at least 1; got 0."),
         ({"num_tasks": 0}, ValueError, "`num_tasks` must be at least 1; got 0."),

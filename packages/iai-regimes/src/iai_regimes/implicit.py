@@ -44,9 +44,9 @@ class Implicit(nn.Module):
 
     No parameters of the task are formed. A query sees the minibatch, its own input and its own
     answer so far, and never another query. Inputs of the support and of the queries, where they
-    have one size, are embedded by one map: an encoder whose attention starts as a similarity then
-    looks up the labels of similar examples from the first iteration on, and training has no plateau
-    at chance.
+    have one size, are embedded by one map, which is most of a token at the start, beside a target's
+    features at half its size: an encoder whose attention starts as a similarity then looks up the
+    targets of similar examples from the first iteration on, and training has no plateau at chance.
 
     Args:
         encoder: Encodes the observations of a minibatch and reads them for a query.
@@ -116,6 +116,11 @@ class Implicit(nn.Module):
             self.statistic = BilinearEmbedding(
                 x_dim + likelihood.num_features, summary_dim, hidden_dim=dim
             )
+        with torch.no_grad():
+            self.embed_input.weight.normal_(std=x_dim**-0.5)
+            _begin_small(self.embed_example, x_dim)
+            self.embed_example.linear.weight[:, x_dim:].normal_(std=0.5)
+            _begin_small(self.embed_query, query_dim)
         self.propose = nn.Linear(dim, self.answer_dim * num_proposals(update))
         nn.init.zeros_(self.propose.weight)
         nn.init.zeros_(self.propose.bias)
@@ -230,6 +235,12 @@ class Implicit(nn.Module):
                 f"{expected}; got {got}."
             )
         return query_x
+
+
+def _begin_small(embedding: BilinearEmbedding, x_dim: int) -> None:
+    """An input's own share of what it is embedded in starts at 0, and that of products at 1/10."""
+    embedding.linear.weight[:, :x_dim] = 0.0
+    embedding.products.weight.mul_(0.1)
 
 
 def _log(probabilities: Tensor) -> Tensor:

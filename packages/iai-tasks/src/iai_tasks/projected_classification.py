@@ -1,6 +1,7 @@
 """Tasks made of one labelled set: each sees it through its own projection and label permutation."""
 
 import math
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int64
@@ -12,7 +13,7 @@ from iai_tasks._image_pool import Array, image_pool
 from iai_tasks.examples import Examples, TaskBatch
 from iai_tasks.spec import Categorical, TaskSpec
 
-_PROJECTION, _PERMUTATION = 0, 1  # the two streams of a task's seed
+_PROJECTION, _PERMUTATION, _COUNT, _LABELS = range(4)  # the streams of a task's seed
 _END = 2**63 - 1  # one past the largest seed
 _BLOCK = 1 << 20  # entries of projections held at once; the result does not depend on it
 
@@ -21,10 +22,10 @@ class ProjectedClassification:
     """Tasks (A x, rho(y)) over labelled images: a random projection A and a label permutation rho.
 
     A task is one int64 seed, which is its latent. A has independent N(0, 1 / N_x) entries, N_x the
-    numbers of one image, and both A and rho are functions of the seed through a counter-based hash:
-    a task costs 8 bytes, and it is the same task on every device, up to rounding. Examples are
-    drawn anew, without replacement, at every `sample`. Images are normalised by one scalar mean and
-    standard deviation, those of `images`.
+    numbers of one image, or is a random rotation; A, rho and a task's classes are functions of the
+    seed through a counter-based hash: a task costs 8 bytes, and it is the same task on every
+    device, up to rounding. Examples are drawn anew, without replacement, at every `sample`. Images
+    are normalised by one scalar mean and standard deviation, those of `images`.
 
     Seeds are drawn uniformly from `first_seed`, ..., `first_seed + num_tasks - 1`. So tasks that
     were never seen in training with `num_tasks=n` are those with `first_seed=n`.
@@ -40,7 +41,14 @@ class ProjectedClassification:
             and support are distinct images.
         query_labels: Their classes, in the numbering of `labels`.
         projection_dim: Rows of A; by default N_x, as in the paper.
-        num_classes: Classes of one task, chosen by its seed and numbered from 0; by default all.
+        projection: "gaussian", or "rotation": the rows of A are orthonormal and uniformly
+            distributed, so that N_x of them keep every distance. For inputs such as white
+            embeddings, of which a Gaussian A would lose a part.
+        num_classes: Classes of one task, chosen by its seed; by default all. Of a pair, fewest and
+            most, the seed chooses the number as well.
+        num_labels: Numbers from 0 that name classes, of which a task's own are a random choice. A
+            learner trained so holds any number of classes up to this one. By default a task numbers
+            its classes from 0, without a gap.
         num_tasks: How many tasks there are; by default all seeds from `first_seed` on.
         first_seed: The smallest seed.
 
@@ -51,7 +59,8 @@ class ProjectedClassification:
 
     Source:
         Kirsch, Harrison, Sohl-Dickstein, Metz, 2022, "General-Purpose In-Context Learning by
-        Meta-Learning Transformers", arXiv 2212.04458. `projection_dim` and `num_classes` are ours.
+        Meta-Learning Transformers", arXiv 2212.04458. Ours are `projection_dim`, `projection`,
+        `num_classes` and `num_labels`.
 
     >>> images, labels = torch.arange(12.0).reshape(6, 2), torch.tensor([0, 1, 2, 0, 1, 2])
     >>> sampler = ProjectedClassification(images, labels, projection_dim=3, num_classes=2)
@@ -71,7 +80,9 @@ class ProjectedClassification:
         query_images: Array | None = None,
         query_labels: Array | None = None,
         projection_dim: int | None = None,
-        num_classes: int | None = None,
+        projection: Literal["gaussian", "rotation"] = "gaussian",
+        num_classes: int | tuple[int, int] | None = None,
+        num_labels: int | None = None,
         num_tasks: int | None = None,
         first_seed: int = 0,
     ) -> None:
@@ -96,15 +107,30 @@ class ProjectedClassification:
         elif query_images is not None or query_labels is not None:
             raise ValueError("`query_images` and `query_labels` must be given together.")
 
-        num_classes = num_base_classes if num_classes is None else num_classes
-        if not 1 <= num_classes <= num_base_classes:
+        if num_classes is None:
+            num_classes = num_base_classes
+        fewest, most = (num_classes,) * 2 if isinstance(num_classes, int) else num_classes
+        if not 1 <= fewest <= most <= num_base_classes:
             raise ValueError(
-                f"`num_classes` must be from 1 to {num_base_classes}, the classes of `labels`; "
-                f"got {num_classes}."
+                f"`num_classes` must be from 1 to {num_base_classes}, the classes of `labels`, or "
+                f"two such numbers, the smaller one first; got {num_classes}."
             )
-        projection_dim = pool.images.shape[1] if projection_dim is None else projection_dim
+        if num_labels is not None and num_labels < most:
+            raise ValueError(
+                f"`num_labels` must be at least {most}, the most classes of a task; "
+                f"got {num_labels}."
+            )
+        num_pixels = pool.images.shape[1]
+        projection_dim = num_pixels if projection_dim is None else projection_dim
         if projection_dim < 1:
             raise ValueError(f"`projection_dim` must be at least 1; got {projection_dim}.")
+        if projection not in ("gaussian", "rotation"):
+            raise ValueError(f"`projection` must be gaussian or rotation; got {projection!r}.")
+        if projection == "rotation" and projection_dim > num_pixels:
+            raise ValueError(
+                f"`projection_dim` of a rotation must be at most {num_pixels}, the numbers of an "
+                f"image; got {projection_dim}."
+            )
         if num_tasks is not None and num_tasks < 1:
             raise ValueError(f"`num_tasks` must be at least 1; got {num_tasks}.")
         if first_seed < 0:
@@ -112,17 +138,17 @@ class ProjectedClassification:
 
         self._pool, self._query_pool = pool, query_pool
         self._mean, self._deviation = mean, deviation
-        self._num_classes, self._projection_dim = num_classes, projection_dim
+        self._fewest, self._most, self._num_labels = fewest, most, num_labels
+        self._projection, self._projection_dim = projection, projection_dim
         self._first_seed = first_seed
         self._end_seed = _END if num_tasks is None else first_seed + num_tasks
 
     @property
     def spec(self) -> TaskSpec:
-        """Inputs of `projection_dim` numbers, a target of one class."""
+        """Inputs of `projection_dim` numbers, a target of one class of `num_labels`."""
         shape = (self._projection_dim,)
-        return TaskSpec(
-            support_x_shape=shape, query_x_shape=shape, target=Categorical(self._num_classes)
-        )
+        target = Categorical(self._num_labels or self._most)
+        return TaskSpec(support_x_shape=shape, query_x_shape=shape, target=target)
 
     def sample(
         self,
@@ -189,33 +215,56 @@ class ProjectedClassification:
                 ("num_query", num_query, self._query_pool),
             ]
         for name, demand, pool in demands:
-            supply = pool.fewest(self._num_classes)
+            supply = pool.fewest(self._fewest)
             if demand > supply:
                 raise ValueError(
                     f"`{name}` must be at most {supply}, the distinct images of the "
-                    f"{self._num_classes} smallest classes; got {demand}."
+                    f"{self._fewest} smallest classes; got {demand}."
                 )
 
     def _class_numbers(self, seeds: Tensor) -> Int64[Tensor, "task base_class"]:
         """What each task calls each base class: its place in a random order, or -1 if not in."""
         key = counter_random.bits(seeds, torch.tensor(_PERMUTATION))
         place = counter_random.permutation(key, len(self._pool.counts))
-        return place.where(place < self._num_classes, -1)
+        count = counter_random.bits(seeds, torch.tensor(_COUNT))
+        count = self._fewest + count.remainder(self._most - self._fewest + 1)
+        number = place
+        if self._num_labels is not None:
+            key = counter_random.bits(seeds, torch.tensor(_LABELS))
+            labels = counter_random.permutation(key, self._num_labels)
+            number = labels.gather(1, place.clamp(max=self._num_labels - 1))
+        return number.where(place < count[:, None], -1)
 
     def _project(
         self, x: Float[Tensor, "task n pixel"], seeds: Int64[Tensor, " task"]
     ) -> Float[Tensor, "task n projection"]:
+        if self._projection == "rotation":
+            return x @ self._rotation(seeds, x.shape[2]).to(x.dtype)
         num_tasks, _, num_pixels = x.shape
-        key = counter_random.bits(seeds, torch.tensor(_PROJECTION))
-        pairs = -(-num_pixels // 2)  # a counter gives two numbers; each row has its own counters
         num_rows = max(1, _BLOCK // (num_tasks * num_pixels))
         blocks = []
         for start in range(0, self._projection_dim, num_rows):
             stop = min(start + num_rows, self._projection_dim)
-            counter = torch.arange(start * pairs, stop * pairs, device=seeds.device)
-            entries = counter_random.normal(key, counter).reshape(num_tasks, stop - start, -1)
-            blocks.append(x @ entries[..., :num_pixels].to(x.dtype).mT)
+            blocks.append(x @ _gaussian_rows(seeds, start, stop, num_pixels).to(x.dtype).mT)
         return torch.cat(blocks, dim=-1) / math.sqrt(num_pixels)
+
+    def _rotation(
+        self, seeds: Int64[Tensor, " task"], num_pixels: int
+    ) -> Float[Tensor, "task pixel projection"]:
+        """Orthonormal columns, uniformly distributed: of QR, whose signs are made unique."""
+        columns = _gaussian_rows(seeds, 0, self._projection_dim, num_pixels).mT
+        orthonormal, triangle = torch.linalg.qr(columns)
+        return orthonormal * triangle.diagonal(dim1=1, dim2=2).sign()[:, None]
+
+
+def _gaussian_rows(
+    seeds: Int64[Tensor, " task"], start: int, stop: int, num_pixels: int
+) -> Float[Tensor, "task row pixel"]:
+    key = counter_random.bits(seeds, torch.tensor(_PROJECTION))
+    pairs = -(-num_pixels // 2)  # a counter gives two numbers; each row has its own counters
+    counter = torch.arange(start * pairs, stop * pairs, device=seeds.device)
+    entries = counter_random.normal(key, counter).reshape(len(seeds), stop - start, -1)
+    return entries[..., :num_pixels]
 
 
 def _check_finite(name: str, mean: float) -> None:

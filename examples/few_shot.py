@@ -13,11 +13,8 @@ Images are letters drawn from the fonts of this machine, Omniglot, or any folder
 
 import hashlib
 import json
-import tempfile
 import time
-from collections.abc import Callable
-from itertools import accumulate
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,8 +65,10 @@ from iai_train import (
     fit,
     installed_versions,
     parse,
+    peak_bytes,
     process_generator,
     resolve_device,
+    seconds,
     summarise,
     write_metrics,
 )
@@ -77,7 +76,6 @@ from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from torch import nn
-from torch.profiler import ProfilerActivity, profile
 
 LAST_STEP = {"cnp": 1, "imaml, hessian-free": 5}  # one has no more, and one is done by then
 COSTS = ("adaptation_seconds", "meta_gradient_seconds", "meta_gradient_bytes")
@@ -400,35 +398,6 @@ def measure_costs(config: Config, learner: Iterated, tasks: TaskBatch) -> tuple[
         seconds(meta_gradient, device),
         peak_bytes(meta_gradient, device),
     )
-
-
-def seconds(work: Callable[[], None], device: torch.device) -> float:
-    """The fastest of five runs, after one that warms up: what else the machine does only adds."""
-    times = []
-    for _ in range(6):
-        began = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - began)
-    return min(times[1:])
-
-
-def peak_bytes(work: Callable[[], None], device: torch.device) -> float:
-    """How far the memory that torch has handed out grows."""
-    if device.type == "cuda":
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        work()
-        return torch.cuda.max_memory_allocated(device) - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        work()
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "trace.json"
-        recorded.export_chrome_trace(str(path))
-        events = json.loads(path.read_text())["traceEvents"]
-    events = sorted((one for one in events if one["name"] == "[memory]"), key=itemgetter("ts"))
-    return float(max(accumulate(event["args"]["Bytes"] for event in events)))
 
 
 def summary(rows: list[Row], learners: dict[str, Iterated]) -> Table:

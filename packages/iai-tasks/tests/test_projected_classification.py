@@ -268,6 +268,22 @@ IMAGES, LABELS = labelled()
             "`num_classes` must be from 1 to 4, the classes of `labels`, or two such numbers, the "
             "smaller one first; got 5.",
         ),
+        (
+            {"num_classes": (3, 2)},
+            ValueError,
+            "`num_classes` must be from 1 to 4, the classes of `labels`, or two such numbers, the "
+            "smaller one first; got (3, 2).",
+        ),
+        (
+            {"num_labels": 3},
+            ValueError,
+            "`num_labels` must be at least 4, the most classes of a task; got 3.",
+        ),
+        (
+            {"projection": "rotation", "projection_dim": 6},
+            ValueError,
+            "`projection_dim` of a rotation must be at most 5, the numbers of an image; got 6.",
+        ),
         ({"projection_dim": 0}, ValueError, "`projection_dim` must be at least 1; got 0."),
         ({"num_tasks": 0}, ValueError, "`num_tasks` must be at least 1; got 0."),
         ({"first_seed": -1}, ValueError, "`first_seed` must be at least 0; got -1."),
@@ -277,3 +293,60 @@ def test_arguments_that_do_not_fit(options, error, text):
     with pytest.raises(error) as caught:
         ProjectedClassification(**{"images": IMAGES, "labels": LABELS, **options})
     assert str(caught.value) == text
+
+
+@given(seed=st.integers(0, 2**40), rows=st.integers(1, 6))
+def test_a_rotation_keeps_lengths_and_angles(seed, rows):
+    images, labels = labelled(num=12, shape=(6,))
+    sampler = ProjectedClassification(images, labels, projection="rotation", projection_dim=rows)
+    whole = ProjectedClassification(images, labels, projection="rotation")
+    latent = torch.tensor([seed])
+    x = draw(sampler, 1, 12, latent=latent).support.x[0]
+    full = draw(whole, 1, 12, latent=latent).support.x[0]
+    flat = (images - images.mean()) / images.std(correction=0)
+    expected = (flat @ flat.T).flatten().sort().values
+    torch.testing.assert_close(
+        (full @ full.T).flatten().sort().values, expected, rtol=1e-4, atol=1e-4
+    )
+    assert (x.square().sum(-1) <= full.square().sum(-1) + 1e-4).all()
+
+
+def test_rotations_are_uniform():
+    """The first row is a direction at random: its mean is 0 and its second moment I / N_x."""
+    sampler = ProjectedClassification(
+        SIGNED, torch.arange(3), projection="rotation", projection_dim=1
+    )
+    x = ordered(draw(sampler, 6000, 3).support).x[:, 2, 0]  # of the larger of v and -v: |v . a|
+    size = 14 / (28 / 9)  # |v|^2, normalised
+    assert abs(x.square().mean().item() - size / 3) < 0.05
+    assert abs(x.pow(4).mean().item() - 3 * size**2 / 15) < 0.2
+
+
+@given(seed=st.integers(0, 999), fewest=st.integers(1, 4), most=st.integers(1, 4))
+def test_a_range_of_classes_and_labels(seed, fewest, most):
+    fewest, most = sorted((fewest, most))
+    sampler = ProjectedClassification(*labelled(), num_classes=(fewest, most), num_labels=7)
+    assert sampler.spec.target == Categorical(7)
+    y = draw(sampler, 40, 5 * fewest, seed=seed).support.y
+    counts = [len(task.unique()) for task in y]
+    assert max(counts) <= most and int(y.min()) >= 0 and int(y.max()) < 7
+
+
+def test_numbers_of_classes_and_their_labels_are_all_as_likely():
+    images, labels = torch.randn(400, 3, generator=generator()), torch.arange(400) % 4
+    sampler = ProjectedClassification(images, labels, num_classes=(2, 4), num_labels=6)
+    y = draw(sampler, 3000, 60).support.y  # 60 of 200 images: every class of a task comes up
+    used = torch.nn.functional.one_hot(y, 6).any(1)
+    sizes = used.sum(1).bincount(minlength=5)[2:].double()
+    assert ((sizes - 1000).square() / 1000).sum() < 15  # chi-square, 2 degrees: p = 0.0005
+    share = used.double().mean(0)  # 3 of 6 labels in use on average
+    assert (share - 0.5).abs().max() < 0.04
+
+
+def test_without_labels_beyond_its_own_a_task_numbers_its_classes_from_0():
+    images, labels = torch.randn(400, 3, generator=generator()), torch.arange(400) % 4
+    sampler = ProjectedClassification(images, labels, num_classes=(2, 4))
+    assert sampler.spec.target == Categorical(4)
+    for task in draw(sampler, 50, 60).support.y:
+        found = task.unique().tolist()
+        assert found == list(range(len(found)))

@@ -68,7 +68,9 @@ def curvature_at(
     ([[2.0, 0.0]], [[1.0]], [[[2.0, 0.0]]])
     """
     gradient, point = _gradient(loss, theta, differentiate, graph=num_products > 0)
-    return split(_constant_unless(differentiate, gradient), _products(gradient, point), num_products)
+    return split(
+        _constant_unless(differentiate, gradient), _products(gradient, point), num_products
+    )
 
 
 def split(

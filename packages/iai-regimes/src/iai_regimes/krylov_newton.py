@@ -19,13 +19,14 @@ class KrylovNewton(nn.Module):
     def __init__(self, num_products: int, *, differentiate: bool) -> None:
         super().__init__()
         self.num_products, self.differentiate = num_products, differentiate
-        self.num_directions = 2 if num_products else 1
+        # What each direction begins with: nothing of the gradient, and the Newton step as it is.
+        self.rates = (0.0, 1.0) if num_products else (0.0,)
         if num_products:
             self.newton = DampedNewton()
 
     def start(self, theta: Float[Tensor, "task p"]) -> Float[Tensor, "task sizes"]:
         """The recent mean size of the curvature before any is known; no column without products."""
-        return theta.new_zeros(theta.shape[0], self.num_directions - 1)
+        return theta.new_zeros(theta.shape[0], len(self.rates) - 1)
 
     def step(
         self,

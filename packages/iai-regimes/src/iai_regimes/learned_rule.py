@@ -133,7 +133,8 @@ class LearnedRule(nn.Module):
             self.slope = WhitenedNewton(predictor, curvature, differentiate=differentiate_gradient)
         elif self.reads_gradient:
             self.slope = KrylovNewton(curvature, differentiate=differentiate_gradient)
-        num_directions = 0 if self.slope is None else self.slope.num_directions
+        start = () if self.slope is None else self.slope.rates
+        num_directions = len(start)
         num_features = 1 + num_directions * gradient_feature(torch.zeros(1, 1)).shape[-1]
         state_dim = token_dim * num_features + self.summary_dim + count * NUM_COUNT_FEATURES
         self.embed_state = BilinearEmbedding(dim + state_dim, dim)
@@ -146,12 +147,10 @@ class LearnedRule(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         if num_directions:
-            self.rates = nn.Parameter(torch.zeros(num_directions, predictor.size))
+            self.rates = nn.Parameter(torch.tensor(start)[:, None].repeat(1, predictor.size))
             if count:
                 self.schedule = nn.Linear(NUM_COUNT_FEATURES, num_directions, bias=False)
                 nn.init.zeros_(self.schedule.weight)
-        if num_directions == 2:
-            nn.init.ones_(self.rates[1])
 
     def start(self, theta: Float[Tensor, "task p"]) -> Memory:
         """The memory of nothing: zeros."""

@@ -22,7 +22,7 @@ class InputMemory(NamedTuple):
 
 
 class WhitenedNewton(nn.Module):
-    """A natural gradient, and a Newton step damped by what earlier evidence has settled.
+    """A Newton step damped by what earlier evidence has settled.
 
     The curvature that n earlier examples left behind is taken to be n times the Kronecker product
     of the second moment A of a linear layer's inputs, a mean over all of them, and of h I, the mean
@@ -61,7 +61,7 @@ class WhitenedNewton(nn.Module):
             raise ValueError(f"`prior_count` must be above 0; got {prior_count}.")
         self.num_products, self.differentiate = num_products, differentiate
         self.prior_count = prior_count
-        self.num_directions = 2
+        self.rates = (1.0,)  # what the step begins with
         self.whitening = Whitening(predictor)
         self.newton = DampedNewton()
         nn.init.constant_(self.newton.log_prior_count, math.log(prior_count))
@@ -81,7 +81,10 @@ class WhitenedNewton(nn.Module):
         seen: Float[Tensor, " task"],
         fresh: bool,
     ) -> tuple[list[Tensor], InputMemory]:
-        """The directions, each `task p`, and the memory with this minibatch in it.
+        """The step, `task p`, as the one direction, and the memory with this minibatch in it.
+
+        The gradient is not another one: along it the curvature may be a thousand times the mean,
+        and what a learned rate of it does, however small, is to leave the valley.
 
         Raises:
             ValueError: If a linear layer does not read one vector for each input.
@@ -101,9 +104,9 @@ class WhitenedNewton(nn.Module):
         scale = whitening.scale(sizes)
         found = split(scale * gradient, lambda v: scale * product(scale * v), self.num_products)
         step = self.newton(found, torch.ones_like(seen), seen, count)
-        directions = [whitening.colour(scale * white, roots) for white in (found.gradient, step)]
+        step = whitening.colour(scale * step, roots)
         means = tuple(
             running_mean(old, new, seen, count, fresh)
             for old, new in zip(memory.moments, moments, strict=True)
         )
-        return directions, InputMemory(means, sizes)
+        return [step], InputMemory(means, sizes)

@@ -3,6 +3,7 @@
 from iai_train.checkpoint import CheckpointError, load_weights, save_weights
 from iai_train.command_line import parse
 from iai_train.config import FitConfig
+from iai_train.cost import peak_bytes, seconds
 from iai_train.evaluate import evaluate
 from iai_train.figure import figure
 from iai_train.fit import FitResult, fit
@@ -48,12 +49,14 @@ __all__ = [
     "num_processes",
     "over_seeds",
     "parse",
+    "peak_bytes",
     "process_generator",
     "process_index",
     "read_log",
     "read_metrics",
     "resolve_device",
     "save_weights",
+    "seconds",
     "summarise",
     "table",
     "write_metrics",

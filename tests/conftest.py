@@ -120,6 +120,7 @@ REGIMES: dict[str, Callable[[Any, Any], Any]] = {
     for signal in ("data", "gradient", "both")
 }
 REGIMES |= {
+    "parametric-whitened": lambda *parts: parametric(*parts, whiten=True),
     "explicit": explicit,
     "implicit": implicit,
     "implicit-latents": lambda *parts: implicit(*parts, state="latents"),

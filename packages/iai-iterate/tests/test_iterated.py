@@ -31,6 +31,64 @@ def test_it_is_the_loop_through_second_passes_and_ragged_sets(regime, masked):
     assert seen[3:].eq(tasks.support.mask.sum(1)).all()
 
 
+@pytest.mark.parametrize("masked", [0.0, 0.6])
+def test_it_is_the_loop_over_a_schedule_of_minibatches(regime, masked):
+    tasks = draw(num_support=10, masked=masked)
+    losses, seen, state = Iterated(regime, steps=5, minibatch=(1, 2, 5))(tasks)
+    ends = [(0, 1), (1, 3), (3, 8), (8, 10), (0, 5)]
+    batches = [(tasks.support[:, i:j], step < 4) for step, (i, j) in enumerate(ends)]
+    expected = rollout(regime, tasks, batches)
+    torch.testing.assert_close((losses, seen), expected[:2], rtol=0, atol=0)
+    torch.testing.assert_close(tuple(state), tuple(expected[2]), rtol=0, atol=0)
+
+
+class Counting(Slope):
+    """Notes the size of each minibatch, and whether it is fresh."""
+
+    def update(self, state, evidence, query_x=None, fresh=True):
+        self.read = [*getattr(self, "read", ()), (evidence.mask.shape[1], fresh)]
+        return super().update(state, evidence, query_x, fresh)
+
+
+def counted(minibatch, n, **options):
+    learner = Iterated(Counting().double(), steps=1, minibatch=minibatch)
+    return learner.adapt(draw(num_support=n).support, **options), learner.regime.read
+
+
+@given(n=st.integers(1, 40), sizes=st.lists(st.integers(1, 9), min_size=1, max_size=4))
+def test_adapt_reads_a_schedule_for_one_pass(n, sizes):
+    adapted, read = counted(sizes, n)
+    assert adapted.seen.tolist() == [n] * 3 and all(fresh for _, fresh in read)
+    if sizes[0] > n:
+        assert read == [(n, True)]
+        return
+    expected, left = [], n
+    while left:
+        expected.append(min(sizes[min(len(expected), len(sizes) - 1)], left))
+        left -= expected[-1]
+    assert [size for size, _ in read] == expected and adapted.step == len(expected)
+
+
+def test_adapt_goes_on_with_the_last_size_when_asked_for_more_steps():
+    adapted, read = counted((2, 4), 7, steps=5)
+    assert read == [(2, True), (4, True), (1, True), (4, False), (3, False)]
+    assert adapted.seen.tolist() == [7.0] * 3
+
+
+def test_adapt_to_a_set_smaller_than_the_first_size_and_to_an_empty_one():
+    _, read = counted((5, 2), 3, steps=2)
+    assert read == [(3, True), (3, False)]
+    adapted, read = counted((5, 2), 0)
+    assert read == [(0, True)] and not adapted.seen.any() and (adapted.state.slope == 1).all()
+
+
+def test_a_trace_reads_the_schedule_too():
+    tasks = draw(num_support=7)
+    learner = Iterated(Slope().double(), steps=1, minibatch=(1, 2, 4))
+    steps = learner.trace(tasks.support, tasks.query.x, steps=4)
+    assert [shown.seen[0].item() for shown in steps] == [0, 1, 3, 7, 7]
+
+
 def test_the_last_loss_is_the_last_row_and_keeps_every_weight_in_the_graph(regime):
     tasks = draw()
     every = Iterated(regime, steps=3, minibatch=4)(tasks)
@@ -129,6 +187,9 @@ def test_half_precision_keeps_the_counts_exact():
     [
         ({"steps": 0}, "`steps` must be at least 1; got 0"),
         ({"steps": 1, "minibatch": 0}, "`minibatch` must be at least 1; got 0"),
+        ({"steps": 1, "minibatch": ()}, r"`minibatch` must be at least 1; got \(\)"),
+        ({"steps": 1, "minibatch": [4, 0]}, r"`minibatch` must be at least 1; got \[4, 0\]"),
+        ({"steps": 1, "minibatch": (-1, 4)}, r"`minibatch` must be at least 1; got \(-1, 4\)"),
         ({"steps": 1, "loss": "first"}, "`loss` must be every or last; got 'first'"),
     ],
 )
@@ -139,6 +200,9 @@ def test_errors_of_the_constructor(options, sentence, own_errors):
 
 def test_errors_of_training():
     learner = Iterated(Kernel().double(), steps=1, minibatch=13)
+    with pytest.raises(ValueError, match="`minibatch` must be at most the 12 examples of the set"):
+        learner(draw())
+    learner = Iterated(Kernel().double(), steps=1, minibatch=(13, 1))
     with pytest.raises(ValueError, match="`minibatch` must be at most the 12 examples of the set"):
         learner(draw())
     learner = Iterated(Kernel().double(), steps=1, minibatch=12)

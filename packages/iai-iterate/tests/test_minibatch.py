@@ -1,8 +1,11 @@
+import re
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from iai_iterate import minibatches
+from iai_iterate.minibatch import minibatch_sizes, steps_of_a_pass
 from slopes import Examples
 
 
@@ -38,6 +41,53 @@ def test_every_pass_gives_each_example_once(n, data, steps, seed):
         assert all(fresh is (first == 0) for _, fresh in part)
 
 
+SCHEDULES = st.lists(st.integers(1, 9), min_size=1, max_size=5)
+
+
+@given(n=st.integers(1, 20), sizes=SCHEDULES, steps=st.integers(0, 20), shuffled=st.booleans())
+def test_sizes_follow_the_schedule_through_passes_that_give_each_example_once(
+    n, sizes, steps, shuffled
+):
+    sizes[0] = min(sizes[0], n)
+    generator = torch.Generator().manual_seed(0) if shuffled else None
+    batches = read(minibatches(numbered(n), sizes, steps, generator=generator))
+    assert len(batches) == steps
+    left, first_pass = list(range(n)), True
+    for step, (numbers, fresh) in enumerate(batches):
+        asked = sizes[step] if step < len(sizes) else sizes[-1]
+        assert len(numbers) == min(asked, len(left)) and fresh is first_pass
+        for number in numbers:
+            left.remove(number)  # raises for an example that this pass gave before
+        if not left:
+            left, first_pass = list(range(n)), False
+
+
+@given(n=st.integers(0, 60), sizes=SCHEDULES)
+def test_the_steps_of_a_pass_are_those_that_it_takes(n, sizes):
+    steps, start = 0, 0
+    while start < n:
+        start += sizes[min(steps, len(sizes) - 1)]
+        steps += 1
+    assert steps_of_a_pass(n, sizes) == max(steps, 1)
+    if sizes[0] <= n:
+        batches = read(minibatches(numbered(n), sizes, steps + 1))
+        assert [fresh for _, fresh in batches] == [True] * steps + [False]
+
+
+@given(n=st.integers(1, 12), size=st.integers(1, 12), steps=st.integers(0, 9))
+def test_one_size_is_a_schedule_of_one(n, size, steps):
+    size = min(size, n)
+    expected = read(minibatches(numbered(n), size, steps))
+    for schedule in ([size], (size, size)):
+        assert read(minibatches(numbered(n), schedule, steps)) == expected
+
+
+def test_the_schedule_goes_on_over_passes_and_takes_a_short_one_for_its_turn():
+    batches = read(minibatches(numbered(7), (1, 4, 3), 6))
+    assert [len(numbers) for numbers, _ in batches] == [1, 4, 2, 3, 3, 1]
+    assert [fresh for _, fresh in batches] == [True] * 3 + [False] * 3
+
+
 def test_the_order_is_the_generators():
     def shuffled(seed):
         generator = torch.Generator().manual_seed(seed)
@@ -60,8 +110,20 @@ def test_the_whole_set_and_the_empty_set():
         (0, 1, "`minibatch` must be at least 1; got 0"),
         (6, 1, "`minibatch` must be at most the 5 examples of the set; got 6"),
         (2, -1, "`steps` must be at least 0; got -1"),
+        ([], 1, "`minibatch` must be at least 1; got []."),
+        ((2, 0), 1, "`minibatch` must be at least 1; got (2, 0)."),
+        ((2, -3, 4), 1, "`minibatch` must be at least 1; got (2, -3, 4)."),
+        ((6, 1), 1, "`minibatch` must be at most the 5 examples of the set; got 6."),
     ],
 )
 def test_errors(size, steps, sentence):
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(ValueError, match=re.escape(sentence)):
         minibatches(numbered(5), size, steps)
+
+
+def test_only_the_first_size_must_fit_the_set():
+    assert read(minibatches(numbered(5), (5, 6), 2)) == [(list(range(5)), i == 0) for i in (0, 1)]
+
+
+def test_sizes_are_a_tuple_and_none_is_the_whole_set():
+    assert minibatch_sizes(range(1, 4)) == (1, 2, 3) and minibatch_sizes(None) == ()

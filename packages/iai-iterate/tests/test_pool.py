@@ -1,3 +1,5 @@
+import re
+from collections import Counter
 from typing import NamedTuple
 
 import pytest
@@ -107,6 +109,61 @@ def test_it_goes_on_exactly_where_its_state_was_taken(regime):
         assert all(map(torch.equal, tree_leaves(actual), tree_leaves(expected)))
 
 
+def test_a_pool_of_several_sizes_goes_on_exactly_where_its_state_was_taken():
+    learner = Iterated(Slope().double(), steps=1)
+
+    def several(seed):
+        generator = torch.Generator().manual_seed(seed)
+        options = COUNTS | {"num_support": (1, 2, 5)}
+        return Pool(learner, Slopes(), generator=generator, **options)
+
+    source = several(0)
+    advance(learner, source, 7)
+    stored = tree_map(torch.clone, source.state_dict())
+    expected = advance(learner, source, 20)
+    assert {taken[0].shape[1] for taken in expected} == {1, 2, 5}
+    resumed = several(1)
+    resumed.load_state_dict(stored)
+    actual = advance(learner, resumed, 20)
+    assert all(map(torch.equal, tree_leaves(actual), tree_leaves(expected)))
+
+
+def test_all_sizes_cost_alike():
+    sizes, num_draws = (2, 3, 12), 6000
+    source = pool(num_support=sizes)[1]
+    counts = Counter(source._size() for _ in range(num_draws))
+    assert set(counts) == set(sizes)
+    total = sum(1 / size for size in sizes)
+    for size in sizes:
+        chance = 1 / size / total
+        deviation = (chance * (1 - chance) / num_draws) ** 0.5
+        assert abs(counts[size] / num_draws - chance) < 4 * deviation
+
+
+def test_what_is_drawn_is_of_the_sizes_asked_for():
+    learner = Iterated(Slope().double(), steps=1)
+    generator = torch.Generator().manual_seed(0)
+    source = Pool(learner, Slopes(), generator=generator, **COUNTS, num_support=[2, 4])
+    before = torch.zeros(5, dtype=torch.float64)
+    for x, _, _, seen in advance(learner, source, 30):
+        assert x.shape[1] in (2, 4)
+        grown = seen[1] - seen[0]
+        assert (grown == x.shape[1]).all()
+        assert ((seen[0] == before) | (seen[0] == 0)).all()
+        before = seen[1]
+
+
+@pytest.mark.parametrize(
+    ("minibatch", "steps", "num_support"), [((2, 4), 3, 10), ((2, 4, 9), 2, 6), (3, 4, 12)]
+)
+def test_a_pool_gives_what_the_schedule_reads(minibatch, steps, num_support):
+    learner = Iterated(Slope().double(), steps=steps, minibatch=minibatch)
+    source = Pool(learner, Slopes(), generator=torch.Generator().manual_seed(0), **COUNTS)
+    tasks, state = source.next()
+    assert tasks.support.mask.shape == (5, num_support)
+    assert learner(tasks, state).seen[-1].tolist() == [num_support] * 5
+
+
 def test_its_state_is_nested_dicts_of_tensors():
     def check(node):
         assert type(node) is dict
@@ -168,6 +225,13 @@ def test_states_of_any_dtype_begin_anew():
 def test_counts_are_at_least_1(name):
     with pytest.raises(ValueError, match=f"`{name}` must be at least 1; got 0"):
         pool(**{name: 0})
+
+
+@pytest.mark.parametrize("num_support", [0, (), [4, 0], (-1, 4)])
+def test_numbers_of_examples_are_at_least_1(num_support):
+    sentence = f"`num_support` must be at least 1; got {num_support}."
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        pool(num_support=num_support)
 
 
 def test_errors():

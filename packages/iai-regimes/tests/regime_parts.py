@@ -89,6 +89,12 @@ def head_only(likelihood, **options):
     return Parametric(predictor, likelihood, rule(predictor, likelihood, **options))
 
 
+def whitened(likelihood, **options):
+    body = nn.Sequential(nn.Linear(X_DIM, 4), nn.Tanh(), nn.Linear(4, likelihood.num_outputs))
+    predictor = Predictor(body)
+    return Parametric(predictor, likelihood, rule(predictor, likelihood, whiten=True, **options))
+
+
 def explicit(likelihood, **options):
     decoder = LatentDecoder(X_DIM, 5, likelihood.num_outputs, hidden_dim=DIM, num_layers=1)
     predictor = Predictor(decoder, adapt=["latent"])
@@ -134,7 +140,8 @@ UPDATES = ("annealed", "residual", "gated")
 PAPER = {"update": "residual", "summary_dim": 0, "count": False}
 NO_CURVATURE = {"curvature": 0}
 
-REGIMES = {"parametric-head": head_only, "maml": maml, "cavia": cavia}
+REGIMES = {"parametric-head": head_only, "parametric-whitened": whitened}
+REGIMES |= {"maml": maml, "cavia": cavia}
 for name in RULES:
     REGIMES[name] = lambda likelihood, n=name: fixed(likelihood, n)
 for update in UPDATES:

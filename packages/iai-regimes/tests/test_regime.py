@@ -19,7 +19,7 @@ from regime_parts import (
 from torch.utils._pytree import tree_leaves
 
 REAL = ["adam", "parametric-both-annealed", "explicit-data", "paper-parametric-gradient"]
-REAL += ["implicit-logits-annealed", "implicit-latents-gated"]
+REAL += ["parametric-whitened", "implicit-logits-annealed", "implicit-latents-gated"]
 CASES = [
     *((name, "categorical") for name in CATEGORICAL_REGIMES),
     *((name, likelihood) for name in REAL for likelihood in LIKELIHOODS if "gauss" in likelihood),
@@ -82,7 +82,8 @@ def test_autocast(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["parametric-both-annealed", "explicit-data", "implicit-logits-gated"]
+    "name",
+    ["parametric-both-annealed", "parametric-whitened", "explicit-data", "implicit-logits-gated"],
 )
 def test_a_copy_stands_on_its_own(name):
     likelihood = Gaussian(1, scale=0.5)

@@ -72,6 +72,12 @@ class LearnedRule(nn.Module):
             state.
         curvature: Hessian-vector products that the Newton step is made of; 0 for the gradient alone
             (the paper's signal), which a predictor without second derivatives needs.
+        whiten: Whether the Newton step is made in coordinates in which the inputs of the
+            predictor's `nn.Linear` layers are white, second moments of all examples seen being kept
+            in the state; the step is then the only direction that is read. For predictors of
+            thousands of parameters, on which a few products and a gradient do not get far. It needs
+            an adapted weight of such a layer, each of which reads one vector for an input; a signal
+            with a gradient, which stays a constant; the count; and curvature of at least 1.
         gradient_feature: How the directions enter the tokens; the learned rates multiply them as
             they are.
         differentiate_gradient: Whether outer gradients flow through the gradient; by default it is
@@ -79,8 +85,8 @@ class LearnedRule(nn.Module):
         chunk: Largest number of parameters in one token.
 
     Raises:
-        ValueError: If `signal` or `update` is unknown, a size is out of range, or there is
-            curvature without a count.
+        ValueError: If `signal` or `update` is unknown, a size is out of range, there is curvature
+            without a count, or `whiten` is without what it needs.
 
     Source:
         Mittal et al. (2025), arXiv 2510.11471, the parametric and explicit regimes. Ours: the
@@ -113,6 +119,8 @@ class LearnedRule(nn.Module):
         for name, size in (("summary_dim", summary_dim), ("curvature", curvature)):
             if size < 0:
                 raise ValueError(f"`{name}` must be at least 0; got {size}.")
+        if whiten:
+            _check_whitened(signal, curvature, count, differentiate_gradient)
         if signal != "data" and curvature and not count:
             raise ValueError(
                 "The Newton step reads the evidence count; without it `curvature` must be 0."
@@ -129,8 +137,8 @@ class LearnedRule(nn.Module):
         dim, token_dim = encoder.dim, self.tokens.token_dim
         self.place = nn.Parameter(torch.randn(self.tokens.num_tokens, dim) * dim**-0.5)
         self.slope: KrylovNewton | WhitenedNewton | None = None
-        if whiten and self.reads_gradient:
-            self.slope = WhitenedNewton(predictor, curvature, differentiate=differentiate_gradient)
+        if whiten:
+            self.slope = WhitenedNewton(predictor, curvature)
         elif self.reads_gradient:
             self.slope = KrylovNewton(curvature, differentiate=differentiate_gradient)
         start = () if self.slope is None else self.slope.rates
@@ -235,3 +243,14 @@ class LearnedRule(nn.Module):
         spread = torch.cat(shared, dim=-1)[:, None].expand(-1, num_tokens, -1)
         tokens: Tensor = self.embed_state(torch.cat([*own, spread], dim=-1))
         return tokens
+
+
+def _check_whitened(signal: Signal, curvature: int, count: bool, differentiate: bool) -> None:
+    if signal == "data":
+        raise ValueError("`signal` must be gradient or both with `whiten`; got 'data'.")
+    if curvature < 1:
+        raise ValueError(f"`curvature` must be at least 1 with `whiten`; got {curvature}.")
+    if not count:
+        raise ValueError("`count` must be True with `whiten`; got False.")
+    if differentiate:  # the step is made of the gradient's parts, which are constants
+        raise ValueError("`differentiate_gradient` must be False with `whiten`; got True.")

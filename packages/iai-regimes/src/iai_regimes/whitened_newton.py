@@ -36,7 +36,6 @@ class WhitenedNewton(nn.Module):
         predictor: What is adapted; `Whitening` says which of its numbers are whitened.
         num_products: Hessian-vector products in the minibatch's Krylov space, at least 1.
         prior_count: Examples that the prior is worth, above 0.
-        differentiate: Whether outer gradients flow through the gradient.
 
     Raises:
         ValueError: If no adapted weight is that of a linear layer, or a number is out of range.
@@ -47,20 +46,14 @@ class WhitenedNewton(nn.Module):
     """
 
     def __init__(
-        self,
-        predictor: Predictor,
-        num_products: int,
-        *,
-        prior_count: float = 100.0,
-        differentiate: bool,
+        self, predictor: Predictor, num_products: int, *, prior_count: float = 100.0
     ) -> None:
         super().__init__()
         if num_products < 1:
             raise ValueError(f"`num_products` must be at least 1; got {num_products}.")
         if not prior_count > 0:
             raise ValueError(f"`prior_count` must be above 0; got {prior_count}.")
-        self.num_products, self.differentiate = num_products, differentiate
-        self.prior_count = prior_count
+        self.num_products, self.prior_count = num_products, prior_count
         self.rates = (1.0,)  # what the step begins with
         self.whitening = Whitening(predictor)
         self.newton = DampedNewton()
@@ -84,29 +77,31 @@ class WhitenedNewton(nn.Module):
         """The step, `task p`, as the one direction, and the memory with this minibatch in it.
 
         The gradient is not another one: along it the curvature may be a thousand times the mean,
-        and what a learned rate of it does, however small, is to leave the valley.
+        and what a learned rate of it does, however small, is to leave the valley. Outer gradients
+        flow to the step's learned numbers alone.
 
         Raises:
-            ValueError: If a linear layer does not read one vector for each input.
+            ValueError: If a linear layer does not read one vector for each input, the module would
+                change a buffer, or in inference mode.
         """
-        whitening, count = self.whitening, mask.sum(1).to(theta.dtype)
-        moments = whitening.moments(theta, x, mask)
-        roots = whitening.roots(memory.moments, moments, seen, self.prior_count)
-        gradient, product = hessian_products(
-            lambda white: objective.loss(theta + whitening.colour(white, roots)),
-            torch.zeros_like(theta),
-            differentiate=self.differentiate,
-        )
-        # Curvature changes as theta moves: the root of the gain forgets, and averages.
-        recent = annealed_gain(seen, count).sqrt()[:, None]
-        sizes = whitening.sizes(product, moments, roots)
-        sizes = memory.sizes + recent * (sizes - memory.sizes)
-        scale = whitening.scale(sizes)
-        found = split(scale * gradient, lambda v: scale * product(scale * v), self.num_products)
-        step = self.newton(found, torch.ones_like(seen), seen, count)
-        step = whitening.colour(scale * step, roots)
-        means = tuple(
-            running_mean(old, new, seen, count, fresh)
-            for old, new in zip(memory.moments, moments, strict=True)
-        )
-        return [step], InputMemory(means, sizes)
+        with torch.autocast(theta.device.type, enabled=False):
+            whitening, count = self.whitening, mask.sum(1).to(theta.dtype)
+            moments = whitening.moments(theta, x, mask)
+            roots = whitening.roots(memory.moments, moments, seen, self.prior_count)
+            gradient, product = hessian_products(
+                lambda white: objective.loss(theta + whitening.colour(white, roots)),
+                torch.zeros_like(theta),
+            )
+            # Curvature changes as theta moves: the root of the gain forgets, and averages.
+            recent = annealed_gain(seen, count).sqrt()[:, None]
+            sizes = whitening.sizes(product, moments, roots)
+            sizes = memory.sizes + recent * (sizes - memory.sizes)
+            scale = whitening.scale(sizes)
+            found = split(scale * gradient, lambda v: scale * product(scale * v), self.num_products)
+            step = self.newton(found, torch.ones_like(seen), seen, count)
+            step = whitening.colour(scale * step, roots)
+            means = tuple(
+                running_mean(old, new, seen, count, fresh)
+                for old, new in zip(memory.moments, moments, strict=True)
+            )
+            return [step], InputMemory(means, sizes)

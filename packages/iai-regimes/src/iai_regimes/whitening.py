@@ -46,8 +46,8 @@ class Whitening(nn.Module):
 
     def __init__(self, predictor: Predictor) -> None:
         super().__init__()
-        # The regime registers the module; a list keeps it from being registered a second time.
-        self._module, self._across_tasks = [predictor.module], predictor.across_tasks
+        # The regime registers the predictor; a list keeps it from being registered a second time.
+        self._predictor = [predictor]
         offsets, offset = {}, 0
         for name, shape in predictor.shapes.items():
             offsets[name] = offset
@@ -98,10 +98,13 @@ class Whitening(nn.Module):
         there is no example.
 
         Raises:
-            ValueError: If a linear layer does not read one vector for each input.
+            ValueError: If a linear layer does not read one vector for each input, or the module
+                would update running statistics or change another buffer.
         """
+        (predictor,) = self._predictor
+        predictor._check_buffers(theta, x)  # before a forward has changed them
         with torch.autocast(theta.device.type, enabled=False):
-            found: tuple[Tensor, ...] = self._across_tasks(self._moments, theta, x, mask)
+            found: tuple[Tensor, ...] = predictor.across_tasks(self._moments, theta, x, mask)
         return found
 
     @torch.no_grad()
@@ -140,9 +143,10 @@ class Whitening(nn.Module):
     ) -> Float[Tensor, "task p"]:
         """A step in white coordinates as one of theta: u L^-1; gradients flow to `white`."""
         lengths = [rows * columns for rows, columns in self.layers.values()]
-        *pieces, rest = white[:, self.order].split([*lengths, white.shape[1] - sum(lengths)], dim=1)
+        lengths.append(white.shape[1] - sum(lengths))
+        *pieces, rest = torch.split(white[:, self.order], lengths, dim=1)
         coloured = [
-            (piece.unflatten(1, shape) @ root).flatten(1)
+            (piece.reshape(len(white), *shape) @ root).flatten(1)
             for piece, shape, root in zip(pieces, self.layers.values(), roots, strict=True)
         ]
         return torch.cat([*coloured, rest], dim=1)[:, self.place]
@@ -181,7 +185,8 @@ class Whitening(nn.Module):
         return torch.where(sizes > 0, sizes, 1.0).rsqrt()[:, self.block]
 
     def _moments(self, adapted: dict[str, Tensor], x: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        (module,), found = self._module, {}
+        module = self._predictor[0].module
+        found: dict[str, Tensor] = {}
         share = (mask / mask.sum().clamp(min=1)).to(x.dtype)[:, None]
 
         def hook(name: str, columns: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
@@ -208,4 +213,11 @@ class Whitening(nn.Module):
         finally:
             for handle in handles:
                 handle.remove()
+        idle = next((name for name in self.layers if name not in found), None)
+        if idle is not None:
+            # It is not called; `nn.MultiheadAttention` reads the weight of its layer by itself.
+            raise ValueError(
+                "Whitening needs linear layers that read one vector for each input; "
+                f"{idle} reads none."
+            )
         return tuple(found[name] for name in self.layers)

@@ -1,0 +1,77 @@
+"""A folder of one's own, through the example of embeddings: what it does, and what it refuses."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "embeddings.py"
+MODES = ("RGB", "L", "P", "RGBA", "1")  # colour, grey, palette, transparent, black and white
+
+
+def folder_of_images(root, num_classes, num_images):
+    numbers = np.random.default_rng(0)
+    for label in range(num_classes):
+        folder = root / f"class {label:02}"
+        folder.mkdir(parents=True)
+        for image in range(num_images):
+            pixels = numbers.integers(0, 256, (9 + image, 12, 3), dtype=np.uint8)
+            Image.fromarray(pixels).convert(MODES[image % 5]).save(folder / f"{image:02}.png")
+    return root
+
+
+def run(out, *options):
+    settings = ["--preset", "smoke", "--out", str(out), "--device", "cpu"]
+    settings += ["--learners", "parametric linear, both"]
+    return subprocess.run(
+        [sys.executable, "-W", "default", str(EXAMPLE), *settings, *map(str, options)],
+        env=os.environ | {"MPLBACKEND": "agg"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_images_of_any_kind_are_classified_beside_the_others(tmp_path):
+    images = folder_of_images(tmp_path / "mine", num_classes=3, num_images=10)
+    done = run(tmp_path / "out", "--images", images)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "out" / "metrics.json").read_text())["rows"]
+    own = [row for row in rows if row["split"] == "mine"]
+    # A third of 30 images are asked about; 60 examples there are not.
+    assert {row["examples"] for row in own} == {10, 20}
+    assert {row["method"] for row in own} >= {"parametric linear, both", "logistic regression"}
+
+
+def test_a_file_that_cannot_be_read_is_named_and_left_out_if_asked(tmp_path):
+    images = folder_of_images(tmp_path / "mine", num_classes=2, num_images=15)
+    (images / "class 00" / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
+    refused = run(tmp_path / "out", "--images", images)
+    assert refused.returncode != 0
+    assert "class 00/torn.png" in refused.stderr
+    skipped = run(tmp_path / "out", "--images", images, "--unreadable", "skip")
+    assert skipped.returncode == 0, skipped.stderr
+    assert "1 of 31 images could not be read and were left out" in skipped.stderr
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "options", "text"),
+    [
+        (11, (), "`images` must have at most 10 classes, as many as a learner holds; "),
+        (0, (), "must hold a folder for each class"),
+        (2, ("--dim", "500"), "`dim` must be at most 72, that of the embeddings; got 500."),
+        (2, ("--backbone", "resnet18"), "`weights` must name a file of weights for resnet18;"),
+    ],
+)
+def test_what_is_refused_is_refused_before_training(tmp_path, num_classes, options, text):
+    images = folder_of_images(tmp_path / "mine", num_classes, num_images=1)
+    images.mkdir(exist_ok=True)
+    done = run(tmp_path / "out", "--images", images, *options)
+    assert done.returncode != 0
+    assert text in " ".join(done.stderr.split())
+    assert not list((tmp_path / "out").glob("**/*.safetensors"))

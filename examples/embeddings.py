@@ -66,7 +66,7 @@ class Config(Settings):
     """Folder that keeps the embeddings; by default one in `out`."""
     seen_classes: int = 6
     """Classes of `source` that training sees; the others are unseen."""
-    dim: int = 128
+    dim: int = 64
     """Principal components of the embeddings of seen classes, which are made white."""
 
 

@@ -274,6 +274,7 @@ def compare(
 ) -> None:
     """Trains the learners, measures them beside the baselines, and writes what came out."""
     started = time.perf_counter()
+    config.out.mkdir(parents=True, exist_ok=True)
     device = resolve_device(config.device)
     drawn = {
         split: (

@@ -131,7 +131,7 @@ class Predictor(nn.Module):
         """A function of one task's parameters, by name, and inputs, for all tasks side by side.
 
         Args:
-            function: `function(parameters, *inputs)` of one task gives a tensor or a pytree of them.
+            function: `function(parameters, *inputs)` of a task gives a tensor or a pytree of them.
             theta: The adapted numbers of each task.
             inputs: Tensors led by the task axis.
 

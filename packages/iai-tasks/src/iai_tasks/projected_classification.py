@@ -253,8 +253,10 @@ class ProjectedClassification:
     ) -> Float[Tensor, "task pixel projection"]:
         """Orthonormal columns, uniformly distributed: of QR, whose signs are made unique."""
         columns = _gaussian_rows(seeds, 0, self._projection_dim, num_pixels).mT
+        orthonormal: Tensor
         orthonormal, triangle = torch.linalg.qr(columns)
-        return orthonormal * triangle.diagonal(dim1=1, dim2=2).sign()[:, None]
+        signs: Tensor = triangle.diagonal(dim1=1, dim2=2).sign()[:, None]
+        return orthonormal * signs
 
 
 def _gaussian_rows(

@@ -221,7 +221,7 @@ def main() -> None:
         "in" if name == config.train_on else name: held_out(config, images[name])
         for name in config.test_on
     }
-    compare(config, "image_classification", preset, training, tests)
+    compare(config, f"image_classification-{config.train_on}", preset, training, tests)
 
 
 def load(config: Config, name: Images) -> LabelledImages:

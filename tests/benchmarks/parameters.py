@@ -1,7 +1,7 @@
-"""A step of the learned rule by how many parameters it moves, beside a step of Adam on the same.
+"""What the learned rule costs, by how many parameters it moves, beside a step of Adam on the same.
 
-The model is an MLP 100-h-10 whose every weight is adapted; a token of the rule is what one unit reads
-by, and all tokens share the rule's weights. "own weights" are those of the rule that grow with the
+The model is an MLP 100-h-10 whose every weight is adapted; a token of the rule is what one unit
+reads by, and all tokens share the rule's weights. "own weights" are those that grow with the
 model: a place and a starting rate for each unit and number. A row without `whiten` has the rule of
 small models, one step of whose Krylov space is one product as well.
 """

@@ -1,5 +1,6 @@
 """Every producer of the repository through the contract of every consumer."""
 
+import attrs
 import torch
 from iai_encoders.testing import check_sequence_encoder, check_set_encoder
 from iai_iterate import Iterated, Pool
@@ -41,6 +42,14 @@ def test_refined_regime(moving_regime, fitting_sampler):
     tasks = fitting_sampler.sample(3, num_support=6, num_query=4, generator=generator())
     tasks = tasks.to(dtype=torch.float64)
     check_refined_regime(moving_regime.double(), tasks.support, tasks.query)
+
+
+def test_a_support_set_without_the_other_classes_gives_finite_answers(regime, fitting_sampler):
+    tasks = fitting_sampler.sample(3, num_support=40, num_query=4, generator=generator())
+    alike = attrs.evolve(tasks.support, y=torch.ones_like(tasks.support.y))
+    adapted = Iterated(regime, steps=1, minibatch=4).adapt(alike, tasks.query.x)
+    assert adapted.step == 10
+    assert adapted.predict(tasks.query.x).isfinite().all()
 
 
 def test_gradient_mode(gradient):

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from iai_encoders import CausalTransformer, DeepSet, DeepSetMemory, SetTransformer
-from iai_encoders.testing import check_sequence_encoder, check_set_encoder
+from iai_encoders import AxialTransformer, CausalTransformer, DeepSet, DeepSetMemory, SetTransformer
+from iai_encoders.testing import check_sequence_encoder, check_set_encoder, check_table_encoder
 from torch import Tensor, nn
 
 
@@ -105,3 +105,39 @@ class CountsPaddingAsTime(CausalTransformer):
 def test_a_broken_sequence_encoder_is_found(build, sentence):
     with pytest.raises(AssertionError, match=sentence):
         check_sequence_encoder(build(4, 1, 2), dim=4)
+
+
+class CountsRows(AxialTransformer):
+    def encode(self, cells, *, mask=None):
+        return super().encode(cells, mask=mask) * cells.shape[1]
+
+
+class KnowsTheColumns(AxialTransformer):
+    def encode(self, cells, *, mask=None):
+        places = torch.arange(cells.shape[2], dtype=cells.dtype)[:, None]
+        return super().encode(cells * places, mask=mask)
+
+
+class KnowsTheRows(AxialTransformer):
+    def encode(self, cells, *, mask=None):
+        places = torch.arange(cells.shape[1], dtype=cells.dtype)[:, None, None]
+        return super().encode(cells * places, mask=mask)
+
+
+class TablesMeet(AxialTransformer):
+    def encode(self, cells, *, mask=None):
+        return super().encode(cells, mask=mask).flip(0)
+
+
+@pytest.mark.parametrize(
+    ("build", "sentence"),
+    [
+        (KnowsTheRows, "Rows in another order change no vector."),
+        (KnowsTheColumns, "Vectors follow their columns."),
+        (TablesMeet, "A task is the same alone and in a batch."),
+        (CountsRows, "A masked row, NaN included, changes no vector."),
+    ],
+)
+def test_a_broken_table_encoder_is_found(build, sentence):
+    with pytest.raises(AssertionError, match=sentence):
+        check_table_encoder(build(4, 1, 2), dim=4)

@@ -205,11 +205,11 @@ def test_a_likelihood_with_parameters_is_registered_once_and_moves_and_copies():
     names = [name for name in regime.state_dict() if "likelihood" in name or "unit" in name]
     assert names == ["likelihood.log_scale", "likelihood.unit"]
     batch = draw(Gaussian(1), dtype=torch.float64)
-    read(regime.double(), batch.x, batch)  # the rule's features are in the new dtype as well
+    read(regime.double(), batch.x, batch)  # the rule reads in the new dtype as well
 
     twin = copy.deepcopy(regime)
     expected = read(regime, batch.x, batch).carry.summary
     nn.init.ones_(regime.likelihood.log_scale)
     assert torch.equal(read(twin, batch.x, batch).carry.summary, expected)
-    assert twin.rule._features.__self__ is twin.likelihood
+    assert twin.rule._likelihood[0] is twin.likelihood
     check_regime(regime, batch, batch)

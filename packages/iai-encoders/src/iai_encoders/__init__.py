@@ -1,12 +1,14 @@
-"""Sets and sequences of tokens to memories, and reads from a memory."""
+"""Sets and sequences of tokens to memories, reads from a memory, and tables to columns."""
 
+from iai_encoders.axial_transformer import AxialTransformer
 from iai_encoders.causal_transformer import CausalTransformer
 from iai_encoders.deep_set import DeepSet, DeepSetMemory
-from iai_encoders.interfaces import Memory, SequenceEncoder, SetEncoder
+from iai_encoders.interfaces import Memory, SequenceEncoder, SetEncoder, TableEncoder
 from iai_encoders.memory import TransformerMemory
 from iai_encoders.set_transformer import SetTransformer
 
 __all__ = [
+    "AxialTransformer",
     "CausalTransformer",
     "DeepSet",
     "DeepSetMemory",
@@ -14,5 +16,6 @@ __all__ = [
     "SequenceEncoder",
     "SetEncoder",
     "SetTransformer",
+    "TableEncoder",
     "TransformerMemory",
 ]

@@ -1,4 +1,4 @@
-"""The two roles an encoder can play, and what both call a memory."""
+"""The three roles an encoder can play, and what two of them call a memory."""
 
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -60,4 +60,21 @@ class SequenceEncoder(Protocol[M]):
 
     def read(self, queries: Float[Tensor, "task m dim"], memory: M) -> Float[Tensor, "task m dim"]:
         """An answer a query: what `extend` would have put out for it as the next token."""
+        ...
+
+
+@runtime_checkable
+class TableEncoder(Protocol):
+    """A table of cells to a vector a column, whatever the order of rows and columns.
+
+    `testing.check_table_encoder` holds a class to the role.
+    """
+
+    def encode(
+        self,
+        cells: Float[Tensor, "task n column dim"],
+        *,
+        mask: Bool[Tensor, "task n"] | None = None,
+    ) -> Float[Tensor, "task column dim"]:
+        """What each column's observed rows say, beside the other columns."""
         ...

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from iai_encoders.interfaces import Memory, SequenceEncoder, SetEncoder
+from iai_encoders.interfaces import Memory, SequenceEncoder, SetEncoder, TableEncoder
 
 
 def check_set_encoder(encoder: SetEncoder[Any], dim: int) -> None:
@@ -138,6 +138,58 @@ def check_sequence_encoder(encoder: SequenceEncoder[Any], dim: int) -> None:
         _check_equal(masked_answers[task], model.read(queries[task], extended), sentence)
     results = torch.cat([before[mask], after.flatten(0, 1), masked_answers.flatten(0, 1)])
     _check_gradients(model, results, padded, mask)
+
+
+def check_table_encoder(encoder: TableEncoder, dim: int) -> None:
+    """Hold a table encoder, an ``nn.Module``, to its role.
+
+    Vectors follow the columns when these change places, and stay when the rows do; padding (NaN
+    included) and the other tasks change nothing; a table without an observed row has finite
+    vectors; gradients reach the observed cells and every parameter, and never a masked row.
+
+    Args:
+        encoder: A table encoder.
+        dim: Numbers a cell.
+
+    Raises:
+        AssertionError: With the sentence that does not hold.
+
+    Example:
+        >>> from iai_encoders import AxialTransformer
+        >>> check_table_encoder(AxialTransformer(dim=4, num_layers=1, num_heads=2), dim=4)
+    """
+    model = _in_float64(encoder)
+    tokens, queries, mask, _ = _draw(model, dim)
+    cells = tokens[:, :, None] * queries[:, None]  # task n column dim
+    padded = cells.masked_fill(~mask[..., None, None], torch.nan).requires_grad_()
+    vectors = model.encode(cells)
+
+    assert vectors.shape == queries.shape, "There is a vector a column."
+    _check_equal(
+        model.encode(cells.flip(1).roll(2, 1)), vectors, "Rows in another order change no vector."
+    )
+    _check_equal(
+        model.encode(cells.flip(2).roll(2, 2)),
+        vectors.flip(1).roll(2, 1),
+        "Vectors follow their columns.",
+    )
+    _check_equal(
+        model.encode(cells, mask=torch.ones_like(mask)),
+        vectors,
+        "A mask that hides no row changes no vector.",
+    )
+    masked = model.encode(padded, mask=mask)
+    for task in _each(tokens):
+        _check_equal(
+            model.encode(cells[task]), vectors[task], "A task is the same alone and in a batch."
+        )
+        _check_equal(
+            masked[task],
+            model.encode(cells[task, mask[task][0]]),
+            "A masked row, NaN included, changes no vector.",
+        )
+    assert masked.isfinite().all(), "A table without an observed row has finite vectors."
+    _check_gradients(model, masked, padded, mask)
 
 
 class _Draw(NamedTuple):

@@ -21,15 +21,16 @@ def check_tokens(tokens: Tensor, mask: Tensor | None, dim: int) -> None:
     """Raise ValueError unless tokens are ``task n dim`` and a mask is bool ``task n``."""
     if tokens.ndim != 3 or tokens.shape[2] != dim:
         raise ValueError(f"`tokens` must have shape (task, n, {dim}); got {tuple(tokens.shape)}.")
-    if mask is None:
-        return
-    if mask.dtype != torch.bool:
-        raise ValueError(f"`mask` must have dtype torch.bool; got {mask.dtype}.")
-    if mask.shape != tokens.shape[:2]:
+    _check_mask("tokens", tokens, mask)
+
+
+def check_cells(cells: Tensor, mask: Tensor | None, dim: int) -> None:
+    """Raise ValueError unless cells are ``task n column dim`` and a mask is bool ``task n``."""
+    if cells.ndim != 4 or cells.shape[3] != dim:
         raise ValueError(
-            f"`mask` must have the shape of the first two axes of `tokens`, "
-            f"{tuple(tokens.shape[:2])}; got {tuple(mask.shape)}."
+            f"`cells` must have shape (task, n, column, {dim}); got {tuple(cells.shape)}."
         )
+    _check_mask("cells", cells, mask)
 
 
 def check_num_tasks(name: str, tensor: Tensor, memory: Tensor) -> None:
@@ -45,3 +46,15 @@ def check_queries(queries: Tensor, memory: Tensor, dim: int) -> None:
     if queries.ndim != 3 or queries.shape[2] != dim:
         raise ValueError(f"`queries` must have shape (task, m, {dim}); got {tuple(queries.shape)}.")
     check_num_tasks("queries", queries, memory)
+
+
+def _check_mask(name: str, tensor: Tensor, mask: Tensor | None) -> None:
+    if mask is None:
+        return
+    if mask.dtype != torch.bool:
+        raise ValueError(f"`mask` must have dtype torch.bool; got {mask.dtype}.")
+    if mask.shape != tensor.shape[:2]:
+        raise ValueError(
+            f"`mask` must have the shape of the first two axes of `{name}`, "
+            f"{tuple(tensor.shape[:2])}; got {tuple(mask.shape)}."
+        )

@@ -6,9 +6,11 @@ from iai_regimes.embedded import Embedded
 from iai_regimes.embedding import BilinearEmbedding
 from iai_regimes.evidence import annealed_gain, count_features
 from iai_regimes.explicit import Explicit, LatentDecoder
+from iai_regimes.flow import flow
 from iai_regimes.gradient_descent import GradientDescent
 from iai_regimes.gradient_feature import clipped_log, log_and_sign, raw, rms_normalised
 from iai_regimes.implicit import Implicit, ImplicitState
+from iai_regimes.implicit_columns import ColumnState, ImplicitColumns
 from iai_regimes.lbfgs import LBFGS
 from iai_regimes.learned_optimizer import LearnedOptimizer
 from iai_regimes.learned_rule import LearnedRule
@@ -20,6 +22,7 @@ from iai_regimes.parametric import AdaptedState, Parametric
 from iai_regimes.predictor import Predictor
 from iai_regimes.proximal import Proximal
 from iai_regimes.recurrent_rule import RecurrentRule
+from iai_regimes.unlabelled import Unlabelled
 from iai_regimes.until_converged import UntilConverged
 
 __all__ = [
@@ -28,12 +31,14 @@ __all__ = [
     "AdaptedState",
     "BilinearEmbedding",
     "Categorical",
+    "ColumnState",
     "Conv4",
     "Embedded",
     "Explicit",
     "Gaussian",
     "GradientDescent",
     "Implicit",
+    "ImplicitColumns",
     "ImplicitState",
     "LatentDecoder",
     "LearnedOptimizer",
@@ -45,10 +50,12 @@ __all__ = [
     "Predictor",
     "Proximal",
     "RecurrentRule",
+    "Unlabelled",
     "UntilConverged",
     "annealed_gain",
     "clipped_log",
     "count_features",
+    "flow",
     "log_and_sign",
     "raw",
     "rms_normalised",

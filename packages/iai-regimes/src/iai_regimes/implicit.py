@@ -17,7 +17,7 @@ from iai_regimes.evidence import (
 )
 from iai_regimes.interfaces import Examples, Likelihood, SetEncoder
 from iai_regimes.objective import mean_loss
-from iai_regimes.padding import finite_queries, observed_inputs, observed_targets
+from iai_regimes.padding import finite_queries, observed_features, observed_inputs
 from iai_regimes.update_form import UpdateForm, move, num_proposals
 
 AnswerState = Literal["logits", "latents", "probabilities"]
@@ -153,8 +153,7 @@ class Implicit(nn.Module):
             ValueError: If there are no targets, or an input has not `x_dim` numbers.
         """
         x = flat_inputs("x", observed_inputs(batch), self.x_dim)
-        y = self.likelihood.features(observed_targets(batch)).to(x.dtype)
-        inputs = torch.cat([x, y.masked_fill(~batch.mask[..., None], 0.0)], dim=-1)
+        inputs = torch.cat([x, observed_features(batch, self.likelihood)], dim=-1)
         tokens = self.embed_input(x) + self.embed_example(inputs)
         memory = self.encoder.encode(tokens, mask=batch.mask)
         if self.summary_dim:

@@ -42,6 +42,20 @@ class SetEncoder(Protocol):
 
 
 @runtime_checkable
+class TableEncoder(Protocol):
+    """A map from a table of cells to a vector for each of its columns."""
+
+    @property
+    def dim(self) -> int:
+        """Numbers a cell, and a vector."""
+
+    def encode(
+        self, cells: Float[Tensor, "task n column dim"], *, mask: Bool[Tensor, "task n"]
+    ) -> Float[Tensor, "task column dim"]:
+        """The vectors, whatever the order of the rows; rows whose mask is False do not count."""
+
+
+@runtime_checkable
 class Likelihood(Protocol):
     """What the raw outputs of a model say about a target.
 
@@ -55,7 +69,7 @@ class Likelihood(Protocol):
 
     @property
     def num_features(self) -> int:
-        """Numbers of a target as a model reads it."""
+        """Numbers of a target as a model reads it; 0 where examples need no target."""
 
     def features(self, y: Tensor) -> Tensor:
         """Targets as numbers of any dtype, `task n num_features`."""

@@ -18,7 +18,7 @@ from iai_regimes.evidence import (
 from iai_regimes.gradient_feature import GradientFeature, raw
 from iai_regimes.interfaces import Examples, Likelihood, Objective, SetEncoder
 from iai_regimes.krylov_newton import KrylovNewton
-from iai_regimes.padding import observed_inputs, observed_targets
+from iai_regimes.padding import observed_features, observed_inputs
 from iai_regimes.parameter_token import ParameterTokens
 from iai_regimes.predictor import Predictor
 from iai_regimes.update_form import UpdateForm, move, num_proposals
@@ -63,7 +63,8 @@ class LearnedRule(nn.Module):
         encoder: Reads the set of tokens.
         x_dim: Numbers of one flattened input.
         signal: "data" (observations [x, y, residual of the current prediction]), "gradient" (of the
-            mean loss on the minibatch at theta), or "both".
+            mean loss on the minibatch at theta), or "both". Examples without targets (`Unlabelled`)
+            are read as x alone, and have no gradient.
         update: "annealed" (default), "residual" (the paper's) or "gated".
         summary_dim: Size of the running mean of learned features of all examples seen, part of the
             state; 0 for none (the paper's state). A rule that reads the gradient alone has none: it
@@ -119,6 +120,11 @@ class LearnedRule(nn.Module):
         for name, size in (("summary_dim", summary_dim), ("curvature", curvature)):
             if size < 0:
                 raise ValueError(f"`{name}` must be at least 0; got {size}.")
+        self.labelled = likelihood.num_features > 0
+        if not self.labelled and signal != "data":
+            raise ValueError(
+                f"`signal` must be data where the examples have no targets; got {signal!r}."
+            )
         if whiten:
             _check_whitened(signal, curvature, count, differentiate_gradient)
         if signal != "data" and curvature and not count:
@@ -130,8 +136,7 @@ class LearnedRule(nn.Module):
         self.reads_data, self.reads_gradient = signal != "gradient", signal != "data"
         self.summary_dim = summary_dim if self.reads_data else 0
         self.gradient_feature = gradient_feature
-        # The regime registers the likelihood; a method of it is not registered a second time.
-        self._features = likelihood.features
+        self._likelihood = (likelihood,)  # which the regime registers, and not a second time here
         self.encoder = encoder
         self.tokens = ParameterTokens(predictor.shapes, chunk=chunk)
         dim, token_dim = encoder.dim, self.tokens.token_dim
@@ -148,7 +153,8 @@ class LearnedRule(nn.Module):
         self.embed_state = BilinearEmbedding(dim + state_dim, dim)
         example_dim = x_dim + likelihood.num_features
         if self.reads_data:
-            self.embed_example = BilinearEmbedding(example_dim + likelihood.num_outputs, dim)
+            residual_dim = likelihood.num_outputs if self.labelled else 0
+            self.embed_example = BilinearEmbedding(example_dim + residual_dim, dim)
         if self.summary_dim:
             self.statistic = BilinearEmbedding(example_dim, self.summary_dim, hidden_dim=dim)
         self.head = nn.Linear(dim, token_dim * (self.num_proposals + num_directions))
@@ -173,8 +179,7 @@ class LearnedRule(nn.Module):
         """
         observed = observed_inputs(batch)
         x = flat_inputs("x", observed, self.x_dim)
-        y = self._features(observed_targets(batch)).to(x.dtype)
-        inputs = torch.cat([x, y.masked_fill(~batch.mask[..., None], 0.0)], dim=-1)
+        inputs = torch.cat([x, observed_features(batch, self._likelihood[0])], dim=-1)
         if self.summary_dim:
             statistic = masked_mean(self.statistic(inputs), batch.mask)
         else:
@@ -201,12 +206,14 @@ class LearnedRule(nn.Module):
         state_tokens = self._state_tokens(theta, directions, summary, seen, count)
         tokens, mask = [state_tokens], [evidence.mask.new_ones(state_tokens.shape[:2])]
         if self.reads_data:
-            residual = objective.residual(theta)
-            tokens.append(self.embed_example(torch.cat([evidence.inputs, residual], dim=-1)))
+            read = [evidence.inputs]
+            if self.labelled:
+                read.append(objective.residual(theta))
+            tokens.append(self.embed_example(torch.cat(read, dim=-1)))
             mask.append(evidence.mask)
         memory = self.encoder.encode(torch.cat(tokens, dim=1), mask=torch.cat(mask, dim=1))
-        read = self.head(self.encoder.read(state_tokens, memory))
-        parts = [self.tokens.join(part) for part in read.split(self.tokens.token_dim, dim=-1)]
+        answers = self.head(self.encoder.read(state_tokens, memory))
+        parts = [self.tokens.join(part) for part in answers.split(self.tokens.token_dim, dim=-1)]
         proposal, rates = parts[: self.num_proposals], parts[self.num_proposals :]
         gain = annealed_gain(seen, count)
         if directions:

@@ -28,15 +28,14 @@ class MinibatchObjective:
     Args:
         predictor: Gives the outputs.
         likelihood: Says what they are worth.
-        batch: The minibatch; its targets are needed.
-
-    Raises:
-        ValueError: If there are no targets.
+        batch: The minibatch. Without targets it has neither a loss nor a residual, and who asks for
+            one is told so by a ValueError.
     """
 
     def __init__(self, predictor: Predictor, likelihood: Likelihood, batch: Examples) -> None:
         self._predictor, self._likelihood = predictor, likelihood
-        self._x, self._y = observed_inputs(batch), observed_targets(batch)
+        self._x, self._batch = observed_inputs(batch), batch
+        self._y = None if batch.y is None else observed_targets(batch)
         self._hidden, self._count = ~batch.mask, batch.mask.sum(1).clamp(min=1)
 
     @property
@@ -45,14 +44,17 @@ class MinibatchObjective:
         likelihood = self._likelihood
         learned = likelihood.parameters() if isinstance(likelihood, nn.Module) else ()
         tensors = (self._x, self._y, *self._predictor.shared(), *learned)
-        return any(tensor.requires_grad for tensor in tensors)
+        return any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
     def loss(self, theta: Float[Tensor, "task p"]) -> Float[Tensor, " task"]:
         """Mean loss over the observed examples of each task's minibatch; 0 where none is."""
-        losses = self._likelihood.negative_log(self._predictor(theta, self._x), self._y)
+        losses = self._likelihood.negative_log(self._predictor(theta, self._x), self._targets())
         return losses.masked_fill(self._hidden, 0.0).sum(1) / self._count
 
     def residual(self, theta: Float[Tensor, "task p"]) -> Float[Tensor, "task n num_outputs"]:
         """Derivative of each example's own loss by the outputs at `theta`; 0 where masked."""
-        residual = self._likelihood.residual(self._predictor(theta, self._x), self._y)
+        residual = self._likelihood.residual(self._predictor(theta, self._x), self._targets())
         return residual.masked_fill(self._hidden[..., None], 0.0)
+
+    def _targets(self) -> Tensor:
+        return observed_targets(self._batch) if self._y is None else self._y

@@ -6,7 +6,7 @@ To take it out of results alone would not do: a gradient of zero times NaN is Na
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from iai_regimes.interfaces import Examples
+from iai_regimes.interfaces import Examples, Likelihood
 
 
 def observed_inputs(examples: Examples) -> Tensor:
@@ -23,6 +23,20 @@ def observed_targets(examples: Examples) -> Tensor:
     if examples.y is None:
         raise ValueError("Targets are needed here; got examples whose `y` is None.")
     return examples.y.masked_fill(~_spread(examples.mask, examples.y), 0)
+
+
+def observed_features(examples: Examples, likelihood: Likelihood) -> Tensor:
+    """What a model reads of the examples' `y`, `task n num_features`, in the dtype of `x`.
+
+    Zeros where nothing is observed; nothing at all where a target has no features.
+
+    Raises:
+        ValueError: If a target has features and there are no targets.
+    """
+    if not likelihood.num_features:
+        return examples.x.new_zeros(*examples.mask.shape, 0)
+    features = likelihood.features(observed_targets(examples)).to(examples.x.dtype)
+    return features.masked_fill(~examples.mask[..., None], 0.0)
 
 
 def finite_queries(

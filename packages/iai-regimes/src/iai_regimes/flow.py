@@ -1,0 +1,58 @@
+"""Samples of a distribution, carried from noise along a velocity field."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@torch.no_grad()
+def flow(
+    predict: Callable[[Tensor], Tensor],
+    start: Float[Tensor, "task n dim"],
+    *,
+    tolerance: float = 1e-4,
+) -> Float[Tensor, "task n dim"]:
+    """Where points are at time 1 that start at time 0 and move with a velocity.
+
+    Needs torchdiffeq: `pip install "iai-regimes[flow]"`.
+
+    Args:
+        predict: The velocity at [point, time], `task n dim+1` to `task n dim`: the `predict` of a
+            learner that has read each task's samples, trained by flow matching.
+        start: Where the points start: standard normal noise, for the straight path of flow
+            matching.
+        tolerance: Relative and absolute, of each step of the Dormand-Prince solver.
+
+    Returns:
+        The points, samples of each task's distribution as far as the velocity is right.
+
+    Raises:
+        ImportError: If torchdiffeq is not installed.
+        ValueError: If `tolerance` is not positive, or a velocity is not finite.
+
+    Source:
+        Lipman et al., 2023, "Flow Matching for Generative Modeling", arXiv 2210.02747; the solver
+        is torchdiffeq's dopri5.
+
+    >>> ends = flow(lambda query: query.new_ones(2, 3, 1), torch.zeros(2, 3, 1))
+    >>> ends.flatten().tolist()  # one unit of time, at one unit of way
+    [1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+    """
+    try:
+        from torchdiffeq import odeint
+    except ModuleNotFoundError as error:
+        raise ImportError("`flow` needs torchdiffeq: pip install 'iai-regimes[flow]'.") from error
+    if not tolerance > 0:
+        raise ValueError(f"`tolerance` must be positive; got {tolerance}.")
+
+    def velocity(time: Tensor, points: Tensor) -> Tensor:
+        speed = predict(torch.cat([points, time.expand(*points.shape[:2], 1)], dim=-1))
+        if not bool(speed.isfinite().all()):  # the solver would look for a smaller step, for ever
+            raise ValueError(f"`predict` must give finite velocities; not so at time {time:.3g}.")
+        return speed
+
+    times = start.new_tensor([0.0, 1.0])
+    ends: Tensor = odeint(velocity, start, times, rtol=tolerance, atol=tolerance)[-1]
+    return ends

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from iai_encoders import CausalTransformer, DeepSet, SetTransformer
+from iai_encoders import AxialTransformer, CausalTransformer, DeepSet, SetTransformer
 from iai_iterate import ConjugateGradient, first_order, greedy, rematerialised, truncated, unrolled
 from iai_regimes import (
     LBFGS,
@@ -16,22 +16,27 @@ from iai_regimes import (
     Gaussian,
     GradientDescent,
     Implicit,
+    ImplicitColumns,
     LatentDecoder,
     LearnedRule,
     NewtonCG,
     Parametric,
     Predictor,
     Proximal,
+    Unlabelled,
     UntilConverged,
 )
 from iai_tasks import (
+    ErdosRenyi,
     FewShotClassification,
     ImageClasses,
     LinearClassification,
     LinearRegression,
+    MixtureOfGaussians,
     ProjectedClassification,
     RandomNetworkRegression,
     Sinusoid,
+    StructuralCausalModels,
 )
 from torch import nn
 
@@ -61,10 +66,15 @@ SAMPLERS: dict[str, Callable[[], Any]] = {
     "few-shot": few_shot,
     "few-shot-rotations": lambda: few_shot(rotations=True),
     "sinusoid": Sinusoid,
+    "mixture": MixtureOfGaussians,
+    "causal": lambda: StructuralCausalModels(graphs=ErdosRenyi(), num_nodes=5),
 }
 SET_ENCODERS: dict[str, Callable[[], Any]] = {
     "transformer": lambda: SetTransformer(DIM, num_layers=1, num_heads=2),
     "deep-set": lambda: DeepSet(DIM),
+}
+TABLE_ENCODERS: dict[str, Callable[[], Any]] = {
+    "axial-transformer": lambda: AxialTransformer(DIM, num_layers=1, num_heads=2),
 }
 SEQUENCE_ENCODERS: dict[str, Callable[[], Any]] = {
     "causal-transformer": lambda: CausalTransformer(DIM, num_layers=2, num_heads=2),
@@ -153,6 +163,12 @@ def set_encoder(request: pytest.FixtureRequest) -> Any:
     return SET_ENCODERS[request.param]()
 
 
+@pytest.fixture(params=TABLE_ENCODERS)
+def table_encoder(request: pytest.FixtureRequest) -> Any:
+    torch.manual_seed(0)
+    return TABLE_ENCODERS[request.param]()
+
+
 @pytest.fixture(params=SEQUENCE_ENCODERS)
 def sequence_encoder(request: pytest.FixtureRequest) -> Any:
     torch.manual_seed(0)
@@ -189,3 +205,26 @@ def fitting_sampler(likelihood: Any) -> Any:
     """A sampler of tasks that the likelihood is for."""
     categorical = isinstance(likelihood, Categorical)
     return LinearClassification(X_DIM, NUM_CLASSES) if categorical else LinearRegression(X_DIM)
+
+
+def generative(regime: str) -> tuple[Any, Any]:
+    """A regime that reads samples without targets, and a sampler of such tasks."""
+    if regime == "columns":
+        columns = ImplicitColumns(TABLE_ENCODERS["axial-transformer"](), Unlabelled(Categorical(2)))
+        return columns, SAMPLERS["causal"]()
+    likelihood, encoder = Unlabelled(Gaussian(2, scale=1.0)), SET_ENCODERS["transformer"]()
+    if regime == "implicit":
+        return Implicit(encoder, likelihood, x_dim=2, query_dim=3), SAMPLERS["mixture"]()
+    predictor = Predictor(LatentDecoder(3, 5, 2, hidden_dim=DIM), adapt=["latent"])
+    rule = LearnedRule(predictor, likelihood, encoder, x_dim=2, signal="data")
+    return Explicit(predictor, likelihood, rule), SAMPLERS["mixture"]()
+
+
+@pytest.fixture(params=["columns", "implicit", "explicit"])
+def unlabelled(request: pytest.FixtureRequest) -> Any:
+    """A regime whose examples have no targets, with weights of some training, and its sampler."""
+    torch.manual_seed(0)
+    regime, sampler = generative(request.param)
+    for parameter in regime.parameters():
+        nn.init.normal_(parameter, std=0.05)
+    return regime, sampler

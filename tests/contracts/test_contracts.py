@@ -2,7 +2,7 @@
 
 import attrs
 import torch
-from iai_encoders.testing import check_sequence_encoder, check_set_encoder
+from iai_encoders.testing import check_sequence_encoder, check_set_encoder, check_table_encoder
 from iai_iterate import Iterated, Pool
 from iai_iterate.testing import check_gradient_mode
 from iai_iterate.testing import check_regime as check_refined_regime
@@ -22,6 +22,10 @@ def test_sampler(sampler):
 
 def test_set_encoder(set_encoder):
     check_set_encoder(set_encoder, set_encoder.dim)
+
+
+def test_table_encoder(table_encoder):
+    check_table_encoder(table_encoder, table_encoder.dim)
 
 
 def test_sequence_encoder(sequence_encoder):
@@ -84,5 +88,27 @@ def test_pool_source(moving_regime, fitting_sampler):
             max_steps=3,
             generator=generator(),
         )
+
+    check_source(make, learner)
+
+
+def test_what_learns_from_samples_without_targets(unlabelled):
+    regime, sampler = unlabelled
+    tasks = sampler.sample(3, num_support=12, num_query=4, generator=generator())
+    check_regime(regime, tasks.support[:, :6], tasks.query)
+    learner = Iterated(regime, steps=3, minibatch=4)
+    check_learner(learner, tasks)
+    check_traceable(learner, tasks, steps=4)
+    tasks = tasks.to(dtype=torch.float64)
+    check_refined_regime(regime.double(), tasks.support[:, :6], tasks.query)
+
+
+def test_a_pool_of_samples_without_targets(unlabelled):
+    regime, sampler = unlabelled
+    learner = Iterated(regime, steps=1, minibatch=4)
+
+    def make() -> Pool:
+        counts = {"num_tasks": 6, "num_query": 5, "max_steps": 3}
+        return Pool(learner, sampler, **counts, generator=generator())
 
     check_source(make, learner)

@@ -5,13 +5,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from iai_tasks import (
+    ErdosRenyi,
     FewShotClassification,
     ImageClasses,
     LinearClassification,
     LinearRegression,
+    MixtureOfGaussians,
     ProjectedClassification,
     RandomNetworkRegression,
+    ScaleFree,
     Sinusoid,
+    StructuralCausalModels,
 )
 from iai_tasks.testing import check_sampler
 
@@ -36,6 +40,12 @@ SAMPLERS = {
     "sinusoid": Sinusoid(),
     "few-shot": FewShotClassification(LETTERS, [0, 1, 3, 4], ways=3),
     "few-shot turned": FewShotClassification(SQUARES, range(5), ways=5, rotations=True),
+    "mixture": MixtureOfGaussians(),
+    "mixture in 3D": MixtureOfGaussians(3, 4, covariance="full"),
+    "causal": StructuralCausalModels(graphs=ErdosRenyi(), num_nodes=5),
+    "causal Fourier": StructuralCausalModels(
+        graphs=ScaleFree(), num_nodes=4, mechanism="fourier", noise="cauchy", standardise=True
+    ),
     "projected": ProjectedClassification(IMAGES, LABELS),
     "projected subset": ProjectedClassification(IMAGES, LABELS, projection_dim=3, num_classes=3),
     "projected finite": ProjectedClassification(IMAGES, LABELS, num_tasks=1, first_seed=7),

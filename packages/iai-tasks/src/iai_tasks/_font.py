@@ -111,7 +111,8 @@ def read_fonts(paths: Iterable[Path], *, skip_broken: bool) -> list[Font]:
 
 def _read_font(path: Path) -> Font:
     tt_lib, _ = import_font_tools()
-    with tt_lib.TTFont(path, fontNumber=0, lazy=True) as font:
+    # The file is ours to close: fontTools leaves it open when it is no font.
+    with path.open("rb") as file, tt_lib.TTFont(file, fontNumber=0, lazy=True) as font:
         glyph_of: dict[int, str] = font.getBestCmap() or {}  # None: a font of symbols
         name = font["name"].getDebugName(4) or path.stem
         version = font["name"].getDebugName(5) or ""

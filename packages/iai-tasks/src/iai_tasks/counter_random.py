@@ -70,6 +70,18 @@ def normal(
     return torch.stack((radius * angle.cos(), radius * angle.sin()), dim=-1)
 
 
+def uniform(
+    seed: Int64[Tensor, " task"], counter: Int64[Tensor, " n"]
+) -> Float32[Tensor, "task n"]:
+    """A number from [0, 1) for every seed and counter, a multiple of 2^-24.
+
+    >>> numbers = uniform(torch.arange(100), torch.arange(500))
+    >>> round(numbers.mean().item(), 2), bool(numbers.max() < 1)
+    (0.5, True)
+    """
+    return _shift_right(bits(seed[:, None], counter), 40).float().mul_(2.0**-24)
+
+
 def permutation(seed: Int64[Tensor, " task"], size: int) -> Int64[Tensor, "task size"]:
     """A random order of 0, ..., size - 1 for every seed.
 

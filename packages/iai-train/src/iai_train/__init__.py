@@ -4,6 +4,7 @@ from iai_train.checkpoint import CheckpointError, load_weights, save_weights
 from iai_train.command_line import parse
 from iai_train.config import FitConfig
 from iai_train.cost import peak_bytes, seconds
+from iai_train.distance import maximum_mean_discrepancy, wasserstein
 from iai_train.evaluate import evaluate
 from iai_train.figure import figure
 from iai_train.fit import FitResult, fit
@@ -45,6 +46,7 @@ __all__ = [
     "installed_versions",
     "learning_rate_factor",
     "load_weights",
+    "maximum_mean_discrepancy",
     "mean_squared_error",
     "num_processes",
     "over_seeds",
@@ -59,5 +61,6 @@ __all__ = [
     "seconds",
     "summarise",
     "table",
+    "wasserstein",
     "write_metrics",
 ]

@@ -1,0 +1,257 @@
+"""Families of directed acyclic graphs: the graph of a seed, for many seeds at once."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import attrs
+import torch
+from jaxtyping import Bool, Int64
+from torch import Tensor
+
+from iai_tasks import counter_random
+from iai_tasks._validators import at_least, one_of, positive
+
+Graphs = Bool[Tensor, "task node node"]  # [i, j]: an edge from i to j, its cause
+
+
+@runtime_checkable
+class GraphFamily(Protocol):
+    """Draws directed acyclic graphs."""
+
+    def sample(self, seeds: Int64[Tensor, " task"], num_nodes: int) -> Graphs:
+        """The graph of each seed: True at [i, j] where there is an edge from i to j."""
+        ...
+
+
+@attrs.frozen
+class ErdosRenyi:
+    """Each pair of nodes has an edge by the same chance; a random order directs the edges.
+
+    Attributes:
+        edges_per_node: Expected number of edges over the number of nodes, as far as that many fit:
+            the chance of a pair is min(2 edges_per_node / (num_nodes - 1), 0.99).
+
+    >>> graphs = ErdosRenyi(2.0).sample(torch.arange(500), 9)
+    >>> round(graphs.sum((1, 2)).float().mean().item() / 9, 1)
+    2.0
+    """
+
+    edges_per_node: float = attrs.field(default=2.0, validator=positive)
+
+    def sample(self, seeds: Int64[Tensor, " task"], num_nodes: int) -> Graphs:
+        """The graph of each seed, the same on every device."""
+        chance = min(2 * self.edges_per_node / max(num_nodes - 1, 1), 0.99)
+        place = torch.arange(num_nodes**2, device=seeds.device)
+        pairs = counter_random.uniform(counter_random.bits(seeds, _stream(seeds, 0)), place)
+        linked = (pairs < chance).view(-1, num_nodes, num_nodes)
+        return _directed(linked, seeds)
+
+
+@attrs.frozen
+class ScaleFree:
+    """Nodes join one by one, each linked to nodes that are already there, the linked-to preferred.
+
+    Attributes:
+        edges_per_node: Links of a node that joins; as many as there are nodes while there are few.
+        direction: "in": a node that joins is a cause of those it links to, so that hubs have many
+            causes; "out": it is their effect, and hubs cause much.
+
+    Source:
+        Barabási, Albert, 1999, "Emergence of Scaling in Random Networks", Science 286. Needs
+        networkx: `pip install "iai-tasks[graphs]"`.
+    """
+
+    edges_per_node: int = attrs.field(default=2, validator=at_least(1))
+    direction: Literal["in", "out"] = attrs.field(default="in", validator=one_of("in", "out"))
+
+    def sample(self, seeds: Int64[Tensor, " task"], num_nodes: int) -> Graphs:
+        """The graph of each seed."""
+        networkx = _import_networkx()
+        links = min(self.edges_per_node, num_nodes - 1)
+
+        def draw(seed: int) -> Any:
+            if links < 1:
+                return networkx.empty_graph(num_nodes)
+            return networkx.barabasi_albert_graph(num_nodes, links, seed=seed)
+
+        older_first = _drawn(draw, seeds, num_nodes).triu()
+        return _renamed(older_first.mT if self.direction == "in" else older_first, seeds)
+
+
+@attrs.frozen
+class WattsStrogatz:
+    """Neighbours on a lattice, some of their edges rewired at random; a random order directs them.
+
+    The lattice is the smallest cube with room for all nodes, filled line by line.
+
+    Attributes:
+        lattice_dim: Dimensions of the lattice.
+        rewire: Chance that an edge is moved to another end.
+
+    Source:
+        Watts, Strogatz, 1998, "Collective dynamics of 'small-world' networks", Nature 393, on a
+        lattice of any dimension. Needs networkx.
+    """
+
+    lattice_dim: int = attrs.field(default=2, validator=at_least(1))
+    rewire: float = attrs.field(default=0.3, validator=at_least(0))
+
+    def sample(self, seeds: Int64[Tensor, " task"], num_nodes: int) -> Graphs:
+        """The graph of each seed."""
+        networkx = _import_networkx()
+        side = 1
+        while side**self.lattice_dim < num_nodes:
+            side += 1
+        points = torch.cartesian_prod(*[torch.arange(side)] * self.lattice_dim)
+        points = points.view(-1, self.lattice_dim)[:num_nodes]
+        distance = (points[:, None] - points).abs().sum(-1)
+        lattice = (distance == 1).triu().nonzero().tolist()
+
+        def draw(seed: int) -> Any:
+            import random
+
+            chance = random.Random(seed)
+            graph = networkx.empty_graph(num_nodes)
+            graph.add_edges_from(lattice)
+            for near, far in lattice:
+                free = set(graph) - set(graph[near]) - {near}
+                if chance.random() < self.rewire and free:
+                    graph.remove_edge(near, far)
+                    graph.add_edge(near, chance.choice(sorted(free)))
+            return graph
+
+        return _directed(_drawn(draw, seeds, num_nodes), seeds)
+
+
+@attrs.frozen
+class StochasticBlock:
+    """Nodes in blocks, more edges within a block than across; a random order directs them.
+
+    Attributes:
+        edges_per_node: Expected number of edges over the number of nodes, as far as that many fit.
+        num_blocks: Blocks, as even as they can be.
+        damping: Chance of an edge across blocks over that of one within.
+
+    Source:
+        Holland, Laskey, Leinhardt, 1983, "Stochastic blockmodels", Social Networks 5. Needs
+        networkx.
+    """
+
+    edges_per_node: float = attrs.field(default=2.0, validator=positive)
+    num_blocks: int = attrs.field(default=5, validator=at_least(1))
+    damping: float = attrs.field(default=0.1, validator=at_least(0))
+
+    def sample(self, seeds: Int64[Tensor, " task"], num_nodes: int) -> Graphs:
+        """The graph of each seed."""
+        networkx = _import_networkx()
+        block = torch.arange(num_nodes) % self.num_blocks
+        sizes = block.bincount(minlength=self.num_blocks).tolist()
+        within = sum(size * (size - 1) / 2 for size in sizes)
+        across = num_nodes * (num_nodes - 1) / 2 - within
+        pairs = within + self.damping * across
+        chance = min(self.edges_per_node * num_nodes / max(pairs, 1), 0.99)
+        chances = [
+            [chance * (1 if own == other else min(self.damping, 0.99 / chance)) for own in range(n)]
+            for n in [self.num_blocks]
+            for other in range(n)
+        ]
+
+        def draw(seed: int) -> Any:
+            return networkx.stochastic_block_model(sizes, chances, seed=seed)
+
+        return _directed(_drawn(draw, seeds, num_nodes), seeds)
+
+
+class GivenGraphs:
+    """Graphs of yours; a seed chooses one, and keeps its nodes in their order.
+
+    Args:
+        graphs: Directed acyclic graphs of networkx, all with as many nodes.
+
+    Raises:
+        TypeError: If one is not directed.
+        ValueError: If there is none, one has a cycle, or they differ in their number of nodes.
+    """
+
+    def __init__(self, graphs: Sequence[Any]) -> None:
+        networkx = _import_networkx()
+        if not graphs:
+            raise ValueError("`graphs` must hold at least one graph; got none.")
+        for number, graph in enumerate(graphs):
+            if not graph.is_directed():
+                raise TypeError(f"`graphs` must be directed; number {number} is not.")
+            if not networkx.is_directed_acyclic_graph(graph):
+                cycle = [str(source) for source, *_ in networkx.find_cycle(graph)]
+                way = " -> ".join([*cycle, cycle[0]])
+                raise ValueError(f"`graphs` must have no cycle; number {number} has {way}.")
+        counts = {graph.number_of_nodes() for graph in graphs}
+        if len(counts) > 1:
+            raise ValueError(
+                f"`graphs` must all have the same number of nodes; got {sorted(counts)}."
+            )
+        self._graphs = torch.stack(
+            [torch.from_numpy(networkx.to_numpy_array(graph, weight=None) > 0) for graph in graphs]
+        )
+
+    def sample(self, seeds: Int64[Tensor, " task"], num_nodes: int) -> Graphs:
+        """The graph that each seed chooses.
+
+        Raises:
+            ValueError: If the graphs have another number of nodes.
+        """
+        if num_nodes != self._graphs.shape[1]:
+            raise ValueError(
+                f"`num_nodes` must be {self._graphs.shape[1]}, as `graphs` have; got {num_nodes}."
+            )
+        return self._graphs.to(seeds.device)[seeds.remainder(len(self._graphs))]
+
+
+def to_networkx(graph: Bool[Tensor, "node node"]) -> Any:
+    """One task's graph as networkx has it, nodes numbered from 0.
+
+    Raises:
+        ImportError: If networkx is not installed.
+
+    >>> to_networkx(torch.tensor([[False, True], [False, False]])).edges
+    OutEdgeView([(0, 1)])
+    """
+    networkx = _import_networkx()
+    directed = networkx.empty_graph(len(graph), networkx.DiGraph)
+    directed.add_edges_from(graph.nonzero().tolist())
+    return directed
+
+
+def _import_networkx() -> Any:
+    try:
+        import networkx
+    except ModuleNotFoundError as error:
+        raise ImportError("Graphs need networkx: pip install 'iai-tasks[graphs]'.") from error
+    return networkx
+
+
+def _stream(seeds: Tensor, number: int) -> Tensor:
+    return torch.tensor(number, device=seeds.device)
+
+
+def _drawn(draw: Callable[[int], Any], seeds: Tensor, num_nodes: int) -> Graphs:
+    """The symmetric adjacency of an undirected graph for each seed."""
+    streams = counter_random.bits(seeds, _stream(seeds, 0)).remainder(2**32).tolist()
+    linked = torch.zeros(len(streams), num_nodes, num_nodes, dtype=torch.bool)
+    for task, stream in enumerate(streams):
+        edges = torch.tensor(list(draw(stream).edges), dtype=torch.int64).view(-1, 2).mT
+        linked[task, edges[0], edges[1]] = True
+    return (linked | linked.mT).to(seeds.device)
+
+
+def _directed(linked: Graphs, seeds: Tensor) -> Graphs:
+    """Edges from the earlier to the later of a random order; pairs are read above the diagonal."""
+    return _renamed(linked.triu(diagonal=1), seeds)
+
+
+def _renamed(graph: Graphs, seeds: Tensor) -> Graphs:
+    """The same graphs, their nodes in a random order."""
+    order = counter_random.permutation(
+        counter_random.bits(seeds, _stream(seeds, 1)), graph.shape[1]
+    )
+    rows = graph.gather(1, order[:, :, None].expand_as(graph))
+    return rows.gather(2, order[:, None, :].expand_as(graph))

@@ -17,7 +17,7 @@ def order_by_leaves(
 
     Args:
         score: How much each variable of a table looks like a leaf, that is, one that causes no
-            other. It is asked again about the variables that are left.
+            other. It is asked again about the variables that are left, as long as there are two.
         x: Samples of the variables of each task.
 
     Returns:
@@ -32,7 +32,7 @@ def order_by_leaves(
     num_tasks, num_nodes = x.shape[0], x.shape[2]
     left = torch.arange(num_nodes, device=x.device).expand(num_tasks, -1)
     removed = []
-    for _ in range(num_nodes):
+    for _ in range(num_nodes - 1):
         scores = score(x)
         if scores.shape != left.shape:
             raise ValueError(
@@ -46,7 +46,7 @@ def order_by_leaves(
         kept = _others(leaf, left.shape[1])
         left = left.gather(1, kept)
         x = x.gather(2, kept[:, None].expand(-1, x.shape[1], -1))
-    return torch.cat(removed[::-1], dim=1) if removed else left
+    return torch.cat([left, *removed[::-1]], dim=1)
 
 
 def order_error(

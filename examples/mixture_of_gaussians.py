@@ -92,6 +92,8 @@ class Settings:
     """Layers of the set encoder."""
     heads: int = 4
     """Attention heads."""
+    summary: int = 128
+    """Size of the running mean of learned features of the samples."""
     num_tasks: int = 32
     """Live tasks in the pool."""
     num_query: int = 64
@@ -133,6 +135,7 @@ PRESETS = {
         width=8,
         layers=1,
         heads=2,
+        summary=8,
         num_tasks=4,
         num_query=4,
         unseen_components=(8,),
@@ -232,16 +235,17 @@ def build(config: Settings, name: str) -> Iterated:
     """A learner by the name of its rows, as it is trained."""
     likelihood = Unlabelled(Gaussian(2, scale=1.0))
     encoder = SetTransformer(config.width, config.layers, config.heads, 2 * config.width)
+    sizes = {"x_dim": 2, "summary_dim": config.summary}
     if name == ONE_PASS:
-        return Iterated(Implicit(encoder, likelihood, x_dim=2, query_dim=3), steps=1)
+        return Iterated(Implicit(encoder, likelihood, query_dim=3, **sizes), steps=1)
     if name == "implicit":
-        regime: nn.Module = Implicit(encoder, likelihood, x_dim=2, query_dim=3)
+        regime: nn.Module = Implicit(encoder, likelihood, query_dim=3, **sizes)
     else:
         decoder = LatentDecoder(
             3, config.width, 2, hidden_dim=2 * config.width, num_layers=config.layers
         )
         latent = Predictor(decoder, adapt=["latent"])
-        rule = LearnedRule(latent, likelihood, encoder, x_dim=2, signal="data", chunk=16)
+        rule = LearnedRule(latent, likelihood, encoder, signal="data", chunk=16, **sizes)
         regime = Explicit(latent, likelihood, rule)
     return Iterated(regime, steps=1, minibatch=config.minibatch)
 

@@ -5,7 +5,8 @@ MNIST or Fashion-MNIST, whole: a task renames the classes and looks at the image
 projection of its own, and each learner meets such tasks of one of the two in training. It is tested
 on unseen tasks of that one, and of the other one, of which it has seen nothing. It reads a task's
 examples once, in minibatches that grow from 10 to 160: as far as 10,240 examples, where training
-went to the thousand or so that a task of it lives to see.
+went to the thousand or so that a task of it lives to see. Two learners are also measured when they
+have then read all of it twice more, at once.
 
 Beside the learners stand what they replace: logistic regression with a tuned C, Adam on the same
 model with the best rate, nearest neighbours, and a model that reads all examples at once.
@@ -24,7 +25,7 @@ import attrs
 import rich
 import torch
 from iai_encoders import SetTransformer
-from iai_iterate import Iterated, Pool
+from iai_iterate import Adapted, Iterated, Pool
 from iai_regimes import (
     Adam,
     Categorical,
@@ -36,6 +37,7 @@ from iai_regimes import (
     Predictor,
 )
 from iai_tasks import (
+    Examples,
     LabelledImages,
     ProjectedClassification,
     TaskBatch,
@@ -73,6 +75,8 @@ ADAM_RATES = (0.3, 0.1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4)
 INVERSE_RIDGES = (1e-3, 1e-2, 0.1, 1.0, 10.0)  # of logistic regression: scikit-learn's C
 NEIGHBOURS = (1, 3, 5, 10)
 ONE_STEP = "implicit, one step, all examples"
+READ_AGAIN = ("parametric linear, gradient", "parametric mlp, both")  # measured so as well
+TIMES_AGAIN = 2
 
 Images = Literal["mnist", "fashion", "digits"]
 
@@ -434,9 +438,45 @@ def measure(
     else:
         learner = Iterated(learner.regime, steps=1, minibatch=config.minibatch)
         rows = evaluate(learner, batches, steps=steps.values(), **settings)
+    learner.eval()
     if split == "in":
-        rows += costs(config, name, learner, batches[0])
+        rows += costs(config, name, learner.adapt, batches[0])
+    if name in READ_AGAIN:
+        rows += measure_again(config, f"{name}, read again", learner, split, batches)
     return rows
+
+
+def measure_again(
+    config: Settings, name: str, learner: Iterated, split: str, batches: list[TaskBatch]
+) -> list[Row]:
+    """The same after all that was read in minibatches has been read again at once, twice."""
+
+    def adapt(support: Examples, query_x: Tensor) -> Adapted:
+        adapted = learner.adapt(support, query_x)
+        for _ in range(TIMES_AGAIN):
+            adapted = adapted.update(support, fresh=False)
+        return adapted
+
+    rows = [
+        summarise(
+            torch.cat(
+                [
+                    accuracy(
+                        adapt(batch.support, batch.query.x).predict(batch.query.x), batch.query
+                    )
+                    for batch in first(batches, examples)
+                ]
+            ),
+            method=name,
+            split=split,
+            step=step,
+            examples=examples,
+            metric="accuracy",
+            seed=config.seed,
+        )
+        for examples, step in steps_by_examples(config).items()
+    ]
+    return rows + (costs(config, name, adapt, batches[0]) if split == "in" else [])
 
 
 def first(batches: list[TaskBatch], examples: int) -> list[TaskBatch]:
@@ -444,18 +484,19 @@ def first(batches: list[TaskBatch], examples: int) -> list[TaskBatch]:
     return [attrs.evolve(batch, support=batch.support[:, :examples]) for batch in batches]
 
 
-def costs(config: Settings, name: str, learner: Iterated, batch: TaskBatch) -> list[Row]:
+def costs(
+    config: Settings, name: str, adapt: Callable[[Examples, Tensor], Adapted], batch: TaskBatch
+) -> list[Row]:
     """Seconds a task to read so many examples and answer the queries; peak memory at the end."""
-    learner.eval()
     device, rows = batch.query.x.device, []
     for examples, step in steps_by_examples(config).items():
         (part,) = first([batch], examples)
 
-        def adapt(part: TaskBatch = part) -> Tensor:
-            return learner.adapt(part.support, part.query.x).predict(part.query.x)
+        def answer(part: TaskBatch = part) -> Tensor:
+            return adapt(part.support, part.query.x).predict(part.query.x)
 
-        def spent(adapt: Callable[[], Tensor] = adapt) -> float:
-            return seconds(adapt, device, repeats=2) / batch.num_tasks
+        def spent(answer: Callable[[], Tensor] = answer) -> float:
+            return seconds(answer, device, repeats=2) / batch.num_tasks
 
         rows.append(once(config, name, step, examples, "seconds", spent))
     peak = once(
@@ -464,7 +505,7 @@ def costs(config: Settings, name: str, learner: Iterated, batch: TaskBatch) -> l
         step,
         examples,
         "bytes",
-        lambda: peak_bytes(adapt, device) / batch.num_tasks,
+        lambda: peak_bytes(answer, device) / batch.num_tasks,
     )
     return [*rows, peak]
 
@@ -568,7 +609,7 @@ def adam(
         if found[row.step][1] == rate
     ]
     if split == "in":
-        rows += costs(config, name, learner(ADAM_RATES[0]), batches[0])
+        rows += costs(config, name, learner(ADAM_RATES[0]).eval().adapt, batches[0])
     return sorted(rows, key=lambda row: row.step)
 
 

@@ -179,7 +179,7 @@ def tests(config: Config) -> dict[str, StructuralCausalModels]:
         "in": models(config, ErdosRenyi(2.0), **unseen),
         "scale-free": models(config, ScaleFree(2), **unseen),
         "Watts-Strogatz": models(config, WattsStrogatz(), **unseen),
-        "blocks": models(config, StochasticBlock(2.0), **unseen),
+        "blocks": models(config, StochasticBlock(2.0, num_blocks=2), **unseen),
         f"{twice} variables": models(config, ErdosRenyi(2.0), num_nodes=twice, **unseen),
         "Cauchy noise": models(config, ErdosRenyi(2.0), noise="cauchy", **unseen),
     }

@@ -37,6 +37,33 @@ def test_a_smaller_tolerance_is_nearer():
     assert errors[0] > errors[1] > errors[2]
 
 
+@given(scale=st.floats(0.01, 2), tolerance=st.sampled_from([1e-1, 1e-2, 1e-4]))
+def test_asks_about_no_time_that_no_path_has(scale, tolerance):
+    asked = []
+
+    def predict(query):
+        asked.append(query[0, 0, 1].item())
+        return gaussian_velocity(1.0, scale)(query)
+
+    flow(predict, torch.linspace(-2, 2, 9)[None, :, None], tolerance=tolerance)
+    assert min(asked) == 0.0 and max(asked) <= 1.0
+
+
+def test_a_hard_task_is_followed_beside_easy_ones():
+    start = torch.linspace(-2, 2, 9, dtype=torch.float64)[None, :, None]
+    hard = gaussian_velocity(1.0, 0.01)
+    many = flow(
+        lambda query: torch.cat([hard(query[:1]), gaussian_velocity(0.0, 1.0)(query[1:])]),
+        start.repeat(32, 1, 1),
+        tolerance=1e-4,
+    )
+    assert (many[:1] - 1 - 0.01 * start).abs().max() < 5e-3
+
+
+def test_no_points_go_nowhere():
+    assert flow(gaussian_velocity(0.0, 1.0), torch.zeros(2, 0, 1)).shape == (2, 0, 1)
+
+
 def test_says_what_is_wrong(monkeypatch):
     start = torch.zeros(1, 2, 1)
     with pytest.raises(ValueError, match=r"`tolerance` must be positive; got 0."):
@@ -45,6 +72,10 @@ def test_says_what_is_wrong(monkeypatch):
         ValueError, match=r"`predict` must give finite velocities; not so at time 0"
     ):
         flow(lambda query: query[..., :1] / 0, start)
+    with pytest.raises(ValueError, match=r"velocities of shape \(1, 2, 1\); got \(1, 2, 2\)"):
+        flow(lambda query: query, start)
+    with pytest.raises(ValueError, match="`predict` must be smooth enough to be followed at"):
+        flow(lambda query: query[..., :1] ** 2 + 1, start + 5)
     monkeypatch.setitem(sys.modules, "torchdiffeq", None)
     with pytest.raises(ImportError, match=r"pip install 'iai-regimes\[flow\]'"):
         flow(gaussian_velocity(0.0, 1.0), start)

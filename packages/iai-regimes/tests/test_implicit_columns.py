@@ -100,6 +100,25 @@ def test_values_of_any_size_have_finite_answers():
         assert answers.isfinite().all()
 
 
+def test_the_largest_float32_have_finite_answers():
+    regime, (support, query) = build().float(), draw()
+    x, asked = (1e37 * support.x).float(), query.x.float()
+    assert read(regime, support._replace(x=x), asked).isfinite().all()
+    x[..., 1] = 1e37
+    assert read(regime, support._replace(x=x), asked).isfinite().all()
+
+
+def test_answers_under_autocast_are_finite():
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randn(3, 512, 1, generator=generator)
+    x = base + 1e-3 * torch.randn(3, 512, COLUMNS, generator=generator)  # all but the same column
+    z = (x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True, correction=0)
+    mask = torch.ones(3, 512, dtype=torch.bool)
+    with torch.autocast("cpu", torch.bfloat16):
+        rest, size = beside_the_others(z, mask)
+    assert rest.isfinite().all() and (size > 0).all()
+
+
 def test_a_column_that_is_not_there_has_no_answer():
     regime, (support, query) = build(), draw()
     place = query.x.clone()
@@ -123,6 +142,8 @@ def test_says_what_is_wrong():
         regime.init(3)
     with pytest.raises(ValueError, match=r"`x` must have shape \(task, n, column\)"):
         regime.encode(support._replace(x=support.x[..., None]))
+    with pytest.raises(ValueError, match="`x` must have at least one column; got none"):
+        regime.encode(support._replace(x=support.x[..., :0]))
     state = regime.init(3, query.x)
     with pytest.raises(ValueError, match=r"the place of a column, \(3, 5, 1\); got \(3, 5, 2\)."):
         regime.predict(state, query.x.expand(-1, -1, 2))

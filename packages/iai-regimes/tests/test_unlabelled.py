@@ -90,3 +90,9 @@ def test_targets_that_are_there_are_checked():
     Unlabelled(Categorical(3)).check(None, mask)
     with pytest.raises(ValueError, match=r"`y` must lie in 0 .. 2"):
         Unlabelled(Categorical(3)).check(torch.tensor([[0, 3]]), mask)
+
+
+@pytest.mark.usefixtures("own_errors")
+def test_it_holds_a_likelihood():
+    with pytest.raises(TypeError, match="`likelihood` must be one, Gaussian of iai_regimes say"):
+        Unlabelled(7)

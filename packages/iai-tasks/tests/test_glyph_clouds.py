@@ -78,7 +78,7 @@ def test_glyphs_are_counted_through_the_letters_of_each_font(tmp_path, font):
 
 
 def test_what_cannot_be_drawn(tmp_path, font, untyped):
-    with pytest.raises(ValueError, match=r"`letters` must be letters of every font; .* has no 'D'"):
+    with pytest.raises(ValueError, match=r"`letters` must all be in every font; .* has no 'D'"):
         GlyphClouds([font], "AD")
     with pytest.raises(ValueError, match=r"has no ' '"):
         GlyphClouds([font], " ")

@@ -69,6 +69,15 @@ def test_scores_must_be_one_a_variable_and_numbers():
         order_by_leaves(lambda x: x[:, 0] / 0, x)
 
 
+def test_what_is_no_order_and_what_has_none():
+    graph = torch.zeros(1, 3, 3, dtype=torch.bool)
+    with pytest.raises(ValueError, match="`order` must hold each of 3 variables once"):
+        order_error(torch.tensor([[0, 0, 1]]), graph)
+    for x in (torch.zeros(1, 0, 3), torch.full((1, 2, 3), torch.nan)):
+        with pytest.raises(ValueError, match="`x` must have samples, all of them finite"):
+            variance_order(x)
+
+
 def test_raw_scales_tell_an_order_and_standardised_ones_do_not():
     errors = []
     for standardise in (False, True):

@@ -131,6 +131,8 @@ def test_what_is_no_mixture(untyped):
     bad[0, 0] = torch.nan
     with pytest.raises(ValueError, match="that of component 0 of task 0 is not"):
         sampler.mixture(weights, means, bad)
+    with pytest.raises(ValueError, match="`means` must be finite"):
+        sampler.mixture(weights, means / 0, matrices)
     for wrong in (-weights, 0 * weights, weights / 0):
         with pytest.raises(ValueError, match="`weights` must be finite, at least 0, and not all 0"):
             sampler.mixture(wrong, means, matrices)
@@ -145,6 +147,7 @@ def test_what_is_no_mixture(untyped):
     [
         (lambda: MixtureOfGaussians(0), "`dim` must be at least 1; got 0"),
         (lambda: MixtureOfGaussians(2, (3, 2)), r"the smaller one first; got \(3, 2\)"),
+        (lambda: MixtureOfGaussians(2, (1, 2, 3)), r"the smaller one first; got \(1, 2, 3\)"),
         (lambda: MixtureOfGaussians(2, 0), "`num_components` must be at least 1"),
         (lambda: MixtureOfGaussians(variance=0.0), "`variance` must be above 0; got 0.0"),
         (lambda: MixtureOfGaussians(covariance="round"), "`covariance` must be one of"),

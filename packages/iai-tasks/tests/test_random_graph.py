@@ -52,6 +52,8 @@ def test_names_of_nodes_say_nothing_of_the_order(name):
         (ErdosRenyi(2.0), 2.0 * 20),
         (ErdosRenyi(50.0), 0.99 * 190),
         (StochasticBlock(2.0), 2.0 * 20),
+        (StochasticBlock(2.0, num_blocks=10), 2.0 * 20),  # ten pairs hold ten at most
+        (StochasticBlock(50.0), 0.99 * 190),
         (ScaleFree(2), 2 * 18),
         (ScaleFree(3, "out"), 3 * 17),
         (WattsStrogatz(2), 31.0),  # five columns and four rows of a lattice
@@ -107,8 +109,10 @@ def test_given_graphs_keep_their_nodes_in_order():
 def test_given_graphs_must_be_usable(untyped):
     with pytest.raises(ValueError, match=r"no cycle; number 1 has a -> b -> c -> a\."):
         GivenGraphs([CHAIN, nx.DiGraph([("a", "b"), ("b", "c"), ("c", "a")])])
-    with pytest.raises(TypeError, match="`graphs` must be directed; number 0 is not"):
+    with pytest.raises(TypeError, match=r"type networkx\.DiGraph; number 0 is of Graph"):
         GivenGraphs([nx.path_graph(3)])
+    with pytest.raises(TypeError, match="`graphs` must be a list of graphs; got one graph"):
+        GivenGraphs(CHAIN)
     with pytest.raises(ValueError, match="at least one graph; got none"):
         GivenGraphs([])
     with pytest.raises(ValueError, match=r"same number of nodes; got \[2, 3\]"):
@@ -124,6 +128,8 @@ def test_given_graphs_must_be_usable(untyped):
         (lambda: ScaleFree(0), "`edges_per_node` must be at least 1; got 0"),
         (lambda: ScaleFree(1, "up"), "`direction` must be one of 'in', 'out'; got 'up'"),
         (lambda: WattsStrogatz(0), "`lattice_dim` must be at least 1; got 0"),
+        (lambda: WattsStrogatz(rewire=1.5), "`rewire` must be from 0 to 1; got 1.5"),
+        (lambda: StochasticBlock(damping=-1.0), "`damping` must be from 0 to 1; got -1.0"),
         (lambda: StochasticBlock(num_blocks=0), "`num_blocks` must be at least 1; got 0"),
     ],
 )

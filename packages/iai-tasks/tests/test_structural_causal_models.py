@@ -159,6 +159,7 @@ def test_a_cycle_has_no_order():
         ({"noise": "none"}, "`noise` must be one of 'gaussian', 'laplace', 'cauchy'; got 'none'"),
         ({"scale": (0.0, 1.0)}, r"`scale` must be 0 < smallest <= largest; got \(0.0, 1.0\)"),
         ({"bias": (1.0, 0.0)}, r"`bias` must be \(smallest, largest\); got \(1.0, 0.0\)"),
+        ({"weight": (1.0, math.inf)}, r"`weight` must be 0 < smallest <= largest; got \(1.0, inf"),
         ({"first_seed": -1}, "`first_seed` must be at least 0; got -1"),
     ],
 )

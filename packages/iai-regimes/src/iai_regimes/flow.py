@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+_MOST_STEPS = 10_000
+
 
 @torch.no_grad()
 def flow(
@@ -23,14 +25,16 @@ def flow(
             learner that has read each task's samples, trained by flow matching.
         start: Where the points start: standard normal noise, for the straight path of flow
             matching.
-        tolerance: Relative and absolute, of each step of the Dormand-Prince solver.
+        tolerance: Relative and absolute, of each step of the Dormand-Prince solver, for the task
+            that it errs most on: all tasks take the same steps.
 
     Returns:
         The points, samples of each task's distribution as far as the velocity is right.
 
     Raises:
         ImportError: If torchdiffeq is not installed.
-        ValueError: If `tolerance` is not positive, or a velocity is not finite.
+        ValueError: If `tolerance` is not positive, a velocity has another shape or is not finite,
+            or the field changes too fast to be followed.
 
     Source:
         Lipman et al., 2023, "Flow Matching for Generative Modeling", arXiv 2210.02747; the solver
@@ -46,13 +50,32 @@ def flow(
         raise ImportError("`flow` needs torchdiffeq: pip install 'iai-regimes[flow]'.") from error
     if not tolerance > 0:
         raise ValueError(f"`tolerance` must be positive; got {tolerance}.")
+    if not start.numel():
+        return start
 
     def velocity(time: Tensor, points: Tensor) -> Tensor:
         speed = predict(torch.cat([points, time.expand(*points.shape[:2], 1)], dim=-1))
+        if speed.shape != start.shape:
+            raise ValueError(
+                f"`predict` must give velocities of shape {tuple(start.shape)}; got "
+                f"{tuple(speed.shape)}."
+            )
         if not bool(speed.isfinite().all()):  # the solver would look for a smaller step, for ever
             raise ValueError(f"`predict` must give finite velocities; not so at time {time:.3g}.")
         return speed
 
     times = start.new_tensor([0.0, 1.0])
-    ends: Tensor = odeint(velocity, start, times, rtol=tolerance, atol=tolerance)[-1]
+    options = {
+        "step_t": times[1:],  # or it would step past the end, to times that no path has
+        "max_num_steps": _MOST_STEPS,
+        "norm": lambda error: error.square().flatten(1).mean(1).max().sqrt(),
+    }
+    try:
+        ends: Tensor = odeint(
+            velocity, start, times, rtol=tolerance, atol=tolerance, method="dopri5", options=options
+        )[-1]
+    except AssertionError as error:
+        raise ValueError(
+            f"`predict` must be smooth enough to be followed at tolerance {tolerance}: {error}."
+        ) from error
     return ends

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from iai_regimes.check import check_examples
 from iai_regimes.embedding import BilinearEmbedding
@@ -113,16 +114,22 @@ class ImplicitColumns(nn.Module):
         """The vector of each column of a minibatch, for any number of queries.
 
         Raises:
-            ValueError: If an example is not a row of numbers.
+            ValueError: If an example is not a row of numbers, at least one.
         """
         x = observed_inputs(batch)
         if x.dim() != 3:
             raise ValueError(f"`x` must have shape (task, n, column); got {tuple(x.shape)}.")
-        mean = masked_mean(x, batch.mask)[:, None]
-        deviation = (masked_mean((x - mean).square(), batch.mask) + _TINY).sqrt()[:, None]
-        z = ((x - mean) / deviation).masked_fill(~batch.mask[..., None], 0.0)
+        if not x.shape[2]:
+            raise ValueError("`x` must have at least one column; got none.")
+        # By the largest, if that is above 1, so that no square overflows.
+        size = pad(x.abs(), (0, 0, 1, 0), value=1.0).amax(1, keepdim=True)
+        scaled = x / size
+        centred = scaled - masked_mean(scaled, batch.mask)[:, None]
+        tiny = (_TINY / size[:, 0].square()).clamp(min=1e-30)
+        deviation = (masked_mean(centred.square(), batch.mask) + tiny).sqrt()[:, None]
+        z = (centred / deviation).masked_fill(~batch.mask[..., None], 0.0)
         rest, unexplained = beside_the_others(z, batch.mask)
-        of_columns = torch.stack([deviation.log(), unexplained[:, None].log()], dim=-1)
+        of_columns = torch.stack([deviation.log() + size.log(), unexplained[:, None].log()], dim=-1)
         of_cells = torch.stack([z, rest, x.asinh()], dim=-1)
         spread = of_columns.expand(-1, x.shape[1], -1, -1)
         cells = self.embed_cell(torch.cat([of_cells, spread], dim=-1))
@@ -205,11 +212,13 @@ def beside_the_others(
     >>> beside_the_others(z, torch.ones(1, 2, dtype=torch.bool))[1]  # 5/4 of (3/2)^-1
     tensor([[0.8333, 0.8333]])
     """
-    num_rows = mask.sum(1).clamp(min=1).to(z.dtype)[:, None, None]
-    eye = torch.eye(z.shape[2], dtype=z.dtype, device=z.device)
-    precision = torch.linalg.inv((z.mT @ z + eye) / num_rows)
-    size = 1 / precision.diagonal(dim1=1, dim2=2)
-    return z @ precision * size.sqrt()[:, None], size
+    with torch.autocast(z.device.type, enabled=False):  # what is left may be less than bf16 sees
+        z = z.to(torch.promote_types(z.dtype, torch.float32))
+        num_rows = mask.sum(1).clamp(min=1).to(z.dtype)[:, None, None]
+        eye = torch.eye(z.shape[2], dtype=z.dtype, device=z.device)
+        precision = torch.linalg.inv((z.mT @ z + eye) / num_rows)
+        size = 1 / precision.diagonal(dim1=1, dim2=2)
+        return z @ precision * size.sqrt()[:, None], size
 
 
 def _columns(

@@ -17,6 +17,9 @@ class Unlabelled(nn.Module):
     Args:
         likelihood: Of a query's target.
 
+    Raises:
+        TypeError: If `likelihood` has not got the methods of one.
+
     >>> from iai_regimes.likelihood import Gaussian
     >>> likelihood = Unlabelled(Gaussian(2, scale=1.0))
     >>> likelihood.num_outputs, likelihood.num_features
@@ -25,6 +28,10 @@ class Unlabelled(nn.Module):
 
     def __init__(self, likelihood: Likelihood) -> None:
         super().__init__()
+        if not isinstance(likelihood, Likelihood):
+            raise TypeError(
+                f"`likelihood` must be one, Gaussian of iai_regimes say; got {likelihood!r}."
+            )
         self.likelihood = likelihood
 
     @property

@@ -144,9 +144,9 @@ class GlyphClouds:
 
 def _inked(pen: Pen, font: Font, letter: str) -> Float[Tensor, "pixel 2"]:
     """Centres of a letter's inked pixels, within [-1, 1], the second number growing upwards."""
-    picture = pen.draw(font, ord(letter)) if ord(letter) in font.letters else None
+    picture = pen.draw(font, ord(letter))
     if picture is None:
-        raise ValueError(f"`letters` must be letters of every font; {font.path} has no {letter!r}.")
+        raise ValueError(f"`letters` must all be in every font; {font.path} has no {letter!r}.")
     row, column = np.nonzero(picture >= 128)
     centre = (np.stack([column, len(picture) - 1 - row], axis=1) + 0.5) / len(picture)
     return torch.from_numpy(2 * centre - 1).to(torch.get_default_dtype())

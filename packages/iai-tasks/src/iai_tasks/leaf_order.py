@@ -60,11 +60,16 @@ def order_error(
         order: The variables, causes first.
         graph: True at [i, j] where i is a cause of j.
 
+    Raises:
+        ValueError: If an order does not hold every variable once.
+
     >>> chain = torch.tensor([[[False, True, False], [False, False, True], [False] * 3]])
     >>> order_error(torch.tensor([[1, 0, 2]]), chain)  # 2 is a leaf; of 0 and 1, 0 is none
     tensor([0.5000])
     """
     num_nodes = order.shape[1]
+    if (order.sort(1).values != torch.arange(num_nodes, device=order.device)).any():
+        raise ValueError(f"`order` must hold each of {num_nodes} variables once.")
     rows = graph.gather(1, order[:, :, None].expand_as(graph))
     placed = rows.gather(2, order[:, None].expand_as(graph))
     # When place k is removed, the places before it are what is left.
@@ -75,12 +80,17 @@ def order_error(
 def variance_order(x: Float[Tensor, "task n node"]) -> Int64[Tensor, "task node"]:
     """The variables by their variance, the smallest first: what a scale alone tells of the order.
 
+    Raises:
+        ValueError: If there are no samples, or some are not finite.
+
     Source:
         Reisach, Seiler, Weichwald, 2021, "Beware of the Simulated DAG!", arXiv 2102.13647.
 
     >>> variance_order(torch.tensor([[[0.0, 3.0, 1.0], [0.0, -3.0, -1.0]]]))
     tensor([[0, 2, 1]])
     """
+    if not x.shape[1] or not x.isfinite().all():
+        raise ValueError("`x` must have samples, all of them finite.")
     return x.var(1, unbiased=False).argsort(dim=1, stable=True)
 
 

@@ -19,7 +19,10 @@ def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _one_or_two(_: object, attribute: "attrs.Attribute[Any]", value: int | tuple[int, int]) -> None:
-    fewest, most = _pair(value)
+    whole = isinstance(value, int) or (
+        isinstance(value, tuple) and [type(number) for number in value] == [int, int]
+    )
+    fewest, most = _pair(value) if whole else (0, 0)
     if not 1 <= fewest <= most:
         raise ValueError(
             f"`{attribute.name}` must be at least 1, or two such numbers, the smaller one first; "
@@ -140,11 +143,14 @@ class MixtureOfGaussians:
                 f"`weights` must be of at most {self._most} components, the most of "
                 f"`num_components`; got {weights.shape[1]}."
             )
+        if not means.isfinite().all():
+            raise ValueError("`means` must be finite; some of their numbers are not.")
         total = weights.sum(1, keepdim=True)
         if not ((weights >= 0).all() and (total > 0).all() and total.isfinite().all()):
             raise ValueError("`weights` must be finite, at least 0, and not all 0 in a task.")
         factors, failed = torch.linalg.cholesky_ex(covariances)
-        symmetric = torch.isclose(covariances, covariances.mT).all((-2, -1))
+        apart = (covariances - covariances.mT).abs().amax((-2, -1))
+        symmetric = apart <= 1e-4 * covariances.abs().amax((-2, -1))  # as inverses come out
         wrong = ((failed != 0) | ~symmetric).nonzero()
         if len(wrong):
             task, component = wrong[0].tolist()
@@ -204,9 +210,7 @@ class MixtureOfGaussians:
         factors = root.diag_embed()
         if self.covariance == "full":
             gaussian = standard_normal((num_tasks, most, dim, dim), generator)
-            rotation, triangle = torch.linalg.qr(gaussian)
-            signs = triangle.diagonal(dim1=-2, dim2=-1).sign()
-            turned = rotation * (signs * root)[..., None, :]
+            turned = torch.linalg.qr(gaussian).Q * root[..., None, :]
             factors = torch.linalg.cholesky(turned @ turned.mT)
         return torch.cat([weights[..., None], means, factors.flatten(2)], dim=2)
 

@@ -1,5 +1,6 @@
 """Families of directed acyclic graphs: the graph of a seed, for many seeds at once."""
 
+import random
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -12,6 +13,11 @@ from iai_tasks import counter_random
 from iai_tasks._validators import at_least, one_of, positive
 
 Graphs = Bool[Tensor, "task node node"]  # [i, j]: an edge from i to j, its cause
+
+
+def _is_chance(_: object, attribute: "attrs.Attribute[float]", value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"`{attribute.name}` must be from 0 to 1; got {value}.")
 
 
 @runtime_checkable
@@ -61,7 +67,9 @@ class ScaleFree:
         networkx: `pip install "iai-tasks[graphs]"`.
     """
 
-    edges_per_node: int = attrs.field(default=2, validator=at_least(1))
+    edges_per_node: int = attrs.field(
+        default=2, validator=[attrs.validators.instance_of(int), at_least(1)]
+    )
     direction: Literal["in", "out"] = attrs.field(default="in", validator=one_of("in", "out"))
 
     def sample(self, seeds: Int64[Tensor, " task"], num_nodes: int) -> Graphs:
@@ -94,7 +102,7 @@ class WattsStrogatz:
     """
 
     lattice_dim: int = attrs.field(default=2, validator=at_least(1))
-    rewire: float = attrs.field(default=0.3, validator=at_least(0))
+    rewire: float = attrs.field(default=0.3, validator=_is_chance)
 
     def sample(self, seeds: Int64[Tensor, " task"], num_nodes: int) -> Graphs:
         """The graph of each seed."""
@@ -108,16 +116,16 @@ class WattsStrogatz:
         lattice = (distance == 1).triu().nonzero().tolist()
 
         def draw(seed: int) -> Any:
-            import random
-
             chance = random.Random(seed)
             graph = networkx.empty_graph(num_nodes)
             graph.add_edges_from(lattice)
             for near, far in lattice:
-                free = set(graph) - set(graph[near]) - {near}
-                if chance.random() < self.rewire and free:
+                if chance.random() >= self.rewire:
+                    continue
+                free = [end for end in graph if end != near and end not in graph[near]]
+                if free:
                     graph.remove_edge(near, far)
-                    graph.add_edge(near, chance.choice(sorted(free)))
+                    graph.add_edge(near, chance.choice(free))
             return graph
 
         return _directed(_drawn(draw, seeds, num_nodes), seeds)
@@ -130,7 +138,8 @@ class StochasticBlock:
     Attributes:
         edges_per_node: Expected number of edges over the number of nodes, as far as that many fit.
         num_blocks: Blocks, as even as they can be.
-        damping: Chance of an edge across blocks over that of one within.
+        damping: Chance of an edge across blocks over that of one within; more where the blocks are
+            too small to hold the others.
 
     Source:
         Holland, Laskey, Leinhardt, 1983, "Stochastic blockmodels", Social Networks 5. Needs
@@ -139,7 +148,7 @@ class StochasticBlock:
 
     edges_per_node: float = attrs.field(default=2.0, validator=positive)
     num_blocks: int = attrs.field(default=5, validator=at_least(1))
-    damping: float = attrs.field(default=0.1, validator=at_least(0))
+    damping: float = attrs.field(default=0.1, validator=_is_chance)
 
     def sample(self, seeds: Int64[Tensor, " task"], num_nodes: int) -> Graphs:
         """The graph of each seed."""
@@ -149,11 +158,12 @@ class StochasticBlock:
         within = sum(size * (size - 1) / 2 for size in sizes)
         across = num_nodes * (num_nodes - 1) / 2 - within
         pairs = within + self.damping * across
-        chance = min(self.edges_per_node * num_nodes / max(pairs, 1), 0.99)
+        edges = self.edges_per_node * num_nodes
+        inner = min(edges / pairs, 0.99) if pairs else 0.0
+        outer = min((edges - inner * within) / across, 0.99) if across else 0.0
         chances = [
-            [chance * (1 if own == other else min(self.damping, 0.99 / chance)) for own in range(n)]
-            for n in [self.num_blocks]
-            for other in range(n)
+            [inner if own == other else outer for own in range(self.num_blocks)]
+            for other in range(self.num_blocks)
         ]
 
         def draw(seed: int) -> Any:
@@ -169,17 +179,22 @@ class GivenGraphs:
         graphs: Directed acyclic graphs of networkx, all with as many nodes.
 
     Raises:
-        TypeError: If one is not directed.
+        TypeError: If one is no directed graph of networkx.
         ValueError: If there is none, one has a cycle, or they differ in their number of nodes.
     """
 
     def __init__(self, graphs: Sequence[Any]) -> None:
         networkx = _import_networkx()
+        if isinstance(graphs, networkx.Graph):
+            raise TypeError("`graphs` must be a list of graphs; got one graph.")
         if not graphs:
             raise ValueError("`graphs` must hold at least one graph; got none.")
         for number, graph in enumerate(graphs):
-            if not graph.is_directed():
-                raise TypeError(f"`graphs` must be directed; number {number} is not.")
+            if not isinstance(graph, networkx.DiGraph):
+                raise TypeError(
+                    f"`graphs` must be of type networkx.DiGraph; number {number} is of "
+                    f"{type(graph).__name__}."
+                )
             if not networkx.is_directed_acyclic_graph(graph):
                 cycle = [str(source) for source, *_ in networkx.find_cycle(graph)]
                 way = " -> ".join([*cycle, cycle[0]])

@@ -25,12 +25,12 @@ _END = 2**62  # of seeds
 
 
 def _is_range(_: object, attribute: "attrs.Attribute[Range]", value: Range) -> None:
-    if not value[0] <= value[1]:
+    if not (len(value) == 2 and -math.inf < value[0] <= value[1] < math.inf):
         raise ValueError(f"`{attribute.name}` must be (smallest, largest); got {value}.")
 
 
 def _is_positive_range(_: object, attribute: "attrs.Attribute[Range]", value: Range) -> None:
-    if not 0 < value[0] <= value[1]:
+    if not (len(value) == 2 and 0 < value[0] <= value[1] < math.inf):
         raise ValueError(f"`{attribute.name}` must be 0 < smallest <= largest; got {value}.")
 
 
@@ -58,7 +58,8 @@ class StructuralCausalModels:
         num_nodes: Number of variables.
         mechanism: "linear" or "fourier".
         noise: "gaussian", "laplace" or "cauchy". Linear Gaussian models have one scale of noise for
-            all variables: with several the order could not be told from data.
+            all variables: with several the order could not be told from data. Standardised, little
+            tells it: the ranges of the weights.
         standardise: Whether each variable has mean 0 and deviation 1, by 1,024 samples of the
             task that are a function of its seed. Raw ones tell much of the order by their scale,
             which grows from causes to effects.

@@ -18,6 +18,7 @@ from iai_tasks import (
     Backbone,
     EmbeddingStore,
     ImageArrays,
+    ImageFiles,
     ImageSource,
     ProjectedClassification,
     cifar10,
@@ -98,12 +99,7 @@ def main() -> None:
     """Embeds the images, trains each learner on some classes, and tests it on others."""
     preset, config = parse(Config, PRESETS, "Meta-learn to classify images, embedded ones.")
     yours = None if config.images is None else image_files(config.images)
-    if yours is not None and len(yours.class_names) > config.num_classes:
-        raise SystemExit(
-            f"`images` must have at most {config.num_classes} classes, as many as a learner holds; "
-            f"{config.images} has {len(yours.class_names)}. Raise `num_classes` to train one that "
-            "holds more."
-        )
+    check(config, yours)
     backbone = load_backbone(config).to(resolve_device(config.device))
     train_store, test_store = (
         stored(config, source, backbone, f"{config.source}-{split}")
@@ -125,12 +121,44 @@ def main() -> None:
         "all classes": held_out(config, train, test),
     }
     if yours is not None:
-        store = stored(config, yours, backbone, "yours")
+        store = stored(config, yours, backbone, f"yours-{config.images.name}")
         asked = numbered_in_class(store.labels) % QUERY_EVERY == QUERY_EVERY - 1
         own = labelled(store, white)
         support, query = (Labelled(own.x[part], own.y[part]) for part in (~asked, asked))
-        tests[config.images.name] = held_out(config, support, query)
+        tests[f"yours: {config.images.name}"] = held_out(config, support, query)
     compare(config, "embeddings", preset, training, tests)
+
+
+def check(config: Config, yours: ImageFiles | None) -> None:
+    """Refuses, before anything is embedded, what would be found out afterwards."""
+    classes = len(CIFAR10 if config.source == "cifar10" else "0123456789")
+    if not 2 <= config.seen_classes < classes:
+        raise SystemExit(
+            f"`seen_classes` must be from 2 to {classes - 1}, to leave an unseen one; got "
+            f"{config.seen_classes}."
+        )
+    if config.num_classes < classes:
+        raise SystemExit(
+            f"`num_classes` must be at least {classes}, the classes of {config.source}; got "
+            f"{config.num_classes}."
+        )
+    if yours is None:
+        return
+    if len(yours.class_names) > config.num_classes:
+        raise SystemExit(
+            f"`images` must have at most {config.num_classes} classes, as many as a learner holds; "
+            f"{config.images} has {len(yours.class_names)}. Raise `num_classes` to train one that "
+            "holds more."
+        )
+    counts = torch.as_tensor(yours.labels).bincount(minlength=len(yours.class_names))
+    read = int((counts - counts // QUERY_EVERY).sum())
+    if counts.min() < QUERY_EVERY or read < min(config.examples):
+        fewest = yours.class_names[int(counts.argmin())]
+        raise SystemExit(
+            f"`images` must have at least {QUERY_EVERY} images of each class, one of them to ask "
+            f"about, and {min(config.examples)} others in all; {config.images} has "
+            f"{int(counts.min())} of {fewest!r}, and {read} others."
+        )
 
 
 def load_backbone(config: Config) -> Backbone:

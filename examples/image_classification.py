@@ -17,6 +17,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import accumulate, chain, islice, repeat
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -216,6 +217,11 @@ NOT_OF_TRAINING = {
 def main() -> None:
     """Trains each learner on one set of images, and tests it on that one and on others."""
     preset, config = parse(Config, PRESETS, "Meta-learn to classify images, raw ones.")
+    if config.train_on not in config.test_on:
+        raise SystemExit(
+            f"`test_on` must have {config.train_on}, which is trained on, among others; got "
+            f"{', '.join(config.test_on)}."
+        )
     images = {name: load(config, name) for name in {config.train_on, *config.test_on}}
     seen = images[config.train_on]
     training = ProjectedClassification(
@@ -278,6 +284,7 @@ def compare(
 ) -> None:
     """Trains the learners, measures them beside the baselines, and writes what came out."""
     started = time.perf_counter()
+    check(config, tests)
     config.out.mkdir(parents=True, exist_ok=True)
     device = resolve_device(config.device)
     drawn = {
@@ -295,7 +302,7 @@ def compare(
         train(config, name, learner, training)
         for split, (settings, batches, _) in drawn.items():
             rows += measure(settings, name, learner, split, batches)
-        rich.print(table(rows, metric="accuracy", by="examples"))
+        rich.print(table(rows, metric="accuracy", split="in", by="examples"))
     for split, (settings, batches, tuning) in drawn.items():
         for name, choices in (
             ("logistic regression", INVERSE_RIDGES),
@@ -318,6 +325,32 @@ def compare(
         rich.print(table(rows, metric="accuracy", split=split, by="examples"))
     rich.print(table(rows, metric="seconds", by="examples"))
     rich.print(f"Wrote {config.out / 'metrics.json'} and {config.out / 'figure.png'}.")
+
+
+def check(config: Settings, tests: Mapping[str, Unseen]) -> None:
+    """Refuses, before anything is trained, what would be found out afterwards."""
+    models = ("parametric linear", "parametric mlp", "explicit")
+    known = [f"{model}, {signal}" for model in models for signal in ("both", "gradient", "data")]
+    for name in config.learners:
+        if name not in (*known, "implicit", ONE_STEP):
+            names = "; ".join((*known, "implicit", ONE_STEP))
+            raise SystemExit(f"`learners` must be among these: {names}. Got {name!r}.")
+    most = max(config.examples)
+    sizes = chain(config.minibatch, repeat(config.minibatch[-1]))
+    seen = list(islice(accumulate(sizes), most))
+    for examples in config.examples:
+        if examples not in seen:
+            raise SystemExit(
+                f"`examples` must be what whole minibatches of {config.minibatch} sum up to; "
+                f"got {examples}."
+            )
+    for split, unseen in tests.items():
+        number = unseen.test.spec.target.num_classes
+        if number > config.num_classes:
+            raise SystemExit(
+                f"`num_classes` must be at least {number}, the classes of the test {split!r}; got "
+                f"{config.num_classes}."
+            )
 
 
 def build(config: Settings, name: str) -> Iterated:
@@ -519,11 +552,16 @@ def once(
     measure: Callable[[], float],
 ) -> Row:
     """A cost: measured once, and kept for a run that goes on."""
-    path, key = config.out / "costs.json", f"{name}, {examples} examples, {metric}"
+    path = config.out / "costs.json"
+    where = f"{resolve_device(config.device)}, {config.test_chunk} tasks"
+    sizes = f"{config.test_query} queries, minibatches {config.minibatch}, {config.hidden} hidden"
+    key = f"{name}, {examples} examples, {metric}: {where}, {sizes}"
     kept = json.loads(path.read_text()) if path.exists() else {}
     if key not in kept:
         kept[key] = measure()
-        path.write_text(json.dumps(kept, indent=1))
+        whole = path.with_suffix(".part")
+        whole.write_text(json.dumps(kept, indent=1))
+        whole.replace(path)
     sizes = {"step": step, "examples": float(examples), "seed": config.seed}
     return Row(method=name, split="in", metric=metric, value=kept[key], stderr=math.nan, **sizes)
 
@@ -543,12 +581,9 @@ def trained_anew(
             choices,
             key=lambda choice: anew(first(tuning, examples), name, choice).mean().item(),
         )
-        began = time.perf_counter()
-        scores = anew(first(batches, examples), name, best)
-        spent = (time.perf_counter() - began) / len(scores)
         rows.append(
             summarise(
-                scores,
+                anew(first(batches, examples), name, best),
                 method=name,
                 split=split,
                 step=step,
@@ -558,7 +593,13 @@ def trained_anew(
             )
         )
         if split == "in":
-            rows.append(once(config, name, step, examples, "seconds", lambda spent=spent: spent))
+            part = first(batches[:1], examples)
+
+            def spent(part: list[TaskBatch] = part, best: float = best) -> float:
+                work = partial(anew, part, name, best)
+                return seconds(work, torch.device("cpu"), repeats=2) / part[0].num_tasks
+
+            rows.append(once(config, name, step, examples, "seconds", spent))
     return rows
 
 

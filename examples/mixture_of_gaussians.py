@@ -180,6 +180,11 @@ def compare(
 ) -> None:
     """Trains the learners, measures them beside the baselines, and writes what came out."""
     started = time.perf_counter()
+    for name in config.learners:
+        if name not in ("implicit", "explicit", ONE_PASS):
+            raise SystemExit(
+                f"`learners` must be among implicit; explicit; {ONE_PASS}. Got {name!r}."
+            )
     device = resolve_device(config.device)
     drawn = {split: draw(config, sampler, device) for split, sampler in tests.items()}
     rows: list[Row] = []

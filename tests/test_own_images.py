@@ -42,7 +42,7 @@ def test_images_of_any_kind_are_classified_beside_the_others(tmp_path):
     done = run(tmp_path / "out", "--images", images)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "out" / "metrics.json").read_text())["rows"]
-    own = [row for row in rows if row["split"] == "mine"]
+    own = [row for row in rows if row["split"] == "yours: mine"]
     # A third of 30 images are asked about; 60 examples there are not.
     assert {row["examples"] for row in own} == {10, 20}
     assert {row["method"] for row in own} >= {"parametric linear, both", "logistic regression"}
@@ -60,16 +60,38 @@ def test_a_file_that_cannot_be_read_is_named_and_left_out_if_asked(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("num_classes", "options", "text"),
+    ("num_classes", "num_images", "options", "text"),
     [
-        (11, (), "`images` must have at most 10 classes, as many as a learner holds; "),
-        (0, (), "must hold a folder for each class"),
-        (2, ("--dim", "500"), "`dim` must be at most 72, that of the embeddings; got 500."),
-        (2, ("--backbone", "resnet18"), "`weights` must name a file of weights for resnet18;"),
+        (11, 10, (), "`images` must have at most 10 classes, as many as a learner holds; "),
+        (0, 10, (), "must hold a folder for each class"),
+        (2, 2, (), "`images` must have at least 3 images of each class, one of them to ask about"),
+        (3, 10, ("--num-classes", "8"), "`num_classes` must be at least 10, the classes of digits"),
+        (
+            3,
+            10,
+            ("--seen-classes", "10"),
+            "`seen_classes` must be from 2 to 9, to leave an unseen one",
+        ),
+        (
+            3,
+            10,
+            ("--examples", "10", "15"),
+            "`examples` must be what whole minibatches of (10, 10, 20)",
+        ),
+        (
+            3,
+            10,
+            ("--learners", "parametric MLP, both"),
+            "`learners` must be among these: parametric",
+        ),
+        (2, 10, ("--dim", "500"), "`dim` must be at most 72, that of the embeddings; got 500."),
+        (2, 10, ("--backbone", "resnet18"), "`weights` must name a file of weights for resnet18;"),
     ],
 )
-def test_what_is_refused_is_refused_before_training(tmp_path, num_classes, options, text):
-    images = folder_of_images(tmp_path / "mine", num_classes, num_images=1)
+def test_what_is_refused_is_refused_before_training(
+    tmp_path, num_classes, num_images, options, text
+):
+    images = folder_of_images(tmp_path / "mine", num_classes, num_images)
     images.mkdir(exist_ok=True)
     done = run(tmp_path / "out", "--images", images, *options)
     assert done.returncode != 0

@@ -3,13 +3,14 @@
 import copy
 import math
 
+import attrs
 import pytest
 import torch
 from iai_iterate import Iterated, Pool, unrolled
-from iai_regimes import Parametric
-from iai_tasks import ProjectedClassification
+from iai_regimes import Parametric, flow
+from iai_tasks import Examples, MixtureOfGaussians, ProjectedClassification
 from iai_tasks.testing import check_sampler
-from iai_train import FitConfig, SamplerSource, fit
+from iai_train import FitConfig, SamplerSource, fit, maximum_mean_discrepancy, wasserstein
 
 if not torch.cuda.is_available():
     pytest.skip("needs a CUDA device; there is none", allow_module_level=True)
@@ -48,6 +49,33 @@ def test_predictions_are_those_of_the_cpu_and_go_back_to_it(moving_regime, fitti
     actual = adapted.predict(on_cuda.query.x)
     assert actual.is_cuda
     torch.testing.assert_close(actual.cpu(), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_samples_without_targets_are_read_as_on_the_cpu(unlabelled):
+    regime, sampler = unlabelled
+    learner = Iterated(regime, steps=3, minibatch=5, gradient=unrolled).double()
+    tasks = draw(sampler, "cpu").to(dtype=torch.float64)
+    expected = losses_and_gradients(learner, tasks)
+    on_cuda = tasks.to(device="cuda")
+    actual = losses_and_gradients(copy.deepcopy(learner).cuda(), on_cuda)
+    torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-8, check_device=False)
+
+
+def test_noise_flows_and_distances_are_those_of_the_cpu():
+    sampler = MixtureOfGaussians()
+    tasks = draw(sampler, "cpu").to(dtype=torch.float64)
+    start = torch.randn(8, 20, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = []
+    for device in ("cpu", "cuda"):
+        asked = tasks.to(device=device)
+
+        def field(x, asked=asked):
+            return sampler.oracle(attrs.evolve(asked, query=Examples(x=x)))
+
+        ends = flow(field, start.to(device), tolerance=1e-6)
+        others = start.to(device)
+        found.append((ends, wasserstein(ends, others), maximum_mean_discrepancy(ends, others)))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-4, check_device=False)
 
 
 def test_samplers_keep_their_contract_on_the_device(sampler):

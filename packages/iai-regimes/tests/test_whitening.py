@@ -284,6 +284,27 @@ class Attending(nn.Module):
         return self.mix(x, x, x, need_weights=False)[0]
 
 
+class ByName(nn.Module):
+    """Calls its layer with the input's name."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 3)
+
+    def forward(self, x):
+        return self.layer(input=x)
+
+
+def test_an_input_given_by_name_is_read_as_well():
+    by_name, plain = ByName(), nn.Linear(2, 3)
+    x, mask = torch.randn(2, 5, 2), torch.ones(2, 5, dtype=torch.bool)
+    found = [
+        Whitening(predictor).moments(predictor.start(2), x, mask)
+        for predictor in (Predictor(by_name), Predictor(plain))
+    ]
+    torch.testing.assert_close(*found)
+
+
 @pytest.mark.parametrize(
     ("module", "shape", "reads"),
     [

@@ -208,7 +208,8 @@ def test_an_unreadable_image_stops_the_work_or_is_left_out(tmp_path):
     kept = [index for index in range(20) if index not in source.unreadable]
     assert torch.equal(store.embeddings, FakeEmbedder().embed(source.whole.images[kept]))
     assert torch.equal(store.labels, source.labels[kept])
-    assert embed(source, backbone, folder, unreadable="skip").skipped == store.skipped
+    with pytest.warns(UserWarning, match="4 of 20 images could not be read"):
+        assert embed(source, backbone, folder, unreadable="skip").skipped == store.skipped
     with pytest.raises(ValueError, match=r"was made without 9\.png, .* and 1 more, which could"):
         embed(source, backbone, folder)
 
@@ -283,9 +284,14 @@ def test_vectors_of_another_size_are_refused(tmp_path):
         embed(numbered(6), narrow, tmp_path / "store")
 
 
-def edit_manifest(folder, **changes):
+def edit_manifest(folder, *, sealed=True, **changes):
     file = folder / "manifest.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    content = json.loads(file.read_text()) | changes
+    if sealed:  # its own checksum fits, as of a file that another program wrote
+        del content["sha256"]
+        whole = (json.dumps(content, indent=1) + "\n").encode()
+        content["sha256"] = hashlib.sha256(whole).hexdigest()
+    file.write_text(json.dumps(content))
 
 
 def flip(file):
@@ -306,6 +312,11 @@ def flip(file):
         (lambda folder: (folder / "labels.npy").unlink(), r"must hold labels\.npy; it is missing"),
         (lambda folder: edit_manifest(folder, format=2), "format 1; it is of format 2, which anot"),
         (lambda folder: edit_manifest(folder, arrays=[]), r"manifest\.json is damaged"),
+        (lambda folder: edit_manifest(folder, arrays={"labels.npy": [1]}), r"\.json is damaged"),
+        (
+            lambda folder: edit_manifest(folder, sealed=False, class_names=["b", "a"]),
+            r"manifest\.json is damaged",
+        ),
         (lambda folder: (folder / "manifest.json").write_text("[]"), r"manifest\.json is damaged"),
         (lambda folder: (folder / "manifest.json").write_text("{"), r"manifest\.json is damaged"),
         (
@@ -352,6 +363,48 @@ def test_what_is_no_store_is_refused_and_left_alone(tmp_path):
             embed(numbered(), FakeEmbedder(), tmp_path / name)
     assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
     assert len(embed(numbered(), FakeEmbedder(), tmp_path / "empty").labels) == 40
+
+
+def test_a_link_to_an_empty_folder_leads_to_the_store(tmp_path):
+    (tmp_path / "large disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "large disk")
+    made = embed(numbered(), FakeEmbedder(), tmp_path / "link")
+    opened = EmbeddingStore.open(tmp_path / "large disk")
+    assert (tmp_path / "link").is_symlink()
+    assert torch.equal(made.embeddings, opened.embeddings)
+
+
+def test_a_finished_store_is_opened_without_a_lock(tmp_path, monkeypatch):
+    embed(numbered(), FakeEmbedder(), tmp_path / "store")
+
+    def refuse(path):
+        raise PermissionError(f"{path} cannot be written")
+
+    monkeypatch.setattr("iai_tasks.embedding_store.FileLock", refuse)
+    assert len(embed(numbered(), FakeEmbedder(), tmp_path / "store").labels) == 40
+
+
+def test_what_a_kill_left_half_written_is_cleared_away(tmp_path):
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        embed(numbered(), FakeEmbedder(), tmp_path / "store", progress=stop)
+    work = tmp_path / "store.unfinished"
+    for place in (work / ".origin.json.17.tmp", work / "store" / ".labels.npy.17.tmp"):
+        place.write_bytes(b"half")
+    embed(numbered(), FakeEmbedder(), tmp_path / "store")
+    assert not work.exists()
+    assert set(content(tmp_path / "store")) == {"embeddings.npy", "labels.npy", "manifest.json"}
+
+
+def test_embeddings_and_labels_are_as_many():
+    words = {"class_names": ("a",), "backbone": "", "skipped": ()}
+    words |= {"backbone_fingerprint": "", "source_fingerprint": ""}
+    with pytest.raises(ValueError, match=r"one for each of 3 embeddings; got \(2,\)"):
+        EmbeddingStore(
+            embeddings=torch.zeros(3, 2), labels=torch.zeros(2, dtype=torch.int64), **words
+        )
 
 
 def test_what_is_not_its_own_stays_beside_a_finished_store(tmp_path):

@@ -1,5 +1,6 @@
 """Folders of images: every kind of image becomes bytes of one kind, and what cannot is named."""
 
+import errno
 import sys
 
 import numpy as np
@@ -95,17 +96,47 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path):
 
 def test_numbers_of_unknown_range_are_refused(tmp_path):
     save(tmp_path / "class", "image.tif", pillow.new("F", (6, 6), 0.5))
-    with pytest.raises(ValueError, match=r"image\.tif .* 32 bits \(mode F\), not 8 or 16"):
+    with pytest.raises(ValueError, match=r"image\.tif .* 32 bits \(mode F\), not of 8 or 16"):
         one(tmp_path)
 
 
 def test_folders_without_classes_or_images(tmp_path):
-    for empty in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(ValueError, match=r"`root` must hold a folder for each class; .* none"):
-            image_folder(empty, size=4)
+    with pytest.raises(ValueError, match=r"`root` must hold a folder for each class; .* none"):
+        image_folder(tmp_path, size=4)
+    with pytest.raises(ValueError, match=r"`root` must be a folder; there is none at .*absent\."):
+        image_folder(tmp_path / "absent", size=4)
     save(tmp_path / "cat", "image.png", pillow.new("L", (6, 6)))
     (tmp_path / "dog").mkdir()
-    with pytest.raises(ValueError, match=r"must hold images of every class; .*dog holds none\."):
+    with pytest.raises(
+        ValueError, match=r"must hold images of every class; .*dog holds none that ends with \.bmp"
+    ):
+        image_folder(tmp_path, size=4)
+
+
+def test_links_to_folders_are_looked_into_once(tmp_path):
+    save(tmp_path / "elsewhere", "image.png", pillow.new("L", (6, 6)))
+    save(tmp_path / "root" / "cat", "image.png", pillow.new("L", (6, 6)))
+    (tmp_path / "root" / "cat" / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "root" / "cat")
+    (tmp_path / "root" / "cat" / "folder.png").mkdir()
+    assert len(image_folder(tmp_path / "root", size=4).labels) == 2
+
+
+def test_grey_maps_of_16_bits(tmp_path):
+    (tmp_path / "class").mkdir()
+    pixels = b"\x80\x00" * 16
+    (tmp_path / "class" / "image.pgm").write_bytes(b"P5 4 4 65535\n" + pixels)
+    assert (image_folder(tmp_path, size=4, channels=1).images == 128).all()
+
+
+def test_a_disk_that_errs_is_no_bad_image(tmp_path, monkeypatch):
+    save(tmp_path / "cat", "image.png", pillow.new("L", (6, 6)))
+
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("iai_tasks._image_file._read", fail)
+    with pytest.raises(OSError, match="Input/output error"):
         image_folder(tmp_path, size=4)
 
 

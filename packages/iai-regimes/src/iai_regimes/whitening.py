@@ -181,7 +181,11 @@ class Whitening(nn.Module):
         return torch.where(known, traces / torch.where(known, inputs, 1.0), 0.0).clamp(min=0.0)
 
     def scale(self, sizes: Float[Tensor, "task block"]) -> Float[Tensor, "task p"]:
-        """For each number what makes the mean curvature of its block 1; 1 where that is 0."""
+        """For each number what makes the mean curvature of its block 1.
+
+        Where nothing is known of that yet, or the probe found none, it is taken to be 1: steps are
+        then as of a loss with the curvature of a squared error.
+        """
         return torch.where(sizes > 0, sizes, 1.0).rsqrt()[:, self.block]
 
     def _moments(self, adapted: dict[str, Tensor], x: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
@@ -189,9 +193,11 @@ class Whitening(nn.Module):
         found: dict[str, Tensor] = {}
         share = (mask / mask.sum().clamp(min=1)).to(x.dtype)[:, None]
 
-        def hook(name: str, columns: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-            def record(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-                a = inputs[0]
+        def hook(name: str, columns: int) -> Callable[..., None]:
+            def record(
+                layer: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor]
+            ) -> None:
+                (a,) = (*args, *named.values())
                 if a.dim() != 2 or a.shape[0] != x.shape[0]:
                     raise ValueError(
                         "Whitening needs linear layers that read one vector for each input; "
@@ -205,7 +211,9 @@ class Whitening(nn.Module):
             return record
 
         handles = [
-            module.get_submodule(name).register_forward_pre_hook(hook(name, columns))
+            module.get_submodule(name).register_forward_pre_hook(
+                hook(name, columns), with_kwargs=True
+            )
             for name, (_, columns) in self.layers.items()
         ]
         try:

@@ -13,6 +13,7 @@ from torch import Tensor
 from iai_tasks._embedding_file import (
     EMBEDDINGS,
     LABELS,
+    TEMPORARY,
     Origin,
     array_bytes,
     flush_folder,
@@ -42,13 +43,10 @@ def build(
     skip: bool,
     batch_size: int,
     progress: Callable[[int, int], None],
-) -> list[str]:
+) -> None:
     """Embeds the images that are not yet embedded, and puts the finished store in its place.
 
-    Only one process at a time may do so.
-
-    Returns:
-        Names of the images that were left out.
+    Only one process at a time may do so, and the place is free.
 
     Raises:
         OSError: If something cannot be written.
@@ -69,12 +67,9 @@ def build(
         progress(journal.num_images, len(source))
     skipped = [source.name(index) for index in journal.skipped]
     _finish(source, journal, work, origin, skipped)
-    if folder.exists():  # and is empty
-        folder.rmdir()
     os.replace(work / _STORE, folder)
     flush_folder(folder.parent)
     clear(folder)
-    return skipped
 
 
 def clear(folder: Path) -> None:
@@ -83,11 +78,20 @@ def clear(folder: Path) -> None:
     with contextlib.suppress(OSError):
         (work / _JOURNAL).unlink(missing_ok=True)
         (work / _ORIGIN).unlink(missing_ok=True)
+        _clear_temporaries(work)
         work.rmdir()
+
+
+def _clear_temporaries(folder: Path) -> None:
+    """Removes what a kill in the middle of writing a file leaves."""
+    for file in folder.glob(TEMPORARY):
+        file.unlink(missing_ok=True)
 
 
 def _open(work: Path, origin: Origin, *, dim: int) -> RowJournal:
     (work / _STORE).mkdir(parents=True, exist_ok=True)
+    for made in (work, work / _STORE):
+        _clear_temporaries(made)
     if (work / _ORIGIN).exists():
         begun = read_origin(work / _ORIGIN)
         begun.check_backbone(origin.backbone, origin.backbone_fingerprint, work)

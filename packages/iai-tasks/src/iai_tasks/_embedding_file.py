@@ -13,6 +13,7 @@ import numpy as np
 
 FORMAT = 1
 MANIFEST, EMBEDDINGS, LABELS = "manifest.json", "embeddings.npy", "labels.npy"
+TEMPORARY = ".*.tmp"  # what a file is called until it is whole
 
 
 @attrs.frozen
@@ -81,8 +82,9 @@ def read_origin(file: Path) -> Origin:
 def write_manifest(folder: Path, origin: Origin, names: list[str], skipped: list[str]) -> None:
     """Describes the arrays in a folder as they are now."""
     arrays = {name: _size_and_hash(folder / name) for name in (EMBEDDINGS, LABELS)}
-    content = {"class_names": names, "skipped": skipped, "arrays": arrays}
-    write_whole(folder / MANIFEST, _to_json({"format": FORMAT, **attrs.asdict(origin), **content}))
+    content: dict[str, Any] = {"format": FORMAT, **attrs.asdict(origin)}
+    content |= {"class_names": names, "skipped": skipped, "arrays": arrays}
+    write_whole(folder / MANIFEST, _to_json({**content, "sha256": _hash(content)}))
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -93,6 +95,8 @@ def read_manifest(folder: Path) -> Manifest:
     """
     file = folder / MANIFEST
     content = _from_json(file)
+    if content.pop("sha256", None) != _hash(content):
+        raise _damaged(file)
     try:
         return Manifest(
             origin=_origin(content, file),
@@ -100,7 +104,7 @@ def read_manifest(folder: Path) -> Manifest:
             skipped=tuple(content["skipped"]),
             arrays={name: (size, sha) for name, (size, sha) in content["arrays"].items()},
         )
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _damaged(file) from error
 
 
@@ -164,6 +168,10 @@ def flush_folder(folder: Path) -> None:
 def _size_and_hash(file: Path) -> tuple[int, str]:
     with open(file, "rb") as opened:
         return file.stat().st_size, hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _hash(content: dict[str, Any]) -> str:
+    return hashlib.sha256(_to_json(content)).hexdigest()
 
 
 def _to_json(content: dict[str, Any]) -> bytes:

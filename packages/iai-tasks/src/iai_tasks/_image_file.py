@@ -1,6 +1,8 @@
 """Image files of any kind, read as bytes of one kind and size."""
 
-from collections.abc import Sequence
+import errno
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,6 +14,7 @@ from torch import Tensor
 
 _ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _MODE = {1: "L", 3: "RGB"}
+_PASSING = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT)
 
 
 def import_pillow() -> tuple[ModuleType, ModuleType]:
@@ -33,8 +36,9 @@ def class_folders(root: Path) -> list[Path]:
     Raises:
         ValueError: If there is none.
     """
-    found = root.iterdir() if root.is_dir() else ()
-    classes = sorted(one for one in found if one.is_dir() and not one.name.startswith("."))
+    if not root.is_dir():
+        raise ValueError(f"`root` must be a folder; there is none at {root}.")
+    classes = sorted(one for one in root.iterdir() if one.is_dir() and not one.name.startswith("."))
     if not classes:
         raise ValueError(f"`root` must hold a folder for each class; {root} holds none.")
     return classes
@@ -58,9 +62,13 @@ def list_images(folders: Sequence[Path]) -> tuple[list[Path], Int64[Tensor, " im
     files: list[Path] = []
     counts = []
     for folder in folders:
-        inside = sorted(path for path in folder.rglob("*") if _is_image(path, folder))
+        inside = sorted(_images_in(folder))
         if not inside:
-            raise ValueError(f"`root` must hold images of every class; {folder} holds none.")
+            endings = ", ".join(_ENDINGS)
+            raise ValueError(
+                f"`root` must hold images of every class; {folder} holds none that ends with "
+                f"{endings}."
+            )
         files += inside
         counts.append(len(inside))
     return files, torch.arange(len(folders)).repeat_interleave(torch.tensor(counts))
@@ -93,6 +101,7 @@ def read_image(file: Path, *, size: int, channels: int) -> UInt8[Tensor, "channe
 
     Raises:
         ImportError: If Pillow is not installed.
+        OSError: If reading fails for a reason that may pass: a disk that errs, too many open files.
         ValueError: If the file cannot be read; the text names it.
     """
     import_pillow()
@@ -100,24 +109,39 @@ def read_image(file: Path, *, size: int, channels: int) -> UInt8[Tensor, "channe
         numbers = _read(file, size, _MODE[channels])
     except MemoryError:
         raise
+    except OSError as error:
+        if error.errno in _PASSING:
+            raise
+        raise ValueError(f"{file} cannot be read as an image: {error}") from error
     except Exception as error:  # Pillow's decoders raise errors of many kinds
         raise ValueError(f"{file} cannot be read as an image: {error}") from error
     return torch.from_numpy(numbers.reshape(size, size, channels)).movedim(2, 0).contiguous()
 
 
-def _is_image(path: Path, folder: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return path.suffix.lower() in _ENDINGS and not hidden
+def _images_in(folder: Path) -> Iterator[Path]:
+    """Image files in a folder and the folders within, links to folders as well, each once."""
+    entered = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        real = os.path.realpath(place)
+        if real in entered:  # a link that leads back
+            folders.clear()
+            continue
+        entered.add(real)
+        for name in files:
+            if name.lower().endswith(_ENDINGS) and not name.startswith("."):
+                yield Path(place, name)
 
 
 def _read(file: Path, size: int, mode: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
     pillow, operations = import_pillow()
     with pillow.open(file) as opened:
         image = operations.exif_transpose(opened)
-        if image.mode.startswith("I;16"):  # Pillow would cut 16 bits off at 255
+        wide = image.mode == "I" and opened.format == "PPM"  # 16 bits, in Pillow's 32
+        if image.mode.startswith("I;16") or wide:  # Pillow would cut 16 bits off at 255
             image = pillow.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         elif image.mode in ("I", "F"):
-            raise ValueError(f"its numbers have 32 bits (mode {image.mode}), not 8 or 16.")
+            raise ValueError(f"its numbers are of 32 bits (mode {image.mode}), not of 8 or 16.")
         if image.has_transparency_data:
             clear = image.convert("RGBA")
             image = pillow.new("RGBA", clear.size, "white")

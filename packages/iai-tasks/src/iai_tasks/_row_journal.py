@@ -85,17 +85,16 @@ class RowJournal:
     def _take(self, line: bytes, rows: io.BufferedRandom) -> bool:
         """Whether a line and its batch are whole; if so, they count."""
         try:
-            batch = json.loads(line) if line.endswith(b"\n") else None
-        except ValueError:
-            batch = None
-        if batch is None:
+            batch = json.loads(line) if line.endswith(b"\n") else {}
+            num_rows, sha, skipped = batch["rows"], batch["sha256"], batch["skipped"]
+            rows.seek(self._end())
+            content = rows.read(4 * self._dim * num_rows)
+        except (KeyError, TypeError, ValueError):
             return False
-        rows.seek(self._end())
-        content = rows.read(4 * self._dim * batch["rows"])
-        if hashlib.sha256(content).hexdigest() != batch["sha256"]:
+        if hashlib.sha256(content).hexdigest() != sha:
             return False
-        self.num_rows += batch["rows"]
-        self.skipped += batch["skipped"]
+        self.num_rows += num_rows
+        self.skipped += skipped
         return True
 
 

@@ -7,7 +7,9 @@ from torch import Tensor
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Reads a state dict, also one that lies under "state_dict" or "model" among other things.
+    """Reads a state dict, also one under "state_dict", "model_state_dict" or "model" in a dict.
+
+    What else that dict holds must be plain: tensors, numbers, words, and lists and dicts of such.
 
     The prefix "module." of `DataParallel` is taken away.
 
@@ -27,9 +29,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise
     except Exception as error:  # a file of another kind raises errors of many kinds
         raise ValueError(
-            f"`weights` must be a file of tensors and nothing else; {path} is not, or is damaged."
+            "`weights` must be a file of tensors, as torch.save writes a state_dict(); "
+            f"{path} is damaged or holds other objects, which are not loaded."
         ) from error
-    for key in ("state_dict", "model"):
+    for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not content:

@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import itertools
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -70,7 +71,7 @@ class Backbone:
     @std.validator
     def _has_three(self, attribute: "attrs.Attribute[object]", numbers: tuple[float, ...]) -> None:
         positive = attribute.name == "mean" or min(numbers, default=1) > 0
-        if len(numbers) != 3 or not positive:
+        if len(numbers) != 3 or not positive or not all(map(math.isfinite, numbers)):
             kind = "three numbers" if attribute.name == "mean" else "three positive numbers"
             raise ValueError(f"`{attribute.name}` must be {kind}; got {numbers}.")
 
@@ -119,7 +120,7 @@ class Backbone:
         if shape[2] != shape[3]:
             raise ValueError(f"`images` must be square; got {shape[2]} x {shape[3]} pixels.")
         if not len(images):
-            return torch.zeros(0, self.dim)
+            return torch.zeros(0, self.dim, dtype=torch.float32)
         at_once = _AT_ONCE.get(self._device.type, _AT_ONCE_ELSEWHERE) // self.size**2
         parts = [self._run(part).float().cpu() for part in torch.split(images, max(1, at_once))]
         embeddings = torch.cat(parts)

@@ -42,6 +42,15 @@ class EmbeddingStore:
 
     embeddings: Float32[Tensor, "image dim"] = attrs.field(repr=False)
     labels: Int64[Tensor, " image"] = attrs.field(repr=False)
+
+    @labels.validator
+    def _one_of_each(self, _: object, labels: Tensor) -> None:
+        if labels.shape != self.embeddings.shape[:1]:
+            raise ValueError(
+                f"`labels` must be one for each of {len(self.embeddings)} embeddings; "
+                f"got {tuple(labels.shape)}."
+            )
+
     class_names: tuple[str, ...]
     backbone: str
     backbone_fingerprint: str
@@ -62,7 +71,7 @@ class EmbeddingStore:
             FileNotFoundError: If there is no store, or it is not finished.
             ValueError: If an array is damaged, the format is unknown, or the backbone is another.
         """
-        place = Path(folder).absolute()
+        place = Path(folder).resolve()
         if not (place / MANIFEST).is_file():
             if unfinished(place).exists():
                 raise FileNotFoundError(
@@ -98,7 +107,8 @@ def embed(
     If the folder is a store of these images and this backbone, it is opened. If a process was
     stopped on the way to one, even killed, its batches are kept, in a folder beside that ends with
     .unfinished, and the next call goes on from there; the store is then the same, byte for byte. If
-    another process is at it, this one waits, and opens what that one made.
+    another process is at it, this one waits, and opens what that one made; the file that it waits
+    for, .NAME.lock, stays beside the folder.
 
     Args:
         source: The images. Their fingerprint is taken first, which reads every file once.
@@ -135,47 +145,49 @@ def embed(
         raise ValueError(f"`unreadable` must be 'refuse' or 'skip'; got {unreadable!r}.")
     if not len(source):
         raise ValueError("`source` must have an image; it has none.")
-    place = Path(folder).absolute()
-    place.parent.mkdir(parents=True, exist_ok=True)
-    skipped: list[str] = []
+    place = Path(folder).resolve()
     origin = Origin(backbone.name, backbone.fingerprint, source.fingerprint)
-    with FileLock(place.with_name(f".{place.name}.lock")):
-        if not (place / MANIFEST).exists():
-            _check_free(place)
-            skipped = build(
-                source,
-                backbone,
-                place,
-                origin,
-                skip=unreadable == "skip",
-                batch_size=batch_size,
-                progress=progress or _ignore,
-            )
-        store = EmbeddingStore.open(place, backbone=backbone)
-        read_manifest(place).origin.check_source(origin.source_fingerprint, place)
-        clear(place)
+    if not (place / MANIFEST).exists():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(place.with_name(f".{place.name}.lock")):
+            if not (place / MANIFEST).exists():
+                _make_room(place)
+                build(
+                    source,
+                    backbone,
+                    place,
+                    origin,
+                    skip=unreadable == "skip",
+                    batch_size=batch_size,
+                    progress=progress or _ignore,
+                )
+    store = EmbeddingStore.open(place, backbone=backbone)
+    read_manifest(place).origin.check_source(origin.source_fingerprint, place)
+    clear(place)
     if store.skipped and unreadable == "refuse":
         raise ValueError(
             f"{place} was made without {_some(store.skipped)}, which could not be read; pass "
             "unreadable='skip' to open it so, or delete the folder to embed anew."
         )
-    if skipped:
+    if store.skipped:
         warnings.warn(
-            f"{len(skipped)} of {len(source)} images could not be read and were left out: "
-            f"{_some(skipped)}.",
+            f"{len(store.skipped)} of {len(source)} images could not be read and were left out: "
+            f"{_some(store.skipped)}.",
             stacklevel=2,
         )
     return store
 
 
-def _check_free(place: Path) -> None:
+def _make_room(place: Path) -> None:
     if place.exists() and not (place.is_dir() and next(place.iterdir(), None) is None):
         raise ValueError(
             f"`folder` must be a store, an empty folder or a new one; {place} holds something else."
         )
+    if place.exists():
+        place.rmdir()  # a disk of its own, say, cannot be replaced: now is the time to say so
 
 
-def _some(names: list[str] | tuple[str, ...]) -> str:
+def _some(names: tuple[str, ...]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
 

@@ -11,8 +11,9 @@ def image_folder(root: str | PathLike[str], *, size: int, channels: int = 3) -> 
     """Reads a folder that has a folder of images for each class, as `torchvision`'s ImageFolder.
 
     Each image is turned as its camera noted, cut to its middle square, scaled, and turned grey or
-    coloured as asked; what is transparent becomes white. Files that are no images by their ending
-    are passed over. All images are held in memory, a byte a number.
+    coloured as asked; what is transparent becomes white. Folders within a class's folder are
+    looked into, links as well. Files are images that end with .bmp, .gif, .jpeg, .jpg, .pgm, .png,
+    .ppm, .tif, .tiff or .webp; others are passed over. All are held in memory, a byte a number.
 
     Needs Pillow: `pip install "iai-tasks[images]"`.
 

@@ -30,9 +30,11 @@ class ProjectedClassification:
     Seeds are drawn uniformly from `first_seed`, ..., `first_seed + num_tasks - 1`. So tasks that
     were never seen in training with `num_tasks=n` are those with `first_seed=n`.
 
-    Only drawn images are copied, converted to torch's default dtype and projected, and A is formed
-    a block of rows at a time: memory beyond the images is about 5 bytes for every image and task,
-    plus the batch. Images may lie on another device than the generator's, at the price of a copy.
+    Only drawn images are copied, converted to torch's default dtype and projected, and a Gaussian A
+    is formed a block of rows at a time: memory beyond the images is about 5 bytes for every image
+    and task, plus the batch. A rotation is formed whole, for all tasks at once, and takes several
+    times its own size: where that is too much, keep fewer principal components first. Images may
+    lie on another device than the generator's, at the price of a copy.
 
     Args:
         images: Any real array or tensor, `image *image_shape`; flattened. Kept by reference.

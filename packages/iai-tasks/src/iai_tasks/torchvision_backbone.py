@@ -64,13 +64,14 @@ def torchvision_backbone(
         raise ValueError(f"`size` must suit {architecture}; got {size}: {error}") from error
     if architecture.startswith("densenet"):  # published under names that torch no longer allows
         state = {_OLD_DENSENET_NAME.sub(r"\1\2.", name): one for name, one in state.items()}
+    last = _cut_last_layer(network)  # whose weights may be of any number of classes
+    state = {name: one for name, one in state.items() if name.rpartition(".")[0] != last}
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(
             f"`weights` must fit {architecture}; {_differences(network.state_dict(), state)}."
         ) from error
-    _cut_last_layer(network)
     return Backbone(
         name=architecture, module=network, size=size, mean=IMAGENET_MEAN, std=IMAGENET_STD
     )
@@ -82,13 +83,18 @@ def _options(architecture: str, size: int) -> dict[str, Any]:
     return {"image_size": size} if architecture.startswith("vit_") else {}
 
 
-def _cut_last_layer(network: nn.Module) -> None:
-    """Replaces the last linear layer of the head, or the 1 x 1 convolution that stands for one."""
+def _cut_last_layer(network: nn.Module) -> str:
+    """Replaces the last linear layer of the head, or the 1 x 1 convolution that stands for one.
+
+    Returns:
+        What it was called.
+    """
     head = next(name for name in _HEADS if hasattr(network, name))
     kinds = (nn.Linear, nn.Conv2d)
-    layers = [name for name, one in network.named_modules() if isinstance(one, kinds)]
+    layers: list[str] = [name for name, one in network.named_modules() if isinstance(one, kinds)]
     last = [name for name in layers if f"{name}.".startswith(f"{head}.")][-1]
     network.set_submodule(last, nn.Identity())
+    return last
 
 
 def _differences(own: dict[str, Tensor], given: dict[str, Tensor]) -> str:

@@ -345,7 +345,7 @@ def by_em(config: Settings, support: Tensor) -> Tensor:
     return torch.stack(found).to(support)
 
 
-def affordable(config: Settings, split: str, step: int, support: Tensor, budget: float) -> int:
+def affordable(config: Settings, split: str, support: Tensor, budget: float) -> int:
     """Iterations of a task's own training in so many seconds: counted once, and kept."""
     sizes = f"{tuple(support.shape)}, {config.points} points, tolerance {config.tolerance}"
     path, key = config.out / "iterations.json", f"{split}: {sizes}"

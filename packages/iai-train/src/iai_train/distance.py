@@ -58,8 +58,8 @@ def maximum_mean_discrepancy(
 ) -> Float[Tensor, " task"]:
     """Squared maximum mean discrepancy of two sets of samples, averaged over Gaussian kernels.
 
-    mean k(x, x') + mean k(y, y') - 2 mean k(x, y) with k(a, b) = exp(-gamma |a - b|^2), over all
-    pairs, an example with itself included: biased, and never negative.
+    mean k(x, x') + mean k(y, y') - 2 mean k(x, y) over all pairs, an example with itself included,
+    with k(a, b) = exp(-gamma d(a, b)^2) and d Euclidean: biased, and never negative.
 
     Args:
         x: Samples.

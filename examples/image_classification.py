@@ -335,15 +335,7 @@ def check(config: Settings, tests: Mapping[str, Unseen]) -> None:
         if name not in (*known, "implicit", ONE_STEP):
             names = "; ".join((*known, "implicit", ONE_STEP))
             raise SystemExit(f"`learners` must be among these: {names}. Got {name!r}.")
-    most = max(config.examples)
-    sizes = chain(config.minibatch, repeat(config.minibatch[-1]))
-    seen = list(islice(accumulate(sizes), most))
-    for examples in config.examples:
-        if examples not in seen:
-            raise SystemExit(
-                f"`examples` must be what whole minibatches of {config.minibatch} sum up to; "
-                f"got {examples}."
-            )
+    steps_by_examples(config)
     for split, unseen in tests.items():
         number = unseen.test.spec.target.num_classes
         if number > config.num_classes:
@@ -449,6 +441,12 @@ def steps_by_examples(config: Settings) -> dict[int, int]:
     sizes = chain(config.minibatch, repeat(config.minibatch[-1]))
     seen = accumulate(islice(sizes, max(config.examples)))
     step = {examples: number for number, examples in enumerate(seen, start=1)}
+    for examples in config.examples:
+        if examples not in step:
+            raise SystemExit(
+                f"`examples` must be what whole minibatches of {config.minibatch} sum up to; "
+                f"got {examples}."
+            )
     return {examples: step[examples] for examples in config.examples}
 
 

@@ -54,7 +54,7 @@ class SomeUnreadable:
 
     def read(self, index, size):
         if index in self.unreadable:
-            raise ValueError(f"/root/{index}.png cannot be read as an image: it is torn.")
+            raise ValueError(f"photos/{index}.png cannot be read as an image: it is torn.")
         return self.whole.read(index, size)
 
 

@@ -107,13 +107,9 @@ def read_image(file: Path, *, size: int, channels: int) -> UInt8[Tensor, "channe
     import_pillow()
     try:
         numbers = _read(file, size, _MODE[channels])
-    except MemoryError:
-        raise
-    except OSError as error:
-        if error.errno in _PASSING:
-            raise
-        raise ValueError(f"{file} cannot be read as an image: {error}") from error
     except Exception as error:  # Pillow's decoders raise errors of many kinds
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) in _PASSING:
+            raise
         raise ValueError(f"{file} cannot be read as an image: {error}") from error
     return torch.from_numpy(numbers.reshape(size, size, channels)).movedim(2, 0).contiguous()
 

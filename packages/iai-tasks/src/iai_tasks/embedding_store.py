@@ -42,6 +42,11 @@ class EmbeddingStore:
 
     embeddings: Float32[Tensor, "image dim"] = attrs.field(repr=False)
     labels: Int64[Tensor, " image"] = attrs.field(repr=False)
+    class_names: tuple[str, ...]
+    backbone: str
+    backbone_fingerprint: str
+    source_fingerprint: str
+    skipped: tuple[str, ...]
 
     @labels.validator
     def _one_of_each(self, _: object, labels: Tensor) -> None:
@@ -50,12 +55,6 @@ class EmbeddingStore:
                 f"`labels` must be one for each of {len(self.embeddings)} embeddings; "
                 f"got {tuple(labels.shape)}."
             )
-
-    class_names: tuple[str, ...]
-    backbone: str
-    backbone_fingerprint: str
-    source_fingerprint: str
-    skipped: tuple[str, ...]
 
     @classmethod
     def open(

@@ -5,8 +5,9 @@ A task is a table: samples of variables that cause one another along a graph tha
 each variable the learner says how likely it is a leaf, one that causes no other; the likeliest is
 removed, and the question is asked again of those that are left, until an order of all stands. The
 learner met ten variables and fewer in training, on random graphs of three families. It is tested on
-unseen ones, on graphs of two other families, on twice the variables and on heavier tails, and it
-reads a table minibatch by minibatch: every row once, in memory that does not grow with them.
+unseen ones, on graphs of two other families, on two and five times the variables, on mechanisms of
+another form and on heavier tails, and it reads a table minibatch by minibatch: every row once, in
+memory that does not grow with them.
 
 The error is the fraction of removals that were of no leaf. Beside the learner stand a model that
 reads all rows in one pass, the mean of that model's answers to each minibatch, the order of the
@@ -14,6 +15,7 @@ variances, and the order of the smallest entries of the precision matrix, which 
 models with noise of one size, given rows enough.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -93,7 +95,7 @@ class Config:
     fit: FitConfig
     """Training, the same for both learners."""
     test_tasks: int = 16
-    """Unseen tasks of each kind."""
+    """Unseen tasks of each kind; fewer of more variables, so that as many removals are counted."""
     steps: tuple[int, ...] = (1, 2, 4, 8)
     """Steps after which an order is made."""
 
@@ -174,13 +176,16 @@ def models(config: Config, graphs: Any, **changes: Any) -> StructuralCausalModel
 def tests(config: Config) -> dict[str, StructuralCausalModels]:
     """Kinds of unseen tasks: like those of training, and otherwise."""
     unseen = {"first_seed": SEEN_TASKS}
-    twice = 2 * config.num_nodes
+    twice, many = 2 * config.num_nodes, 5 * config.num_nodes
+    other = "fourier" if config.mechanism == "linear" else "linear"
     return {
         "in": models(config, ErdosRenyi(2.0), **unseen),
         "scale-free": models(config, ScaleFree(2), **unseen),
         "Watts-Strogatz": models(config, WattsStrogatz(), **unseen),
         "blocks": models(config, StochasticBlock(2.0, num_blocks=2), **unseen),
         f"{twice} variables": models(config, ErdosRenyi(2.0), num_nodes=twice, **unseen),
+        f"{many} variables": models(config, ErdosRenyi(2.0), num_nodes=many, **unseen),
+        f"{other} mechanisms": models(config, ErdosRenyi(2.0), mechanism=other, **unseen),
         "Cauchy noise": models(config, ErdosRenyi(2.0), noise="cauchy", **unseen),
     }
 
@@ -252,7 +257,8 @@ def measure(
     """Errors of every method's orders, after each number of minibatches."""
     generator = torch.Generator(device).manual_seed(10_000 + config.seed)
     most = max(config.steps) * config.minibatch
-    tasks = sampler.sample(config.test_tasks, num_support=most, num_query=0, generator=generator)
+    num_tasks = math.ceil(config.test_tasks * config.num_nodes / sampler.num_nodes)
+    tasks = sampler.sample(num_tasks, num_support=most, num_query=0, generator=generator)
     graph = sampler.graph(tasks.latent)
     refined, one_pass = (leaf_score(learners[name]) for name in (REFINED, ONE_PASS))
 

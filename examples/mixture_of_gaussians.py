@@ -125,7 +125,7 @@ class Config(Settings):
 PRESETS = {
     "cpu": Config(
         fit=FitConfig(
-            iterations=1500, learning_rate=1e-3, warmup=100, betas=(0.9, 0.95), log_every=250
+            iterations=3000, learning_rate=1e-3, warmup=100, betas=(0.9, 0.95), log_every=500
         )
     ),
     "smoke": Config(

@@ -3,7 +3,7 @@
 import attrs
 import pytest
 import torch
-from iai_tasks import Examples, MixtureOfGaussians, TaskBatch, straight_path
+from iai_tasks import Examples, MixtureOfGaussians, TaskBatch
 
 
 @pytest.fixture
@@ -163,21 +163,3 @@ def test_an_oracle_must_know_the_mixture():
     batch = sampler.sample(1, num_support=1, num_query=1, generator=generator())
     with pytest.raises(ValueError, match="`batch` must have its `latent`, the mixtures; got None"):
         sampler.oracle(attrs.evolve(batch, latent=None))
-
-
-def test_a_path_is_straight_from_noise_and_keeps_the_mask():
-    samples = Examples(
-        x=torch.full((2, 5000, 3), 7.0), mask=torch.arange(5000).expand(2, -1) < 4000
-    )
-    path = straight_path(samples, generator())
-    x_t, t = path.x.split([3, 1], dim=-1)
-    noise = x_t - t * path.y
-    assert torch.equal(path.mask, samples.mask)
-    assert torch.allclose(x_t + (1 - t) * path.y, samples.x, atol=1e-5)
-    assert abs(noise.mean()) < 0.02 and abs(noise.std() - 1) < 0.02
-    assert abs(t.mean() - 0.5) < 0.01 and t.min() >= 0 and t.max() < 1
-
-
-def test_a_path_leads_to_rows():
-    with pytest.raises(ValueError, match=r"shape \(task, n, dim\); got \(1, 2, 3, 3\)"):
-        straight_path(Examples(x=torch.zeros(1, 2, 3, 3)), generator())

@@ -29,12 +29,13 @@ def main() -> None:
         shutil.copyfile(path, out / f"seed-{run.seed}.json")
     rows = [row for _, rows in read for row in rows]
     metric = rows[0].metric
+    linear = metric == "accuracy" or any(row.value == 0 for row in rows if row.metric == metric)
     again = max(row.step for row in rows) > max(row.examples for row in rows)
     figure(
         rows,
         out / "figure.png",
         metric=metric,
-        scale="linear" if metric == "accuracy" else "log",
+        scale="linear" if linear else "log",
         by="step" if again else "examples",  # the same examples, read again and again
     )
     minutes = ", ".join(f"{run.wall_seconds / 60:.1f}" for run, _ in read)

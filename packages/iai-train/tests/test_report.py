@@ -137,3 +137,18 @@ def test_a_figure_survives_what_diverged_or_fell_below_zero(tmp_path: Path) -> N
     ]
     figure(rows, tmp_path / "figure.png", metric="error")
     assert (tmp_path / "figure.png").exists()
+
+
+@pytest.mark.parametrize(("num_splits", "lines", "named"), [(4, 1, 4), (5, 2, 3), (8, 2, 4)])
+def test_panels_are_at_most_four_across_and_the_lowest_name_their_ticks(
+    tmp_path: Path, num_splits: int, lines: int, named: int
+) -> None:
+    import matplotlib as mpl
+
+    rows = [row(split=f"kind {index}", step=1, examples=16.0) for index in range(num_splits)]
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        figure(rows, tmp_path / "figure.svg", metric="error")
+    words = (tmp_path / "figure.svg").read_text()
+    assert sum(f">split: kind {index}<" in words for index in range(num_splits)) == num_splits
+    assert words.count(">examples seen<") == words.count(">16<") == named
+    assert words.count(">error<") == lines

@@ -1,6 +1,7 @@
 """Rows as curves."""
 
 import io
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
 _MARKERS = "os^Dv<>"
 _MOST_TICKS = 9
+_MOST_ACROSS = 4  # panels
 _ROOM = 1.5  # ratio of two neighbours that are both named
 
 
@@ -52,9 +54,13 @@ def figure(
         raise ValueError(f"There must be rows of `{metric}` with examples; got none.")
     splits = list(dict.fromkeys(row.split for row in shown))
     methods = sorted(dict.fromkeys(row.method for row in shown), key=lambda name: name == oracle)
-    canvas = Figure(figsize=(2.2 + 3.3 * len(splits), 3.0), layout="constrained")
-    panels = canvas.subplots(1, len(splits), sharex=True, sharey=True, squeeze=False)[0]
-    for panel, split in zip(panels, splits, strict=True):
+    lines = math.ceil(len(splits) / _MOST_ACROSS)
+    across = math.ceil(len(splits) / lines)
+    canvas = Figure(figsize=(2.2 + 3.3 * across, 3.0 * lines), layout="constrained")
+    grid = canvas.subplots(lines, across, sharex=True, sharey=True, squeeze=False)
+    panels = list(grid.flat[: len(splits)])
+    for place, split in enumerate(splits):
+        panel = panels[place]
         for index, method in enumerate(methods):
             curve = [row for row in shown if row.split == split and row.method == method]
             style = _style(index, is_oracle=method == oracle)
@@ -62,8 +68,13 @@ def figure(
             _draw(panel, [float(getattr(row, by)) for row in curve], curve, method, style, scale)
         ticks = sorted({float(getattr(row, by)) for row in shown})
         _dress(panel, f"split: {split}" if len(splits) > 1 else "", scale, ticks)
-        panel.set_xlabel("examples seen" if by == "examples" else "steps")
-    panels[0].set_ylabel(metric.replace("_", " "))
+        if place + across >= len(splits):  # none below it
+            panel.set_xlabel("examples seen" if by == "examples" else "steps")
+            panel.tick_params(labelbottom=True)
+        if place % across == 0:
+            panel.set_ylabel(metric.replace("_", " "))
+    for panel in grid.flat[len(splits) :]:
+        panel.remove()
     handles = {
         label: handle
         for panel in panels

@@ -103,7 +103,7 @@ class Config:
 PRESETS = {
     "cpu": Config(
         fit=FitConfig(
-            iterations=300, learning_rate=1e-3, warmup=50, betas=(0.9, 0.95), log_every=100
+            iterations=1000, learning_rate=1e-3, warmup=50, betas=(0.9, 0.95), log_every=200
         )
     ),
     "smoke": Config(

@@ -28,9 +28,10 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All tests, doctests, contracts and example smoke runs: what CI runs."""
-    install(session, *packages(), *group("test", "examples"))
-    session.run("pytest", "--durations=10", *session.posargs, env=ONE_THREAD)
+    """All tests, doctests, contracts and example smoke runs, on all cores: what CI runs."""
+    install(session, *packages(), *group("test", "whole", "examples"))
+    arguments = ("-n", "auto", "--dist", "worksteal", "--durations=10", *session.posargs)
+    session.run("pytest", *arguments, env=ONE_THREAD)
 
 
 @nox.session

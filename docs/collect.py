@@ -1,7 +1,8 @@
 """Puts runs of one example, of several seeds, into docs/results: `collect.py RUN [RUN ...]`.
 
-Each RUN is a folder with a metrics.json. The records are copied as they are; the figure and the
-tables are the means over seeds, with the standard error over seeds.
+Each RUN is a folder with a metrics.json. The records are copied as they are, and the samples of the
+first run where it drew some; the figure and the tables are the means over seeds, with the standard
+error over seeds.
 """
 
 import argparse
@@ -27,15 +28,16 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     for (run, _), path in zip(read, paths, strict=True):
         shutil.copyfile(path, out / f"seed-{run.seed}.json")
+    if (paths[0].parent / "samples.png").exists():
+        shutil.copyfile(paths[0].parent / "samples.png", out / "samples.png")
     rows = [row for _, rows in read for row in rows]
     metric = rows[0].metric
-    linear = metric == "accuracy" or any(row.value == 0 for row in rows if row.metric == metric)
     again = max(row.step for row in rows) > max(row.examples for row in rows)
     figure(
         rows,
         out / "figure.png",
         metric=metric,
-        scale="linear" if linear else "log",
+        scale="linear" if metric in ("accuracy", "order error") else "log",
         by="step" if again else "examples",  # the same examples, read again and again
     )
     minutes = ", ".join(f"{run.wall_seconds / 60:.1f}" for run, _ in read)

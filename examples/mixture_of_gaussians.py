@@ -49,6 +49,7 @@ from iai_train import (
     parse,
     process_generator,
     resolve_device,
+    seconds,
     summarise,
     table,
     wasserstein,
@@ -183,7 +184,7 @@ def compare(
     for name in config.learners:
         if name not in ("implicit", "explicit", ONE_PASS):
             raise SystemExit(
-                f"`learners` must be among implicit; explicit; {ONE_PASS}. Got {name!r}."
+                f"`learners` must be among 'implicit', 'explicit' and {ONE_PASS!r}; got {name!r}."
             )
     device = resolve_device(config.device)
     drawn = {split: draw(config, sampler, device) for split, sampler in tests.items()}
@@ -213,7 +214,7 @@ def compare(
             for name, found in {
                 "EM": by_em(config, support),
                 TRAINED: trained(config, support, noise(config, tasks), num_iterations),
-                "samples read, drawn again": drawn_again(config, support),
+                "samples read, drawn again": subsample(config, support),
                 "as many true samples": others(config, tests[split], tasks),
             }.items():
                 rows += judged(config, tasks, found, name, split, step)
@@ -257,13 +258,16 @@ def build(config: Settings, name: str) -> Iterated:
 
 
 def train(config: Settings, name: str, learner: Iterated, sampler: Sampler) -> None:
-    """Meta-trains a learner by flow matching, or goes on where a stopped run left it."""
+    """Meta-trains a learner by flow matching, or goes on where a stopped run left it.
+
+    The model of one pass reads half as many tasks a step, each of more samples.
+    """
     generator = process_generator(config.seed, config.device)
     source: Pool | SamplerSource[Any]
     if name == ONE_PASS:
         source = SamplerSource(
             sampler,
-            num_tasks=config.num_tasks // 2,  # a pass costs more, and trains no later step
+            num_tasks=config.num_tasks // 2,
             num_support=(config.minibatch, config.at_once),
             num_query=config.num_query,
             generator=generator,
@@ -277,11 +281,11 @@ def train(config: Settings, name: str, learner: Iterated, sampler: Sampler) -> N
             max_steps=config.max_steps,
             generator=generator,
         )
-    setup = {
-        field: str(value) if isinstance(value, Path) else value
-        for field, value in attrs.asdict(config).items()
-        if field not in NOT_OF_TRAINING
-    }
+    setup = attrs.asdict(
+        config,
+        filter=lambda field, _: field.name not in NOT_OF_TRAINING,
+        value_serializer=lambda _, __, value: str(value) if isinstance(value, Path) else value,
+    )
     rich.print(f"[bold]{name}[/bold]")
     out = config.out / name.replace(", ", "-").replace(" ", "-")
     fit(learner, source, config.fit, out=out, device=config.device, setup=setup)
@@ -348,12 +352,11 @@ def by_em(config: Settings, support: Tensor) -> Tensor:
 def affordable(config: Settings, split: str, support: Tensor, budget: float) -> int:
     """Iterations of a task's own training in so many seconds: counted once, and kept."""
     sizes = f"{tuple(support.shape)}, {config.points} points, tolerance {config.tolerance}"
-    path, key = config.out / "iterations.json", f"{split}: {sizes}"
+    learners = f"{', '.join(config.learners)}, width {config.width}, {config.layers} layers"
+    path, key = config.out / "iterations.json", f"{split}: {sizes}; {learners}"
     kept = json.loads(path.read_text()) if path.exists() else {}
     if key not in kept:
-        begin = time.perf_counter()
-        velocity_of(config, support, 20)
-        each = (time.perf_counter() - begin) / 20
+        each = seconds(lambda: velocity_of(config, support, 20), support.device, repeats=1) / 20
         kept[key] = max(1, round(budget / each))
         path.write_text(json.dumps(kept, indent=1))
     return kept[key]
@@ -366,7 +369,10 @@ def trained(config: Settings, support: Tensor, start: Tensor, num_iterations: in
 
 
 def velocity_of(config: Settings, support: Tensor, num_iterations: int) -> Predict:
-    """A network for each task, trained by flow matching on what was read of it."""
+    """A network for each task, trained by flow matching on what was read of it.
+
+    Like a learner it is asked about `num_query` points of the field at a time.
+    """
     torch.manual_seed(config.seed)
     layers = (nn.Linear(3, 64), nn.GELU(), nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 2))
     predictor = Predictor(nn.Sequential(*layers)).to(support.device)
@@ -374,7 +380,9 @@ def velocity_of(config: Settings, support: Tensor, num_iterations: int) -> Predi
     optimizer = torch.optim.Adam([theta], lr=3e-3)
     generator = torch.Generator(support.device).manual_seed(config.seed)
     for _ in range(num_iterations):
-        path = straight_path(Examples(x=support), generator)
+        path = straight_path(
+            Examples(x=drawn_again(support, config.num_query, generator)), generator
+        )
         loss = (predictor(theta, path.x) - path.y).square().mean((1, 2)).sum()
         optimizer.zero_grad()
         loss.backward()
@@ -382,13 +390,19 @@ def velocity_of(config: Settings, support: Tensor, num_iterations: int) -> Predi
     return lambda x: predictor(theta, x)
 
 
-def drawn_again(config: Settings, support: Tensor) -> Tensor:
-    """Samples that were read, drawn with replacement."""
+def drawn_again(samples: Tensor, number: int, generator: torch.Generator) -> Tensor:
+    """Some of the samples, each draw of all of them."""
+    size, device = samples.shape[1], samples.device
+    return samples[:, torch.randint(size, (number,), generator=generator, device=device)]
+
+
+def subsample(config: Settings, support: Tensor) -> Tensor:
+    """As many of the samples that were read as are compared, none twice where there are enough."""
     generator = torch.Generator(support.device).manual_seed(config.seed)
-    index = torch.randint(
-        support.shape[1], (config.points,), generator=generator, device=support.device
-    )
-    return support[:, index]
+    if support.shape[1] < config.points:
+        return drawn_again(support, config.points, generator)
+    order = torch.randperm(support.shape[1], generator=generator, device=support.device)
+    return support[:, order[: config.points]]
 
 
 def others(config: Settings, sampler: Sampler, tasks: TaskBatch) -> Tensor:

@@ -11,8 +11,10 @@ memory that does not grow with them.
 
 The error is the fraction of removals that were of no leaf. Beside the learner stand a model that
 reads all rows in one pass, the mean of that model's answers to each minibatch, the order of the
-variances, and the order of the smallest entries of the precision matrix, which is right for linear
-models with noise of one size, given rows enough.
+variances, and the order of the smallest entries of the precision matrix. That one is right for
+linear models with noise of one size, as raw linear tables here have it: with a few rows a variable
+it makes no error, and no learner can be better. Fourier mechanisms have noise of another size for
+each variable.
 """
 
 import math
@@ -95,7 +97,7 @@ class Config:
     fit: FitConfig
     """Training, the same for both learners."""
     test_tasks: int = 16
-    """Unseen tasks of each kind; fewer of more variables, so that as many removals are counted."""
+    """Unseen tasks of each kind; fewer of more variables, for at least as many removals."""
     steps: tuple[int, ...] = (1, 2, 4, 8)
     """Steps after which an order is made."""
 
@@ -178,7 +180,7 @@ def tests(config: Config) -> dict[str, StructuralCausalModels]:
     unseen = {"first_seed": SEEN_TASKS}
     twice, many = 2 * config.num_nodes, 5 * config.num_nodes
     other = "fourier" if config.mechanism == "linear" else "linear"
-    return {
+    found = {
         "in": models(config, ErdosRenyi(2.0), **unseen),
         "scale-free": models(config, ScaleFree(2), **unseen),
         "Watts-Strogatz": models(config, WattsStrogatz(), **unseen),
@@ -186,8 +188,10 @@ def tests(config: Config) -> dict[str, StructuralCausalModels]:
         f"{twice} variables": models(config, ErdosRenyi(2.0), num_nodes=twice, **unseen),
         f"{many} variables": models(config, ErdosRenyi(2.0), num_nodes=many, **unseen),
         f"{other} mechanisms": models(config, ErdosRenyi(2.0), mechanism=other, **unseen),
-        "Cauchy noise": models(config, ErdosRenyi(2.0), noise="cauchy", **unseen),
     }
+    if config.noise != "cauchy":
+        found["Cauchy noise"] = models(config, ErdosRenyi(2.0), noise="cauchy", **unseen)
+    return found
 
 
 @attrs.frozen
@@ -305,11 +309,15 @@ def leaf_score(learner: Iterated) -> Score:
 def imprecision(x: Tensor) -> Tensor:
     """The less the entry of the precision matrix, the likelier a leaf, with noise of one size.
 
-    Chen, Drton, Wang, 2019, "On causal discovery with an equal-variance assumption".
+    Chen, Drton, Wang, 2019, "On causal discovery with an equal-variance assumption"; with no more
+    rows than variables, of the covariance and a ridge.
     """
     centred = (x - x.mean(1, keepdim=True)).double()
     covariance = centred.mT @ centred / x.shape[1]
-    jitter = 1e-9 * covariance.diagonal(dim1=1, dim2=2).mean(1).clamp(min=1e-30)
+    variances = covariance.diagonal(dim1=1, dim2=2)
+    jitter = 1e-9 * variances.mean(1).clamp(min=1e-30)
+    if x.shape[1] <= x.shape[2]:  # the covariance has no inverse
+        jitter = jitter + variances.amin(1) * x.shape[2] / x.shape[1]
     eye = torch.eye(x.shape[2], dtype=covariance.dtype, device=x.device)
     return -torch.linalg.inv(covariance + jitter[:, None, None] * eye).diagonal(dim1=1, dim2=2)
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib as mpl
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -54,3 +55,14 @@ def test_smoke(example, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", command(example, tmp_path))
     runpy.run_path(str(example), run_name="__main__")
     assert json.loads((tmp_path / "metrics.json").read_text())["rows"] == record["rows"]
+
+
+def test_alphabets_of_fonts_of_ones_own(tmp_path, monkeypatch):
+    example = ROOT / "examples" / "alphabets.py"
+    font = Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSansMono.ttf")
+    options = [f"--fonts={font}", "--letters=IO", "--unseen-letters=L", "--learners=implicit"]
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    monkeypatch.syspath_prepend(example.parent)
+    monkeypatch.setattr(sys, "argv", [*command(example, tmp_path), *options])
+    runpy.run_path(str(example), run_name="__main__")
+    assert json.loads((tmp_path / "metrics.json").read_text())["rows"]

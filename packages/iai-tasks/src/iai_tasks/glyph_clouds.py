@@ -23,8 +23,8 @@ class GlyphClouds:
 
     The letter is drawn, its inked pixels are scaled, keeping their aspect, so that the longer side
     goes from -scale to scale, and points are drawn from them, evenly, with Gaussian noise. The
-    support holds points and no targets; a query is [x_t, t] with the velocity as its target: see
-    `straight_path`.
+    support holds points and no targets; a query is [x_t, t] with the mean velocity there as its
+    target: see `straight_path`.
 
     The latent of a task is [number of the glyph, angle]: glyphs are counted through the letters of
     the first font, then of the next. Needs fontTools and Pillow: `pip install "iai-tasks[fonts]"`.

@@ -35,7 +35,7 @@ class MixtureOfGaussians:
     """Tasks that show samples of a mixture, and ask for the velocity that carries noise to them.
 
     The support holds samples and no targets. A query is [x_t, t], a point on the straight path of
-    flow matching to another sample, and its target the velocity there: see `straight_path`.
+    flow matching to another sample, and its target the mean velocity there: see `straight_path`.
     Means are N(0, I) and weights even.
 
     The latent of a task is its mixture: for each component its weight, its mean and the lower

@@ -59,8 +59,7 @@ def figure(
     canvas = Figure(figsize=(2.2 + 3.3 * across, 3.0 * lines), layout="constrained")
     grid = canvas.subplots(lines, across, sharex=True, sharey=True, squeeze=False)
     panels = list(grid.flat[: len(splits)])
-    for place, split in enumerate(splits):
-        panel = panels[place]
+    for place, (panel, split) in enumerate(zip(panels, splits, strict=True)):
         for index, method in enumerate(methods):
             curve = [row for row in shown if row.split == split and row.method == method]
             style = _style(index, is_oracle=method == oracle)

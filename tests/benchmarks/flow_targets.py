@@ -1,7 +1,7 @@
 """How far the targets of flow matching lie from the true field, by how many samples they average.
 
-Squared distance, summed over dimensions, on mixtures of Gaussians, in fifths of the time. "of 512" is
-that of the mean of 512 targets of one task, times 512: targets that share samples are not
+Squared distance, summed over dimensions, on mixtures of Gaussians, in fifths of the time. "of 512"
+is that of the mean of 512 targets of one task, times 512: targets that share samples are not
 independent, and it falls less. Last is the time of a target over that in the first row.
 """
 

@@ -10,6 +10,10 @@ from iai_tasks import GlyphClouds
 LETTERS = {letter: pattern(number) for number, letter in enumerate("ABC")}
 
 
+pytest.importorskip("fontTools", reason="needs the extra `fonts`")
+pytest.importorskip("PIL", reason="needs the extra `fonts`")
+
+
 @pytest.fixture
 def font(tmp_path):
     return write_font(tmp_path / "drawn.ttf", LETTERS)

@@ -6,6 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from iai_regimes import flow
 
+pytest.importorskip("torchdiffeq", reason="needs the extra `flow`")
+
 
 def gaussian_velocity(mean, scale):
     """Of the straight path from N(0, 1) to N(mean, scale^2), in one dimension."""

@@ -41,7 +41,7 @@ def flow(
         is torchdiffeq's dopri5.
 
     >>> ends = flow(lambda query: query.new_ones(2, 3, 1), torch.zeros(2, 3, 1))  # doctest: +SKIP
-    >>> ends.flatten().tolist()  # doctest: +SKIP  # one unit of time, at one unit of way
+    >>> ends.flatten().tolist()  # doctest: +SKIP
     [1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
     """
     try:

@@ -380,9 +380,8 @@ def velocity_of(config: Settings, support: Tensor, num_iterations: int) -> Predi
     optimizer = torch.optim.Adam([theta], lr=3e-3)
     generator = torch.Generator(support.device).manual_seed(config.seed)
     for _ in range(num_iterations):
-        path = straight_path(
-            Examples(x=drawn_again(support, config.num_query, generator)), generator
-        )
+        some = Examples(x=drawn_again(support, config.num_query, generator))
+        path = straight_path(some, generator)
         loss = (predictor(theta, path.x) - path.y).square().mean((1, 2)).sum()
         optimizer.zero_grad()
         loss.backward()
@@ -391,7 +390,7 @@ def velocity_of(config: Settings, support: Tensor, num_iterations: int) -> Predi
 
 
 def drawn_again(samples: Tensor, number: int, generator: torch.Generator) -> Tensor:
-    """Some of the samples, each draw of all of them."""
+    """Samples drawn with replacement."""
     size, device = samples.shape[1], samples.device
     return samples[:, torch.randint(size, (number,), generator=generator, device=device)]
 

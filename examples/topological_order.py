@@ -12,9 +12,9 @@ memory that does not grow with them.
 The error is the fraction of removals that were of no leaf. Beside the learner stand a model that
 reads all rows in one pass, the mean of that model's answers to each minibatch, the order of the
 variances, and the order of the smallest entries of the precision matrix. That one is right for
-linear models with noise of one size, as raw linear tables here have it: with a few rows a variable
-it makes no error, and no learner can be better. Fourier mechanisms have noise of another size for
-each variable.
+linear models with noise of one size, as raw linear tables here have it: with rows enough it makes
+no error, and no learner can be better. Fourier mechanisms have noise of another size for each
+variable.
 """
 
 import math
@@ -241,11 +241,7 @@ def train(config: Config, name: str, learner: Iterated) -> None:
         num_query=1,
         generator=process_generator(config.seed, config.device),
     )
-    setup = {
-        field: value
-        for field, value in attrs.asdict(config).items()
-        if field not in NOT_OF_TRAINING
-    }
+    setup = attrs.asdict(config, filter=lambda field, _: field.name not in NOT_OF_TRAINING)
     rich.print(f"[bold]{name}[/bold]")
     out = config.out / name.replace(", ", "-").replace(" ", "-")
     fit(learner, source, config.fit, out=out, device=config.device, setup=setup)

@@ -1,6 +1,9 @@
 """Every producer of the repository, small, under its role: a new part is one line here."""
 
+import runpy
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -228,3 +231,16 @@ def unlabelled(request: pytest.FixtureRequest) -> Any:
     for parameter in regime.parameters():
         nn.init.normal_(parameter, std=0.05)
     return regime, sampler
+
+
+@pytest.fixture
+def run_here(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], None]:
+    """Runs a script and its arguments in this process, for a new one spends its time on imports."""
+
+    def run(command: list[str]) -> None:
+        monkeypatch.setenv("MPLBACKEND", "agg")
+        monkeypatch.syspath_prepend(Path(command[0]).parent)
+        monkeypatch.setattr(sys, "argv", command)
+        runpy.run_path(command[0], run_name="__main__")
+
+    return run

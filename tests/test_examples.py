@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -34,7 +33,7 @@ def run(example: Path, out: Path) -> tuple[dict, str]:
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_smoke(example, tmp_path, monkeypatch):
+def test_smoke(example, tmp_path, run_here):
     record, printed = run(example, tmp_path)
     ran = record["run"]
     assert set(ran) >= RUN
@@ -48,21 +47,14 @@ def test_smoke(example, tmp_path, monkeypatch):
     assert (tmp_path / "figure.png").stat().st_size > 5_000
     assert str(tmp_path) in printed, "an example says where it left its files"
 
-    # Again, from where it stopped; here, for a process spends most of its time on imports.
     (tmp_path / "metrics.json").unlink()
-    monkeypatch.setenv("MPLBACKEND", "agg")
-    monkeypatch.syspath_prepend(example.parent)
-    monkeypatch.setattr(sys, "argv", command(example, tmp_path))
-    runpy.run_path(str(example), run_name="__main__")
+    run_here(command(example, tmp_path))  # from where it stopped
     assert json.loads((tmp_path / "metrics.json").read_text())["rows"] == record["rows"]
 
 
-def test_alphabets_of_fonts_of_ones_own(tmp_path, monkeypatch):
+def test_alphabets_of_fonts_of_ones_own(tmp_path, run_here):
     example = ROOT / "examples" / "alphabets.py"
     font = Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSansMono.ttf")
     options = [f"--fonts={font}", "--letters=IO", "--unseen-letters=L", "--learners=implicit"]
-    monkeypatch.setenv("MPLBACKEND", "agg")
-    monkeypatch.syspath_prepend(example.parent)
-    monkeypatch.setattr(sys, "argv", [*command(example, tmp_path), *options])
-    runpy.run_path(str(example), run_name="__main__")
+    run_here([*command(example, tmp_path), *options])
     assert json.loads((tmp_path / "metrics.json").read_text())["rows"]

@@ -2,7 +2,6 @@
 
 import json
 import os
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -94,13 +93,11 @@ def test_a_file_that_cannot_be_read_is_named_and_left_out_if_asked(tmp_path):
     ],
 )
 def test_what_is_refused_is_refused_before_training(
-    tmp_path, monkeypatch, num_classes, num_images, options, text
+    tmp_path, run_here, num_classes, num_images, options, text
 ):
     images = folder_of_images(tmp_path / "mine", num_classes, num_images)
     images.mkdir(exist_ok=True)
-    monkeypatch.syspath_prepend(EXAMPLE.parent)
-    monkeypatch.setattr(sys, "argv", command(tmp_path / "out", "--images", images, *options))
     with pytest.raises((SystemExit, ValueError)) as refusal:
-        runpy.run_path(str(EXAMPLE), run_name="__main__")
+        run_here(command(tmp_path / "out", "--images", images, *options))
     assert text in str(refusal.value)
     assert not list((tmp_path / "out").glob("**/*.safetensors"))

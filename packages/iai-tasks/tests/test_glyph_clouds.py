@@ -7,11 +7,10 @@ import torch
 from drawn_font import WIDTH, pattern, write_font
 from iai_tasks import GlyphClouds
 
-LETTERS = {letter: pattern(number) for number, letter in enumerate("ABC")}
-
-
 pytest.importorskip("fontTools", reason="needs the extra `fonts`")
 pytest.importorskip("PIL", reason="needs the extra `fonts`")
+
+LETTERS = {letter: pattern(number) for number, letter in enumerate("ABC")}
 
 
 @pytest.fixture

@@ -121,13 +121,11 @@ def _draw(
 
 
 def _dress(panel: "Axes", title: str, scale: str, ticks: list[float]) -> None:
-    from matplotlib.ticker import NullLocator
-
     panel.set_xscale("log")
     panel.set_yscale(scale)
     if len(ticks) <= _MOST_TICKS:  # the very numbers that were measured, named where they have room
         panel.set_xticks(ticks, _names_with_room(ticks), fontsize="small")
-        panel.xaxis.set_minor_locator(NullLocator())
+        panel.xaxis.minorticks_off()
     panel.set_title(title, fontsize="medium")
     panel.grid(which="major", alpha=0.25, linewidth=0.6)
     panel.spines[["top", "right"]].set_visible(False)

@@ -1,7 +1,7 @@
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from iai_encoders.rotary import rotate, rotation
+from iai_encoders.memories.rotary import rotate, rotation
 
 
 @given(seed=st.integers(0, 2**32), half=st.integers(1, 8), shift=st.integers(0, 1000))

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from iai_regimes import Categorical, Gaussian, ImplicitColumns, Unlabelled
-from iai_regimes.implicit_columns import beside_the_others
+from iai_regimes.regimes.implicit_columns import beside_the_others
 from iai_regimes.testing import check_regime
 from regime_parts import DIM, Examples
 from torch import nn

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from iai_regimes import LBFGS, Categorical, Parametric, Predictor, Proximal, UntilConverged
-from iai_regimes.lbfgs import LBFGSCarry, _inverse_hessian
+from iai_regimes.rules.lbfgs import LBFGSCarry, _inverse_hessian
 from iai_regimes.testing import check_regime
 from regime_parts import X_DIM, draw
 from smooth_objectives import Quadratic, Rosenbrock, run

@@ -1,7 +1,7 @@
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from iai_regimes.line_search import backtrack
+from iai_regimes.rules.line_search import backtrack
 from smooth_objectives import Rosenbrock
 
 

@@ -6,10 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from iai_regimes import Categorical, Gaussian, LatentDecoder, Parametric, Predictor
-from iai_regimes.krylov_newton import KrylovNewton
+from iai_regimes.learned.krylov_newton import KrylovNewton
+from iai_regimes.learned.whitened_newton import InputMemory, WhitenedNewton
 from iai_regimes.objective import MinibatchObjective
 from iai_regimes.testing import check_regime
-from iai_regimes.whitened_newton import InputMemory, WhitenedNewton
 from regime_parts import X_DIM, Examples, draw, draw_ragged, read, rule, whitened
 from torch import nn
 from torch.utils._pytree import tree_leaves

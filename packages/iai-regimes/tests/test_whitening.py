@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from iai_regimes import Gaussian, Predictor
 from iai_regimes.curvature import hessian_products
+from iai_regimes.learned.whitening import Whitening
 from iai_regimes.objective import MinibatchObjective
-from iai_regimes.whitening import Whitening
 from regime_parts import draw
 from torch import nn
 

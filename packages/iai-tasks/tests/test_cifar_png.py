@@ -5,7 +5,8 @@ import sys
 
 import numpy as np
 import pytest
-from iai_tasks import _cifar_png, cifar10
+from iai_tasks import cifar10
+from iai_tasks.images import _cifar_png
 
 pillow = pytest.importorskip("PIL.Image", reason="needs the extra `images`")
 

@@ -380,7 +380,7 @@ def test_a_finished_store_is_opened_without_a_lock(tmp_path, monkeypatch):
     def refuse(path):
         raise PermissionError(f"{path} cannot be written")
 
-    monkeypatch.setattr("iai_tasks.embedding_store.FileLock", refuse)
+    monkeypatch.setattr("iai_tasks.embeddings.embedding_store.FileLock", refuse)
     assert len(embed(numbered(), FakeEmbedder(), tmp_path / "store").labels) == 40
 
 
@@ -420,7 +420,7 @@ def test_a_disk_that_is_full_says_so_and_keeps_what_is_done(tmp_path, monkeypatc
 
     folder = tmp_path / "store"
     with monkeypatch.context() as patched:
-        patched.setattr("iai_tasks._row_journal._append", full)
+        patched.setattr("iai_tasks.embeddings._row_journal._append", full)
         with pytest.raises(OSError, match="No space left on device; earlier batches are untouched"):
             embed(numbered(), FakeEmbedder(), folder)
     embed(numbered(), FakeEmbedder(), folder)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from drawn_font import pattern, write_font
 from iai_tasks import glyphs, split_classes
-from iai_tasks._font import installed_fonts
-from iai_tasks._glyph_warp import warp
+from iai_tasks.letters._font import installed_fonts
+from iai_tasks.letters._glyph_warp import warp
 
 needs_fonts = pytest.mark.skipif(
     not (find_spec("fontTools") and find_spec("PIL")), reason="needs the extra `fonts`"
@@ -102,7 +102,7 @@ def test_a_cache_is_used_if_it_is_whole_and_fits(font, tmp_path, monkeypatch):
     cache = tmp_path / "new" / "cache"
     drawn = glyphs([font], images_per_class=2, cache=cache)
     (file,) = cache.iterdir()
-    module = sys.modules["iai_tasks.glyphs"]
+    module = sys.modules["iai_tasks.letters.glyphs"]
     with monkeypatch.context() as patch:
         patch.setattr(module, "_draw", None)
         kept = glyphs([font], images_per_class=2, cache=cache)

@@ -65,7 +65,9 @@ def test_what_the_folder_lacks_is_downloaded(tmp_path, monkeypatch):
         source.rename(root / "omniglot-py" / part)
 
     datasets = SimpleNamespace(Omniglot=fetch)
-    monkeypatch.setattr(modules["iai_tasks.omniglot"], "import_torchvision", lambda part: datasets)
+    monkeypatch.setattr(
+        modules["iai_tasks.images.omniglot"], "import_torchvision", lambda part: datasets
+    )
     for _ in range(2):
         images = omniglot(tmp_path / "data", size=10, download=True).images
         assert images.shape == (15, 1, 10, 10)

@@ -5,7 +5,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from iai_tasks import Categorical, ProjectedClassification, TaskSpec, projected_classification
+from iai_tasks import Categorical, ProjectedClassification, TaskSpec
+from iai_tasks.images import projected_classification
 
 
 def generator(seed=0):

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from iai_tasks import ErdosRenyi, GivenGraphs, StructuralCausalModels, to_networkx
-from iai_tasks.structural_causal_models import topological_order
+from iai_tasks.causal.structural_causal_models import topological_order
 
 PAIR = GivenGraphs([nx.DiGraph([(0, 1)])])
 GRAPHS = ErdosRenyi(1.5)

@@ -1,11 +1,11 @@
 """Sets and sequences of tokens to memories, reads from a memory, and tables to columns."""
 
-from iai_encoders.axial_transformer import AxialTransformer
-from iai_encoders.causal_transformer import CausalTransformer
-from iai_encoders.deep_set import DeepSet, DeepSetMemory
 from iai_encoders.interfaces import Memory, SequenceEncoder, SetEncoder, TableEncoder
+from iai_encoders.memories.causal_transformer import CausalTransformer
 from iai_encoders.memory import TransformerMemory
-from iai_encoders.set_transformer import SetTransformer
+from iai_encoders.sets.axial_transformer import AxialTransformer
+from iai_encoders.sets.deep_set import DeepSet, DeepSetMemory
+from iai_encoders.sets.set_transformer import SetTransformer
 
 __all__ = [
     "AxialTransformer",

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from iai_iterate.adapted import Adapted
-from iai_iterate.greedy import greedy
 from iai_iterate.interfaces import Batch, GradientMode, Regime, Tasks
 from iai_iterate.minibatch import minibatch_sizes, minibatches, steps_of_a_pass
-from iai_iterate.truncated import detach
+from iai_iterate.modes.greedy import greedy
+from iai_iterate.modes.truncated import detach
 
 
 class Refinement(NamedTuple):

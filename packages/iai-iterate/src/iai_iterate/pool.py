@@ -12,7 +12,7 @@ from iai_iterate.interfaces import Batch, DrawnTasks, LabelledQuery, Sampler
 from iai_iterate.iterated import Iterated
 from iai_iterate.leaf import from_leaves, own, to_leaves
 from iai_iterate.minibatch import minibatch_sizes
-from iai_iterate.truncated import detach
+from iai_iterate.modes.truncated import detach
 
 
 class LiveQuery(NamedTuple):

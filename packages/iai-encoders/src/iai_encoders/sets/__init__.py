@@ -1,0 +1,1 @@
+"""Encoders of sets: the order of the tokens does not matter."""

@@ -1,0 +1,1 @@
+"""Gradient modes: how a meta-gradient crosses the steps, one a file."""

@@ -1,0 +1,1 @@
+"""Linear solvers that see a matrix through its products alone."""

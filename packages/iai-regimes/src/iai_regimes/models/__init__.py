@@ -1,0 +1,1 @@
+"""Networks and solvers to use with a regime; none is needed by one."""

@@ -1,0 +1,1 @@
+"""Regimes: what the state is, and how it answers queries."""

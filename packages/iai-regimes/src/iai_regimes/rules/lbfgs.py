@@ -1,0 +1,130 @@
+"""L-BFGS as a rule: curvature learned from the last steps, each task by itself."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from iai_regimes.gradient import gradient_at
+from iai_regimes.interfaces import Examples, Objective
+from iai_regimes.rules.line_search import descend
+
+
+class LBFGSCarry(NamedTuple):
+    """The last steps and what they changed, the newest last; zeros where there was none."""
+
+    moves: Float[Tensor, "task history p"]  # of theta
+    changes: Float[Tensor, "task history p"]  # of the gradient, on the same minibatch
+
+
+class LBFGS:
+    """Steps along -B g on each minibatch, as far as its loss falls.
+
+    B approximates the inverse Hessian by the last steps and the changes of the gradient along them,
+    both on one minibatch: a second gradient a step is the price, and what minibatches differ in is
+    not taken for curvature. A step along which the loss does not curve upwards is not remembered.
+    Each task's rate is halved until its loss falls enough; if it never does, the task forgets its
+    steps and goes along -g. So the loss never rises, but for rounding.
+
+    A step is a constant: outer gradients pass it as if theta were shifted. Rather than through the
+    steps, differentiate through the solution, by an implicit gradient on `residual`. A task without
+    an observed example in the minibatch stays as it is.
+
+    Args:
+        history: Steps that are remembered, two numbers for each adapted one.
+
+    Raises:
+        ValueError: If `history` is below 1.
+
+    Source:
+        Nocedal and Wright (2006), algorithms 7.4 and 7.5, with Armijo's condition alone. Pairs from
+        one minibatch: Schraudolph, Yu and Guenter (2007).
+
+    >>> class Quadratic:
+    ...     shared = False
+    ...     def loss(self, theta):
+    ...         return 0.25 * theta.square().sum(-1)
+    ...     def residual(self, theta):
+    ...         return theta[:, None]
+    >>> rule, theta = LBFGS(), torch.tensor([[4.0]])
+    >>> carry, path = rule.start(theta), []
+    >>> for _ in range(2):
+    ...     theta, carry = rule.step(
+    ...         theta, carry, torch.ones(1), Quadratic(), torch.zeros(1), True)
+    ...     path.append(theta.item())
+    >>> path  # down the gradient first; then the curvature is known
+    [2.0, 0.0]
+    """
+
+    def __init__(self, *, history: int = 10) -> None:
+        if history < 1:
+            raise ValueError(f"`history` must be at least 1; got {history}.")
+        self.history = history
+
+    def start(self, theta: Float[Tensor, "task p"]) -> LBFGSCarry:
+        """No step yet."""
+        zeros = theta.new_zeros(theta.shape[0], self.history, theta.shape[1])
+        return LBFGSCarry(zeros, zeros)
+
+    def encode(self, batch: Examples) -> Float[Tensor, " task"]:
+        """1 for a task with an observed example in the minibatch, else 0."""
+        return batch.mask.any(1).to(batch.x.dtype)
+
+    def step(
+        self,
+        theta: Float[Tensor, "task p"],
+        carry: LBFGSCarry,
+        evidence: Float[Tensor, " task"],
+        objective: Objective,
+        seen: Float[Tensor, " task"],
+        fresh: bool,
+    ) -> tuple[Float[Tensor, "task p"], LBFGSCarry]:
+        """One step; gradients flow to `theta` alone, as through the identity."""
+        informed = evidence > 0
+        with torch.no_grad():
+            gradient = gradient_at(objective, theta, differentiate=False)
+            gradient = torch.where(informed[:, None], gradient, 0.0)
+            direction = -_inverse_hessian(gradient, carry)
+            shift, rate = descend(objective.loss, theta, gradient, direction)
+            change = gradient_at(objective, theta + shift, differentiate=False) - gradient
+            carried = _remember(carry, shift, change, forget=rate == 0)
+        return theta + shift, carried
+
+    def residual(
+        self, theta: Float[Tensor, "task p"], carry: LBFGSCarry, objective: Objective
+    ) -> Float[Tensor, "task p"]:
+        """The gradient: zero where no step leads anywhere."""
+        return gradient_at(objective, theta, differentiate=True)
+
+
+def _inverse_hessian(vector: Tensor, carry: LBFGSCarry) -> Tensor:
+    """B times the vector, by the recursion over the steps, newest to oldest and back."""
+    moves, changes = carry
+    products = (moves * changes).sum(-1)  # above 0 for a step, 0 where there was none
+    inverse = torch.where(products > 0, 1 / torch.where(products > 0, products, 1.0), 0.0)
+    shares = torch.zeros_like(inverse)
+    for index in reversed(range(moves.shape[1])):
+        shares[:, index] = inverse[:, index] * (moves[:, index] * vector).sum(-1)
+        vector = vector - shares[:, index, None] * changes[:, index]
+    square = changes[:, -1].square().sum(-1)
+    scale = torch.where(square > 0, products[:, -1] / torch.where(square > 0, square, 1.0), 1.0)
+    vector = scale[:, None] * vector
+    for index in range(moves.shape[1]):
+        back = inverse[:, index] * (changes[:, index] * vector).sum(-1)
+        vector = vector + (shares[:, index] - back)[:, None] * moves[:, index]
+    return vector
+
+
+def _remember(carry: LBFGSCarry, move: Tensor, change: Tensor, *, forget: Tensor) -> LBFGSCarry:
+    """With one step more where it says how the loss curves; all as it was where nothing moved."""
+    precision = torch.finfo(move.dtype).eps
+    lengths = move.norm(dim=-1) * change.norm(dim=-1)
+    curved = ((move * change).sum(-1) > precision * lengths)[:, None, None]
+    forgotten = (forget & (move != 0).any(-1))[:, None, None]
+
+    def shifted(old: Tensor, new: Tensor) -> Tensor:
+        old = torch.where(forgotten, 0.0, old)
+        return torch.where(curved, torch.cat([old[:, 1:], new[:, None]], dim=1), old)
+
+    return LBFGSCarry(shifted(carry.moves, move), shifted(carry.changes, change))

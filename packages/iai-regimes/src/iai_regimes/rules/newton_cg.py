@@ -1,0 +1,104 @@
+"""Newton's method without a Hessian, as a rule: a linear solver, products, and a line search."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from iai_regimes.curvature import hessian_products
+from iai_regimes.evidence import moved_where
+from iai_regimes.gradient import gradient_at
+from iai_regimes.interfaces import Examples, LinearSolver, Objective
+from iai_regimes.rules.line_search import descend
+
+
+class NewtonCarry(NamedTuple):
+    """How the last step of each task went."""
+
+    rate: Float[Tensor, " task"]  # share of d that was gone, 0 for none of it
+    negative: Bool[Tensor, " task"]  # whether the solver met negative curvature
+
+
+class NewtonCG:
+    """Steps along the solution d of H d = -g on each minibatch, as far as its loss falls.
+
+    The solver sees the Hessian H as products with vectors, all from one graph of the gradient g.
+    Each task's rate is halved until its loss falls enough. Where the loss does not curve upwards
+    everywhere, a solver that stops in time leaves a direction that still goes down; one that does
+    not, or along which the loss never falls, is replaced by -g. So the loss never rises, but for
+    rounding.
+
+    A step is a constant: outer gradients pass it as if theta were shifted. Rather than through the
+    steps, differentiate through the solution, by an implicit gradient on `residual`. A task without
+    an observed example in the minibatch stays as it is.
+
+    Args:
+        solver: Solves symmetric systems, positive definite or not, by products alone: conjugate
+            gradients, say. Its damping and its number of products are this rule's.
+
+    Raises:
+        TypeError: If `solver` has no method `solve`.
+
+    Source:
+        Martens (2010), Hessian-free optimization, here with the Hessian; the inner solver of
+        Rajeswaran et al. (2019), arXiv 1909.04630. Truncation and line search: Nocedal and Wright
+        (2006), algorithm 7.1.
+
+    >>> class Solve(NamedTuple):
+    ...     solution: Tensor
+    ...     negative: Tensor
+    >>> class Halving:  # of the right matrix: the quadratic below has H = 2 I
+    ...     def solve(self, product, right):
+    ...         return Solve(right / 2, torch.zeros(1, dtype=torch.bool))
+    >>> class Quadratic:
+    ...     shared = False
+    ...     def loss(self, theta):
+    ...         return theta.square().sum(-1)
+    ...     def residual(self, theta):
+    ...         return theta[:, None]
+    >>> rule, theta = NewtonCG(Halving()), torch.tensor([[4.0, -2.0]])
+    >>> moved, carry = rule.step(
+    ...     theta, rule.start(theta), torch.ones(1), Quadratic(), torch.zeros(1), True)
+    >>> moved.tolist(), carry.rate.item()
+    ([[0.0, 0.0]], 1.0)
+    """
+
+    def __init__(self, solver: LinearSolver) -> None:
+        if not isinstance(solver, LinearSolver):
+            raise TypeError(f"`solver` must have a method `solve`; got {type(solver).__name__}.")
+        self.solver = solver
+
+    def start(self, theta: Float[Tensor, "task p"]) -> NewtonCarry:
+        """No step yet."""
+        rate = theta.new_zeros(theta.shape[0])
+        return NewtonCarry(rate, torch.zeros_like(rate, dtype=torch.bool))
+
+    def encode(self, batch: Examples) -> Float[Tensor, " task"]:
+        """1 for a task with an observed example in the minibatch, else 0."""
+        return batch.mask.any(1).to(batch.x.dtype)
+
+    def step(
+        self,
+        theta: Float[Tensor, "task p"],
+        carry: NewtonCarry,
+        evidence: Float[Tensor, " task"],
+        objective: Objective,
+        seen: Float[Tensor, " task"],
+        fresh: bool,
+    ) -> tuple[Float[Tensor, "task p"], NewtonCarry]:
+        """One Newton step; gradients flow to `theta` alone, as through the identity."""
+        gradient, product = hessian_products(objective.loss, theta)
+        informed = evidence > 0
+        with torch.no_grad(), torch.autocast(theta.device.type, enabled=False):
+            gradient = torch.where(informed[:, None], gradient, 0.0)
+            found = self.solver.solve(product, -gradient)
+            shift, rate = descend(objective.loss, theta, gradient, found.solution)
+            carry = moved_where(informed, NewtonCarry(rate, found.negative), carry)
+        return theta + shift, carry
+
+    def residual(
+        self, theta: Float[Tensor, "task p"], carry: NewtonCarry, objective: Objective
+    ) -> Float[Tensor, "task p"]:
+        """The gradient: zero where no step leads anywhere."""
+        return gradient_at(objective, theta, differentiate=True)

@@ -1,0 +1,1 @@
+"""Structural causal models, their graphs, and orders of their variables."""

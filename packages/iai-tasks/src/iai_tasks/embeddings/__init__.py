@@ -1,0 +1,1 @@
+"""Frozen networks that embed images, and stores of what they gave."""

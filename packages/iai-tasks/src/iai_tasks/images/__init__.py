@@ -1,0 +1,1 @@
+"""Labelled images as tasks, and the loaders that read them."""

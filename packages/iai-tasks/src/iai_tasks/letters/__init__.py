@@ -1,0 +1,1 @@
+"""Letters drawn from fonts, as images and as clouds of points."""

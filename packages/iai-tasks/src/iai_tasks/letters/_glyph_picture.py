@@ -1,0 +1,92 @@
+"""Clean pictures of letters, and which letters have a look of their own."""
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+
+from iai_tasks.letters._font import Font
+
+LOOK = 56  # side of the looks that `unit_vectors` takes
+
+Picture = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+class Pen:
+    """Draws letters, each in the box that it fits.
+
+    Args:
+        size: Side of the boxes.
+
+    Raises:
+        ImportError: If Pillow is not installed.
+    """
+
+    def __init__(self, size: int) -> None:
+        try:
+            from PIL import Image, ImageDraw, ImageFont
+        except ModuleNotFoundError as error:
+            raise ImportError("`glyphs` needs Pillow: pip install 'iai-tasks[fonts]'.") from error
+        self._image, self._draw, self._font = Image, ImageDraw, ImageFont
+        self._size = size
+        self._open = lru_cache(64)(self._open_font)  # files that are open at once
+
+    def draw(self, font: Font, code: int) -> Picture | None:
+        """The letter's picture, scaled to fit the box; None if it is a blank or a placeholder.
+
+        Args:
+            font: A font that has the letter.
+            code: The letter's code point.
+
+        Returns:
+            `size size`, uint8, ink 255.
+        """
+        return self._drawn(font, code, 1.0)
+
+    def look(self, font: Font, code: int) -> Picture | None:
+        """The same, narrow and flat letters half stretched to a square, as their capitals may be.
+
+        The logarithm of height over width is halved.
+        """
+        return self._drawn(font, code, 0.5)
+
+    def _drawn(self, font: Font, code: int, exponent: float) -> Picture | None:
+        opened, box = self._open(font)
+        ink = self._ink(opened, chr(code))
+        if ink is None or ink.tobytes() == box:
+            return None
+        longer = max(ink.size)
+        width, height = (
+            max(1, round(self._size * (side / longer) ** exponent)) for side in ink.size
+        )
+        scaled = np.asarray(ink.resize((width, height), self._image.Resampling.BILINEAR))
+        picture = np.zeros((self._size, self._size), dtype=np.uint8)
+        top, left = (self._size - height) // 2, (self._size - width) // 2
+        picture[top : top + height, left : left + width] = scaled
+        return picture
+
+    def _open_font(self, font: Font) -> tuple[Any, bytes | None]:
+        """The font, and its ink for a character that no font has."""
+        opened = self._font.truetype(
+            font.path, 2 * self._size, layout_engine=self._font.Layout.BASIC
+        )
+        missing = self._ink(opened, "\uffff")
+        return opened, None if missing is None else missing.tobytes()
+
+    def _ink(self, opened: Any, character: str) -> Any:
+        left, top, right, bottom = opened.getbbox(character)
+        canvas = self._image.new("L", (max(1, right - left), max(1, bottom - top)))
+        self._draw.Draw(canvas).text((-left, -top), character, fill=255, font=opened)
+        inked = canvas.getbbox()
+        return None if inked is None else canvas.crop(inked)
+
+
+def unit_vectors(looks: UInt8[Tensor, "letter 56 56"]) -> Float[Tensor, "letter pixel"]:
+    """Blurred looks as unit vectors: the cosine of two says how much the letters look alike."""
+    blurred = F.avg_pool2d(looks[:, None].float(), 2)
+    for _ in range(3):  # near to a Gaussian of 1.4 pixels of 28
+        blurred = F.avg_pool2d(blurred, 3, stride=1, padding=1)
+    return F.normalize(blurred.flatten(1), dim=1)

@@ -1,0 +1,106 @@
+"""Regression tasks whose true function is a random network."""
+
+from typing import Literal
+
+import attrs
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from iai_tasks._draw import check_draw, standard_normal
+from iai_tasks._validators import at_least, one_of
+from iai_tasks.examples import Examples, TaskBatch
+from iai_tasks.spec import Real, TaskSpec
+from iai_tasks.synthetic._affine import affine
+
+Activation = Literal["tanh", "relu"]
+
+
+@attrs.frozen
+class RandomNetworkRegression:
+    """Tasks y = v . [a(W' [x, 1]), 1] + noise, with x ~ N(0, I) and weights W, v ~ N(0, 1).
+
+    Neither layer is scaled, so y has variance 1 + hidden_dim E[a^2] + noise_variance: with relu,
+    E[a^2] is (dim + 1) / 2. The latent of a task is W, row by row with its biases last, then v with
+    its bias last, in one row of numbers. Tensors have the dtype of the latent, or torch's default
+    dtype.
+
+    Attributes:
+        dim: Number of inputs.
+        hidden_dim: Number of hidden units.
+        activation: The function a, "tanh" or "relu".
+        noise_variance: Variance of the Gaussian noise of y, in support and query alike. It is also
+            the floor of the mean squared error.
+
+    Raises:
+        ValueError: If a size is below 1, the variance below 0, or the activation unknown.
+
+    Source:
+        Mittal, Mahajan, Lajoie, Pezeshki, 2025, "Iterative Amortized Inference", arXiv 2510.11471.
+        Biases and the noise variance are chosen as in `LinearRegression`.
+
+    >>> sampler = RandomNetworkRegression(dim=1, hidden_dim=1, activation="relu", noise_variance=0)
+    >>> latent = torch.tensor([[1.0, 0.0, 2.0, 3.0]])  # y = 2 relu(1 x + 0) + 3
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> batch = sampler.sample(1, num_support=9, num_query=0, generator=generator, latent=latent)
+    >>> torch.allclose(batch.support.y, 2 * batch.support.x.relu() + 3)
+    True
+    """
+
+    dim: int = attrs.field(validator=at_least(1))
+    hidden_dim: int = attrs.field(default=32, validator=at_least(1), kw_only=True)
+    activation: Activation = attrs.field(
+        default="tanh", validator=one_of("tanh", "relu"), kw_only=True
+    )
+    noise_variance: float = attrs.field(default=0.25, validator=at_least(0), kw_only=True)
+
+    @property
+    def spec(self) -> TaskSpec:
+        """Inputs of `dim` numbers, a target of one."""
+        return TaskSpec(support_x_shape=(self.dim,), query_x_shape=(self.dim,), target=Real(1))
+
+    def sample(
+        self,
+        num_tasks: int,
+        *,
+        num_support: int,
+        num_query: int,
+        generator: torch.Generator,
+        latent: Float[Tensor, "task weight"] | None = None,
+    ) -> TaskBatch:
+        """Draws tasks, or new examples of given tasks.
+
+        Args:
+            num_tasks: Number of tasks.
+            num_support: Support examples a task; may be 0.
+            num_query: Query examples a task; may be 0.
+            generator: Source of every random number; the batch lies on its device.
+            latent: The weights of the tasks. Drawn if None.
+
+        Returns:
+            The batch, everything observed, with the weights as `latent`.
+
+        Raises:
+            TypeError: If the generator or the latent has the wrong type.
+            ValueError: If a count is too small or the latent does not fit.
+        """
+        num_weights = (self.dim + 2) * self.hidden_dim + 1
+        shape = (num_weights,)
+        check_draw(num_tasks, num_support, num_query, generator, latent, latent_shape=shape)
+        if latent is None:
+            latent = standard_normal((num_tasks, num_weights), generator)
+        return TaskBatch(
+            support=self._examples(latent, num_support, generator),
+            query=self._examples(latent, num_query, generator),
+            latent=latent,
+        )
+
+    def _examples(self, weights: Tensor, num_examples: int, generator: torch.Generator) -> Examples:
+        x = standard_normal((weights.shape[0], num_examples, self.dim), generator, weights.dtype)
+        first, last = weights.tensor_split([(self.dim + 1) * self.hidden_dim], dim=1)
+        hidden = affine(x, first.reshape(-1, self.dim + 1, self.hidden_dim))
+        mean = affine(
+            hidden.tanh() if self.activation == "tanh" else hidden.relu(), last[..., None]
+        )
+        noise = standard_normal(tuple(mean.shape), generator, mean.dtype)
+        return Examples(x=x, y=mean + self.noise_variance**0.5 * noise)

@@ -23,17 +23,24 @@ def samplers(
     projected: iai_tasks.ProjectedClassification,
     few_shot: iai_tasks.FewShotClassification,
     sinusoid: iai_tasks.Sinusoid,
+    mixture: iai_tasks.MixtureOfGaussians,
+    causal: iai_tasks.StructuralCausalModels,
+    clouds: iai_tasks.GlyphClouds,
 ) -> None:
-    own: list[tasks.Sampler] = [
+    based: list[iai_tasks.AbstractSampler] = [
         linear_regression,
         linear_classification,
         random_network,
         projected,
         few_shot,
         sinusoid,
+        mixture,
+        causal,
+        clouds,
     ]
-    redrawn: list[iterate.Sampler] = [*own]
-    trained_on: list[train.TaskSampler[iai_tasks.TaskBatch]] = [*own]
+    own: list[tasks.Sampler] = [*based]
+    redrawn: list[iterate.Sampler] = [*based]
+    trained_on: list[train.TaskSampler[iai_tasks.TaskBatch]] = [*based]
 
 
 def embeddings(

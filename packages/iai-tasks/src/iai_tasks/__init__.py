@@ -31,6 +31,7 @@ from iai_tasks.images.vision import cifar10, fashion_mnist, mnist
 from iai_tasks.interfaces import Sampler
 from iai_tasks.letters.glyph_clouds import GlyphClouds
 from iai_tasks.letters.glyphs import glyphs
+from iai_tasks.sampler import AbstractSampler
 from iai_tasks.spec import Categorical, Real, TaskSpec, check_examples, check_task_batch
 from iai_tasks.synthetic.linear_classification import LinearClassification
 from iai_tasks.synthetic.linear_regression import LinearRegression
@@ -39,6 +40,7 @@ from iai_tasks.synthetic.random_network import RandomNetworkRegression
 from iai_tasks.synthetic.sinusoid import Sinusoid
 
 __all__ = [
+    "AbstractSampler",
     "Backbone",
     "Categorical",
     "ClassSplit",

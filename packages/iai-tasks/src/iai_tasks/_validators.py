@@ -1,9 +1,13 @@
 """attrs validators whose errors read as the rest of the package's do."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import attrs
+
+Range = tuple[float | int, float | int]
+"""Smallest and largest value of a uniform draw."""
 
 
 def at_least(minimum: int) -> Callable[[Any, "attrs.Attribute[Any]", Any], None]:
@@ -31,3 +35,9 @@ def one_of(*choices: str) -> Callable[[Any, "attrs.Attribute[Any]", str], None]:
             raise ValueError(f"`{attribute.name}` must be one of {names}; got {value!r}.")
 
     return validate
+
+
+def is_range(_: Any, attribute: "attrs.Attribute[Any]", value: Range) -> None:
+    """A validator that raises ValueError unless the value is a finite (smallest, largest)."""
+    if not (len(value) == 2 and -math.inf < value[0] <= value[1] < math.inf):
+        raise ValueError(f"`{attribute.name}` must be (smallest, largest); got {value}.")

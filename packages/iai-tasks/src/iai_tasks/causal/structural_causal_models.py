@@ -9,13 +9,12 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from iai_tasks import counter_random
-from iai_tasks._draw import check_draw
-from iai_tasks._validators import at_least, one_of
+from iai_tasks._validators import Range, at_least, is_range, one_of
 from iai_tasks.causal.random_graph import GraphFamily
-from iai_tasks.examples import Examples, TaskBatch
+from iai_tasks.examples import Examples
+from iai_tasks.sampler import AbstractSampler
 from iai_tasks.spec import Categorical, TaskSpec
 
-Range = tuple[float, float]
 Noise = Literal["gaussian", "laplace", "cauchy"]
 
 _GRAPH, _WEIGHT, _SIGN, _BIAS, _SCALE, _LENGTH, _GAIN, _PHASE, _WAVE, _REFERENCE = range(10)
@@ -24,18 +23,13 @@ _REFERENCE_ROWS = 1024  # samples that fix mean and scale of the variables of a 
 _END = 2**62  # of seeds
 
 
-def _is_range(_: object, attribute: "attrs.Attribute[Range]", value: Range) -> None:
-    if not (len(value) == 2 and -math.inf < value[0] <= value[1] < math.inf):
-        raise ValueError(f"`{attribute.name}` must be (smallest, largest); got {value}.")
-
-
 def _is_positive_range(_: object, attribute: "attrs.Attribute[Range]", value: Range) -> None:
     if not (len(value) == 2 and 0 < value[0] <= value[1] < math.inf):
         raise ValueError(f"`{attribute.name}` must be 0 < smallest <= largest; got {value}.")
 
 
 @attrs.frozen(kw_only=True)
-class StructuralCausalModels:
+class StructuralCausalModels(AbstractSampler):
     """Tasks that show samples of variables, and ask of each whether it has an effect.
 
     A variable is a function of its causes in the graph plus noise. The support holds samples, one
@@ -91,6 +85,8 @@ class StructuralCausalModels:
     True
     """
 
+    latent_shape, latent_holds = (), "seeds"
+
     graphs: GraphFamily
     num_nodes: int = attrs.field(validator=at_least(1))
     mechanism: Literal["linear", "fourier"] = attrs.field(
@@ -101,7 +97,7 @@ class StructuralCausalModels:
     )
     standardise: bool = False
     weight: Range = attrs.field(default=(1.0, 3.0), validator=_is_positive_range)
-    bias: Range = attrs.field(default=(-3.0, 3.0), validator=_is_range)
+    bias: Range = attrs.field(default=(-3.0, 3.0), validator=is_range)
     scale: Range = attrs.field(default=(0.2, 2.0), validator=_is_positive_range)
     length: Range = attrs.field(default=(7.0, 10.0), validator=_is_positive_range)
     gain: Range = attrs.field(default=(10.0, 20.0), validator=_is_positive_range)
@@ -121,61 +117,34 @@ class StructuralCausalModels:
         """The graph of each seed: True at [i, j] where i is a cause of j."""
         return self.graphs.sample(_stream(latent, _GRAPH), self.num_nodes)
 
-    def sample(
+    def draw_latent(self, num_tasks: int, generator: torch.Generator) -> Int64[Tensor, " task"]:
+        """Draws seeds, uniform from `first_seed` on."""
+        end = _END if self.num_tasks is None else self.first_seed + self.num_tasks
+        return torch.randint(
+            self.first_seed, end, (num_tasks,), generator=generator, device=generator.device
+        )
+
+    def draw_examples(
         self,
-        num_tasks: int,
-        *,
+        latent: Int64[Tensor, " task"],
         num_support: int,
         num_query: int,
         generator: torch.Generator,
-        latent: Int64[Tensor, " task"] | None = None,
-    ) -> TaskBatch:
-        """Draws tasks, or new samples of given tasks.
+    ) -> tuple[Examples, Examples]:
+        """Draws samples of the variables, and asks about the variables in random order.
 
-        Args:
-            num_tasks: Number of tasks.
-            num_support: Samples of the variables of a task; may be 0.
-            num_query: Variables that are asked about, in random order, again from the first when
-                there are more than variables; may be 0.
-            generator: Source of every random number; the batch lies on its device.
-            latent: The seeds of the tasks. Drawn if None.
-
-        Returns:
-            The batch, everything observed, with the seeds as `latent`. Numbers have torch's default
-            dtype.
-
-        Raises:
-            TypeError: If the generator or the latent has the wrong type.
-            ValueError: If a count is negative or the latent does not fit.
+        With more queries than variables, the same order is gone through again. Numbers have torch's
+        default dtype.
         """
-        check_draw(
-            num_tasks,
-            num_support,
-            num_query,
-            generator,
-            latent,
-            latent_shape=(),
-            latent_holds="seeds",
-        )
-        if latent is None:
-            end = _END if self.num_tasks is None else self.first_seed + self.num_tasks
-            latent = torch.randint(
-                self.first_seed, end, (num_tasks,), generator=generator, device=generator.device
-            )
         graph = self.graph(latent)
-        shape = (num_tasks, num_support, self.num_nodes)
+        shape = (len(latent), num_support, self.num_nodes)
         x = self._solve(graph, self._noise_of(generator, shape), latent)
-        keys = torch.rand(num_tasks, self.num_nodes, generator=generator, device=latent.device)
+        keys = torch.rand(len(latent), self.num_nodes, generator=generator, device=latent.device)
         turn = torch.arange(num_query, device=latent.device).remainder(self.num_nodes)
         asked = keys.argsort(1)[:, turn]
-        leaf = ~graph.any(2)
-        return TaskBatch(
-            support=Examples(x=x),
-            query=Examples(
-                x=asked[..., None].to(torch.get_default_dtype()), y=leaf.gather(1, asked).long()
-            ),
-            latent=latent,
-        )
+        is_leaf = (~graph.any(2)).gather(1, asked).long()
+        query_x = asked[..., None].to(torch.get_default_dtype())
+        return Examples(x=x), Examples(x=query_x, y=is_leaf)
 
     def _solve(self, graph: Tensor, noise: Tensor, latent: Tensor) -> Float[Tensor, "task n node"]:
         """The variables that the noise makes: float32 inside, standardised if asked."""

@@ -6,13 +6,13 @@ import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor
 
-from iai_tasks._draw import check_draw
-from iai_tasks.examples import Examples, TaskBatch
+from iai_tasks.examples import Examples
 from iai_tasks.image_classes import ImageClasses
+from iai_tasks.sampler import AbstractSampler
 from iai_tasks.spec import Categorical, TaskSpec
 
 
-class FewShotClassification:
+class FewShotClassification(AbstractSampler):
     """Tasks that tell `ways` classes of images apart, from a few labelled images of each.
 
     A task is `ways` distinct classes in random order: what it numbers 0, 1, ... Support and query
@@ -55,6 +55,8 @@ class FewShotClassification:
     >>> tasks.support.x.shape, tasks.support.y.sort().values[0].tolist()
     (torch.Size([2, 6, 1, 1, 1]), [0, 0, 1, 1, 2, 2])
     """
+
+    latent_holds = "classes"
 
     def __init__(
         self, images: ImageClasses, classes: Iterable[int], *, ways: int, rotations: bool = False
@@ -102,62 +104,13 @@ class FewShotClassification:
         shape = self._images.image_shape
         return TaskSpec(support_x_shape=shape, query_x_shape=shape, target=Categorical(self._ways))
 
-    def sample(
-        self,
-        num_tasks: int,
-        *,
-        num_support: int,
-        num_query: int,
-        generator: torch.Generator,
-        latent: Int64[Tensor, "task ways"] | None = None,
-    ) -> TaskBatch:
-        """Draws tasks, or new examples of given tasks.
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """`ways` classes."""
+        return (self._ways,)
 
-        Args:
-            num_tasks: Number of tasks.
-            num_support: Support examples a task, ways times shots; may be 0.
-            num_query: Query examples a task; may be 0.
-            generator: Source of every random number; the batch lies on its device.
-            latent: The classes of the tasks. Drawn if None.
-
-        Returns:
-            The batch, everything observed: x `task n channel height width`, from 0 to 1 in torch's
-            default dtype if the images are uint8; y the place of the image's class in the latent.
-
-        Raises:
-            TypeError: If the generator or the latent has the wrong type.
-            ValueError: If a count is negative, or larger than the images of the smallest class
-                allow, or the latent does not fit.
-        """
-        check_draw(
-            num_tasks,
-            num_support,
-            num_query,
-            generator,
-            latent,
-            latent_shape=(self._ways,),
-            latent_holds="classes",
-        )
-        shots, queries = -(-num_support // self._ways), -(-num_query // self._ways)
-        if shots + queries > self._fewest:
-            raise ValueError(
-                f"`num_support` + `num_query` take {shots} + {queries} images of a class; "
-                f"class {self._smallest!r} has {self._fewest}."
-            )
-        if latent is None:
-            latent = self._draw_classes(num_tasks, generator)
-        else:
-            self._check_classes(latent)
-        image = self._draw_images(latent, shots + queries, generator)
-        return TaskBatch(
-            support=self._examples(latent, image[:, :, :shots], num_support, generator),
-            query=self._examples(latent, image[:, :, shots:], num_query, generator),
-            latent=latent,
-        )
-
-    def _draw_classes(
-        self, num_tasks: int, generator: torch.Generator
-    ) -> Int64[Tensor, "task ways"]:
+    def draw_latent(self, num_tasks: int, generator: torch.Generator) -> Int64[Tensor, "task ways"]:
+        """Draws distinct classes, each with its turn."""
         device = generator.device
         keys = torch.rand(num_tasks, len(self._classes), generator=generator, device=device)
         classes = self._classes.to(device)[keys.topk(self._ways, dim=1).indices]
@@ -166,7 +119,32 @@ class FewShotClassification:
         turns = torch.randint(4, classes.shape, generator=generator, device=device)
         return classes + turns * self._images.num_classes
 
-    def _check_classes(self, latent: Tensor) -> None:
+    def draw_examples(
+        self,
+        latent: Int64[Tensor, "task ways"],
+        num_support: int,
+        num_query: int,
+        generator: torch.Generator,
+    ) -> tuple[Examples, Examples]:
+        """Draws images of the classes, and numbers each class by its index in the latent.
+
+        Images of uint8 become numbers from 0 to 1 in torch's default dtype.
+
+        Raises:
+            ValueError: If the smallest class has too few images.
+        """
+        shots, queries = -(-num_support // self._ways), -(-num_query // self._ways)
+        if shots + queries > self._fewest:
+            raise ValueError(
+                f"`num_support` + `num_query` take {shots} + {queries} images of a class; "
+                f"class {self._smallest!r} has {self._fewest}."
+            )
+        image = self._draw_images(latent, shots + queries, generator)
+        support = self._examples(latent, image[:, :, :shots], num_support, generator)
+        return support, self._examples(latent, image[:, :, shots:], num_query, generator)
+
+    def check_latent(self, latent: Int64[Tensor, "task ways"]) -> None:
+        """Raises a ValueError if the latent holds a class that the sampler has not got."""
         turns = 4 if self._rotations else 1
         known = torch.isin(latent % self._images.num_classes, self._classes.to(latent.device))
         known &= (latent >= 0) & (latent < turns * self._images.num_classes)

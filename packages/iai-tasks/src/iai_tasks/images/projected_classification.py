@@ -8,9 +8,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from iai_tasks import counter_random
-from iai_tasks._draw import check_draw
-from iai_tasks.examples import Examples, TaskBatch
+from iai_tasks.examples import Examples
 from iai_tasks.images._image_pool import Array, image_pool
+from iai_tasks.sampler import AbstractSampler
 from iai_tasks.spec import Categorical, TaskSpec
 
 _PROJECTION, _PERMUTATION, _COUNT, _LABELS = range(4)  # the streams of a task's seed
@@ -18,7 +18,7 @@ _END = 2**63 - 1  # one past the largest seed
 _BLOCK = 1 << 20  # entries of projections held at once; the result does not depend on it
 
 
-class ProjectedClassification:
+class ProjectedClassification(AbstractSampler):
     """Tasks (A x, rho(y)) over labelled images: a random projection A and a label permutation rho.
 
     A task is one int64 seed, which is its latent. A has independent N(0, 1 / N_x) entries, N_x the
@@ -73,6 +73,8 @@ class ProjectedClassification:
     >>> ((batch.support.y >= 0) & (batch.support.y < 2)).all().item()
     True
     """
+
+    latent_shape, latent_holds = (), "seeds"
 
     def __init__(
         self,
@@ -152,47 +154,24 @@ class ProjectedClassification:
         target = Categorical(self._num_labels or self._most)
         return TaskSpec(support_x_shape=shape, query_x_shape=shape, target=target)
 
-    def sample(
+    def draw_latent(self, num_tasks: int, generator: torch.Generator) -> Int64[Tensor, " task"]:
+        """Draws seeds, uniform from `first_seed` on."""
+        seeds = self._first_seed, self._end_seed
+        return torch.randint(*seeds, (num_tasks,), generator=generator, device=generator.device)
+
+    def draw_examples(
         self,
-        num_tasks: int,
-        *,
+        latent: Int64[Tensor, " task"],
         num_support: int,
         num_query: int,
         generator: torch.Generator,
-        latent: Int64[Tensor, " task"] | None = None,
-    ) -> TaskBatch:
-        """Draws tasks, or new examples of given tasks.
-
-        Args:
-            num_tasks: Number of tasks.
-            num_support: Support examples a task; may be 0.
-            num_query: Query examples a task; may be 0.
-            generator: Source of every random number; the batch lies on its device.
-            latent: The seeds of the tasks. Drawn if None.
-
-        Returns:
-            The batch, everything observed, with the seeds as `latent`.
+    ) -> tuple[Examples, Examples]:
+        """Draws distinct images, projects them, and names their classes, as each seed says.
 
         Raises:
-            TypeError: If the generator or the latent has the wrong type.
-            ValueError: If a count is negative, or larger than the distinct images that the smallest
-                classes hold, or the latent does not fit.
+            ValueError: If the smallest classes have too few distinct images.
         """
-        check_draw(
-            num_tasks,
-            num_support,
-            num_query,
-            generator,
-            latent,
-            latent_shape=(),
-            latent_holds="seeds",
-        )
         self._check_supply(num_support, num_query)
-        if latent is None:
-            bounds = self._first_seed, self._end_seed
-            latent = torch.randint(
-                *bounds, (num_tasks,), generator=generator, device=generator.device
-            )
         number = self._class_numbers(latent)
         if self._query_pool is None:
             x, y = self._pool.draw(number, num_support + num_query, generator)
@@ -204,9 +183,7 @@ class ProjectedClassification:
             x, y = (torch.cat(parts, dim=1) for parts in zip(*drawn, strict=True))
         x = (x.to(torch.get_default_dtype()) - self._mean) / self._deviation
         examples = Examples(x=self._project(x, latent), y=y)
-        return TaskBatch(
-            support=examples[:, :num_support], query=examples[:, num_support:], latent=latent
-        )
+        return examples[:, :num_support], examples[:, num_support:]
 
     def _check_supply(self, num_support: int, num_query: int) -> None:
         if self._query_pool is None:

@@ -10,15 +10,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from iai_tasks._draw import check_draw, standard_normal
-from iai_tasks.examples import Examples, TaskBatch
+from iai_tasks.examples import Examples
 from iai_tasks.flow_matching import straight_path
 from iai_tasks.letters._font import Font, read_fonts
 from iai_tasks.letters._glyph_picture import Pen
+from iai_tasks.sampler import AbstractSampler
 from iai_tasks.spec import Real, TaskSpec
 
 
-class GlyphClouds:
+class GlyphClouds(AbstractSampler):
     """Tasks that show points on a turned letter, and ask for the velocity that carries noise there.
 
     The letter is drawn, its inked pixels are scaled, keeping their aspect, so that the longer side
@@ -48,6 +48,8 @@ class GlyphClouds:
 
     >>> letters = GlyphClouds(["DejaVuSans.ttf"], "ABC")  # doctest: +SKIP
     """
+
+    latent_shape = (2,)
 
     def __init__(
         self,
@@ -89,57 +91,40 @@ class GlyphClouds:
         """Points of the plane; a query has the time beside them, and a target of two numbers."""
         return TaskSpec(support_x_shape=(2,), query_x_shape=(3,), target=Real(2))
 
-    def sample(
-        self,
-        num_tasks: int,
-        *,
-        num_support: int,
-        num_query: int,
-        generator: torch.Generator,
-        latent: Float[Tensor, "task 2"] | None = None,
-    ) -> TaskBatch:
-        """Draws tasks, or new points of given letters.
+    def draw_latent(self, num_tasks: int, generator: torch.Generator) -> Float[Tensor, "task 2"]:
+        """Draws glyphs and angles."""
+        device, shape = generator.device, (num_tasks,)
+        glyph = torch.randint(self.num_glyphs, shape, generator=generator, device=device)
+        turn = torch.rand(shape, generator=generator, device=device)
+        return torch.stack([glyph.to(turn), 2 * math.pi * turn * self._rotate], dim=1)
 
-        Args:
-            num_tasks: Number of tasks.
-            num_support: Points a task; may be 0.
-            num_query: Points of the field a task; may be 0.
-            generator: Source of every random number; the batch lies on its device.
-            latent: Number and angle of each task's glyph. Drawn if None.
-
-        Returns:
-            The batch, everything observed, with numbers and angles as `latent`.
-
-        Raises:
-            TypeError: If the generator or the latent has the wrong type.
-            ValueError: If a count is negative, the latent does not fit, or names no glyph.
-        """
-        check_draw(num_tasks, num_support, num_query, generator, latent, latent_shape=(2,))
-        device = generator.device
-        if latent is None:
-            shape = (num_tasks,)
-            glyph = torch.randint(self.num_glyphs, shape, generator=generator, device=device)
-            turn = torch.rand(shape, generator=generator, device=device)
-            latent = torch.stack([glyph.to(turn), 2 * math.pi * turn * self._rotate], dim=1)
+    def check_latent(self, latent: Float[Tensor, "task 2"]) -> None:
+        """Raises a ValueError if a number names no glyph."""
         glyph = latent[:, 0].long()
         if not ((glyph >= 0) & (glyph < self.num_glyphs)).all():
             raise ValueError(
                 f"`latent` must name glyphs from 0 to {self.num_glyphs - 1}; got {glyph.tolist()}."
             )
-        num = num_support + num_query
-        uniform = torch.rand((num_tasks, num), generator=generator, device=device)
-        count = self._counts.to(device)[glyph, None]
+
+    def draw_examples(
+        self,
+        latent: Float[Tensor, "task 2"],
+        num_support: int,
+        num_query: int,
+        generator: torch.Generator,
+    ) -> tuple[Examples, Examples]:
+        """Draws points of the turned letters, and points on the paths to other points."""
+        glyph, angle = latent[:, 0].long(), latent[:, 1]
+        shape = (len(latent), num_support + num_query)
+        uniform = torch.rand(shape, generator=generator, device=latent.device)
+        count = self._counts.to(latent.device)[glyph, None]
         pixel = (uniform * count).long().clamp(max=count - 1)
         points = self._clouds.to(latent)[glyph[:, None], pixel]
-        cos, sin = latent[:, 1].cos(), latent[:, 1].sin()
+        cos, sin = angle.cos(), angle.sin()
         turned = points @ torch.stack([cos, sin, -sin, cos], dim=1).view(-1, 2, 2)
-        noise = self._noise * standard_normal(tuple(turned.shape), generator, latent.dtype)
-        samples = Examples(x=turned + noise)
-        return TaskBatch(
-            support=samples[:, :num_support],
-            query=straight_path(samples[:, num_support:], generator),
-            latent=latent,
-        )
+        noise = torch.empty_like(turned).normal_(generator=generator)
+        samples = Examples(x=turned + self._noise * noise)
+        return samples[:, :num_support], straight_path(samples[:, num_support:], generator)
 
 
 def _inked(pen: Pen, font: Font, letter: str) -> Float[Tensor, "pixel 2"]:

@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
-from iai_tasks._draw import check_draw, standard_normal
 from iai_tasks._validators import at_least, one_of
 from iai_tasks.examples import Examples, TaskBatch
+from iai_tasks.sampler import AbstractSampler
 from iai_tasks.spec import Real, TaskSpec
 from iai_tasks.synthetic._affine import affine
 
@@ -18,7 +18,7 @@ QueryShift = Literal["none", "wide", "far"]
 
 
 @attrs.frozen
-class LinearRegression:
+class LinearRegression(AbstractSampler):
     """Tasks y = w . [x, 1] + noise, with x ~ N(0, I) and w ~ N(0, I), the bias last.
 
     The latent of a task is w. Tensors have the dtype of the latent, or torch's default dtype.
@@ -60,48 +60,36 @@ class LinearRegression:
         """Inputs of `dim` numbers, a target of one."""
         return TaskSpec(support_x_shape=(self.dim,), query_x_shape=(self.dim,), target=Real(1))
 
-    def sample(
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """`dim` weights and a bias."""
+        return (self.dim + 1,)
+
+    def draw_latent(
+        self, num_tasks: int, generator: torch.Generator
+    ) -> Float[Tensor, "task weight"]:
+        """Draws weights from N(0, I)."""
+        return torch.randn(num_tasks, self.dim + 1, generator=generator, device=generator.device)
+
+    def draw_examples(
         self,
-        num_tasks: int,
-        *,
+        latent: Float[Tensor, "task weight"],
         num_support: int,
         num_query: int,
         generator: torch.Generator,
-        latent: Float[Tensor, "task weight"] | None = None,
-    ) -> TaskBatch:
-        """Draws tasks, or new examples of given tasks.
-
-        Args:
-            num_tasks: Number of tasks.
-            num_support: Support examples a task; may be 0.
-            num_query: Query examples a task; may be 0.
-            generator: Source of every random number; the batch lies on its device.
-            latent: The weights of the tasks, the bias last. Drawn if None.
-
-        Returns:
-            The batch, everything observed, with the weights as `latent`.
-
-        Raises:
-            TypeError: If the generator or the latent has the wrong type.
-            ValueError: If a count is negative or the latent does not fit.
-        """
-        check_draw(
-            num_tasks, num_support, num_query, generator, latent, latent_shape=(self.dim + 1,)
+    ) -> tuple[Examples, Examples]:
+        """Draws inputs and their noisy targets; the queries are shifted as asked."""
+        support_x, query_x = (
+            latent.new_empty(len(latent), num, self.dim).normal_(generator=generator)
+            for num in (num_support, num_query)
         )
-        if latent is None:
-            latent = standard_normal((num_tasks, self.dim + 1), generator)
-        support_x = standard_normal((num_tasks, num_support, self.dim), generator, latent.dtype)
-        query_x = standard_normal((num_tasks, num_query, self.dim), generator, latent.dtype)
         if self.query_shift == "wide":
             query_x = 3 * query_x
         elif self.query_shift == "far":
-            direction = standard_normal(tuple(query_x.shape), generator, latent.dtype)
+            direction = torch.empty_like(query_x).normal_(generator=generator)
             query_x = 0.1 * query_x + 3 * normalize(direction, dim=-1)
-        return TaskBatch(
-            support=self._label(support_x, latent, generator, noisy=True),
-            query=self._label(query_x, latent, generator, noisy=self.noisy_query),
-            latent=latent,
-        )
+        support = self._label(support_x, latent, generator, noisy=True)
+        return support, self._label(query_x, latent, generator, noisy=self.noisy_query)
 
     def posterior_mean(self, support: Examples) -> Float[Tensor, "task weight"]:
         """Mean of w given the observed support examples: Bayesian ridge regression.
@@ -155,5 +143,6 @@ class LinearRegression:
     ) -> Examples:
         y = affine(x, weights[..., None])
         if noisy:
-            y = y + self.noise_variance**0.5 * standard_normal(tuple(y.shape), generator, y.dtype)
+            noise = torch.empty_like(y).normal_(generator=generator)
+            y = y + self.noise_variance**0.5 * noise
         return Examples(x=x, y=y)

@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from iai_tasks._draw import check_draw, standard_normal
 from iai_tasks._validators import at_least, one_of, positive
 from iai_tasks.examples import Examples, TaskBatch
 from iai_tasks.flow_matching import straight_path
+from iai_tasks.sampler import AbstractSampler
 from iai_tasks.spec import Real, TaskSpec
 
 
@@ -31,7 +31,7 @@ def _one_or_two(_: object, attribute: "attrs.Attribute[Any]", value: int | tuple
 
 
 @attrs.frozen
-class MixtureOfGaussians:
+class MixtureOfGaussians(AbstractSampler):
     """Tasks that show samples of a mixture, and ask for the velocity that carries noise to them.
 
     The support holds samples and no targets. A query is [x_t, t], a point on the straight path of
@@ -78,41 +78,42 @@ class MixtureOfGaussians:
             support_x_shape=(self.dim,), query_x_shape=(self.dim + 1,), target=Real(self.dim)
         )
 
-    def sample(
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """For each component its weight, mean and Cholesky factor, in one row of numbers."""
+        return self._most, 1 + self.dim + self.dim**2
+
+    def draw_latent(
+        self, num_tasks: int, generator: torch.Generator
+    ) -> Float[Tensor, "task component _"]:
+        """Draws mixtures."""
+        device, dim = generator.device, self.dim
+        fewest, most = _pair(self.num_components)
+        number = torch.randint(fewest, most + 1, (num_tasks, 1), generator=generator, device=device)
+        means = torch.randn(num_tasks, most, dim, generator=generator, device=device)
+        present = torch.arange(most, device=device) < number
+        weights = present.to(means) / number
+        root = torch.full_like(means, self.variance).sqrt()
+        if self.covariance != "isotropic":
+            uniform = torch.empty_like(root).uniform_(generator=generator)
+            root = root * (0.2 + 1.6 * uniform).sqrt()
+        factors = root.diag_embed()
+        if self.covariance == "full":
+            gaussian = torch.empty_like(factors).normal_(generator=generator)
+            turned = torch.linalg.qr(gaussian).Q * root[..., None, :]
+            factors = torch.linalg.cholesky(turned @ turned.mT)
+        return torch.cat([weights[..., None], means, factors.flatten(2)], dim=2)
+
+    def draw_examples(
         self,
-        num_tasks: int,
-        *,
+        latent: Float[Tensor, "task component _"],
         num_support: int,
         num_query: int,
         generator: torch.Generator,
-        latent: Float[Tensor, "task component _"] | None = None,
-    ) -> TaskBatch:
-        """Draws tasks, or new samples of given mixtures.
-
-        Args:
-            num_tasks: Number of tasks.
-            num_support: Samples a task; may be 0.
-            num_query: Points of the field a task; may be 0.
-            generator: Source of every random number; the batch lies on its device.
-            latent: The mixtures. Drawn if None.
-
-        Returns:
-            The batch, everything observed, with the mixtures as `latent`.
-
-        Raises:
-            TypeError: If the generator or the latent has the wrong type.
-            ValueError: If a count is negative or the latent does not fit.
-        """
-        shape = (self._most, 1 + self.dim + self.dim**2)
-        check_draw(num_tasks, num_support, num_query, generator, latent, latent_shape=shape)
-        if latent is None:
-            latent = self._drawn(num_tasks, generator)
+    ) -> tuple[Examples, Examples]:
+        """Draws samples, and points on the paths to other samples."""
         samples = self._samples(latent, num_support + num_query, generator)
-        return TaskBatch(
-            support=samples[:, :num_support],
-            query=straight_path(samples[:, num_support:], generator),
-            latent=latent,
-        )
+        return samples[:, :num_support], straight_path(samples[:, num_support:], generator)
 
     def mixture(
         self,
@@ -196,24 +197,6 @@ class MixtureOfGaussians:
     def _most(self) -> int:
         return _pair(self.num_components)[1]
 
-    def _drawn(self, num_tasks: int, generator: torch.Generator) -> Tensor:
-        device, dim = generator.device, self.dim
-        fewest, most = _pair(self.num_components)
-        number = torch.randint(fewest, most + 1, (num_tasks, 1), generator=generator, device=device)
-        means = standard_normal((num_tasks, most, dim), generator)
-        present = torch.arange(most, device=device) < number
-        weights = present.to(means) / number
-        root = means.new_full((num_tasks, most, dim), self.variance).sqrt()
-        if self.covariance != "isotropic":
-            uniform = torch.rand(root.shape, generator=generator, device=device, dtype=root.dtype)
-            root = root * (0.2 + 1.6 * uniform).sqrt()
-        factors = root.diag_embed()
-        if self.covariance == "full":
-            gaussian = standard_normal((num_tasks, most, dim, dim), generator)
-            turned = torch.linalg.qr(gaussian).Q * root[..., None, :]
-            factors = torch.linalg.cholesky(turned @ turned.mT)
-        return torch.cat([weights[..., None], means, factors.flatten(2)], dim=2)
-
     def _parts(self, latent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Weights, means and Cholesky factors."""
         means, factors = latent[..., 1 : 1 + self.dim], latent[..., 1 + self.dim :]
@@ -222,11 +205,11 @@ class MixtureOfGaussians:
     def _samples(self, latent: Tensor, num: int, generator: torch.Generator) -> Examples:
         weights, means, factors = self._parts(latent)
         shape = (len(latent), num)
-        uniform = torch.rand(shape, generator=generator, device=latent.device, dtype=latent.dtype)
+        uniform = latent.new_empty(shape).uniform_(generator=generator)
         ends = weights.cumsum(1)
         # The last end may round to less than 1: the draw is of the whole.
         component = (uniform[..., None] * ends[:, None, -1:] >= ends[:, None]).sum(-1)
         task = torch.arange(len(latent), device=latent.device)[:, None]
-        noise = standard_normal((*shape, self.dim), generator, latent.dtype)
+        noise = latent.new_empty(*shape, self.dim).normal_(generator=generator)
         spread = (factors[task, component] @ noise[..., None])[..., 0]
         return Examples(x=means[task, component] + spread)

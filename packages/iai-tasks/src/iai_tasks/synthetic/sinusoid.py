@@ -7,25 +7,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from iai_tasks._draw import check_draw
+from iai_tasks._validators import Range, is_range
 from iai_tasks.examples import Examples, TaskBatch
+from iai_tasks.sampler import AbstractSampler
 from iai_tasks.spec import Real, TaskSpec
 
-Range = tuple[float | int, float | int]  # beartype, in the tests, takes no int for a float
 
-
-def _to_range(bounds: Range) -> Range:
-    low, high = bounds
-    return float(low), float(high)
-
-
-def _rising(_: object, attribute: "attrs.Attribute[Range]", value: Range) -> None:
-    if not value[0] <= value[1]:
-        raise ValueError(f"`{attribute.name}` must be (smallest, largest); got {value}.")
-
-
-@attrs.frozen
-class Sinusoid:
+@attrs.frozen(kw_only=True)
+class Sinusoid(AbstractSampler):
     """Tasks y = a sin(x - b) without noise, every number uniform in its range.
 
     The latent of a task is (a, b). Tensors have the dtype of the latent, or torch's default dtype.
@@ -48,61 +37,38 @@ class Sinusoid:
     True
     """
 
-    amplitude: Range = attrs.field(
-        default=(0.1, 5.0), converter=_to_range, validator=_rising, kw_only=True
-    )
-    phase: Range = attrs.field(
-        default=(0.0, math.pi), converter=_to_range, validator=_rising, kw_only=True
-    )
-    x: Range = attrs.field(
-        default=(-5.0, 5.0), converter=_to_range, validator=_rising, kw_only=True
-    )
+    latent_shape = (2,)
+
+    amplitude: Range = attrs.field(default=(0.1, 5.0), validator=is_range)
+    phase: Range = attrs.field(default=(0.0, math.pi), validator=is_range)
+    x: Range = attrs.field(default=(-5.0, 5.0), validator=is_range)
 
     @property
     def spec(self) -> TaskSpec:
         """One input, one number to predict."""
         return TaskSpec(support_x_shape=(1,), query_x_shape=(1,), target=Real(1))
 
-    def sample(
+    def draw_latent(self, num_tasks: int, generator: torch.Generator) -> Float[Tensor, "task 2"]:
+        """Draws amplitudes and phases, uniform in their ranges."""
+        device, ranges = generator.device, (self.amplitude, self.phase)
+        uniform = (torch.rand(num_tasks, generator=generator, device=device) for _ in ranges)
+        return torch.stack(list(map(_scaled, uniform, ranges)), dim=1)
+
+    def draw_examples(
         self,
-        num_tasks: int,
-        *,
+        latent: Float[Tensor, "task 2"],
         num_support: int,
         num_query: int,
         generator: torch.Generator,
-        latent: Float[Tensor, "task 2"] | None = None,
-    ) -> TaskBatch:
-        """Draws tasks, or new examples of given tasks.
+    ) -> tuple[Examples, Examples]:
+        """Draws inputs, uniform in their range, and the values of the wave there."""
+        support, query = (self._draw(latent, num, generator) for num in (num_support, num_query))
+        return support, query
 
-        Args:
-            num_tasks: Number of tasks.
-            num_support: Support examples a task; may be 0.
-            num_query: Query examples a task; may be 0.
-            generator: Source of every random number; the batch lies on its device.
-            latent: Amplitude and phase of the tasks. Drawn if None.
-
-        Returns:
-            The batch, everything observed, with amplitude and phase as `latent`.
-
-        Raises:
-            TypeError: If the generator or the latent has the wrong type.
-            ValueError: If a count is negative or the latent does not fit.
-        """
-        check_draw(num_tasks, num_support, num_query, generator, latent, latent_shape=(2,))
-        if latent is None:
-            waves = [
-                _uniform((num_tasks,), range_, generator) for range_ in (self.amplitude, self.phase)
-            ]
-            latent = torch.stack(waves, dim=1)
-        support_x, query_x = (
-            _uniform((num_tasks, num, 1), self.x, generator, latent.dtype)
-            for num in (num_support, num_query)
-        )
-        return TaskBatch(
-            support=Examples(x=support_x, y=_wave(support_x, latent)),
-            query=Examples(x=query_x, y=_wave(query_x, latent)),
-            latent=latent,
-        )
+    def _draw(self, latent: Tensor, num: int, generator: torch.Generator) -> Examples:
+        uniform = latent.new_empty(len(latent), num, 1).uniform_(generator=generator)
+        x = _scaled(uniform, self.x)
+        return Examples(x=x, y=_wave(x, latent))
 
     def oracle(self, batch: TaskBatch) -> Float[Tensor, "task query 1"]:
         """The task's own function at the queries, from the latent and not from the support.
@@ -123,15 +89,10 @@ class Sinusoid:
         return _wave(batch.query.x, batch.latent)
 
 
-def _uniform(
-    shape: tuple[int, ...],
-    range_: Range,
-    generator: torch.Generator,
-    dtype: torch.dtype | None = None,
-) -> Tensor:
+def _scaled(uniform: Tensor, range_: Range) -> Tensor:
+    """Numbers from [0, 1) mapped to a range."""
     low, high = range_
-    number = torch.rand(shape, generator=generator, device=generator.device, dtype=dtype)
-    return low + (high - low) * number
+    return low + (high - low) * uniform
 
 
 def _wave(

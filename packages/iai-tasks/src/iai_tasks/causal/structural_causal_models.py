@@ -15,6 +15,7 @@ from iai_tasks.examples import Examples
 from iai_tasks.sampler import AbstractSampler
 from iai_tasks.spec import Categorical, TaskSpec
 
+Seeds = Int64[Tensor, " task"]
 Noise = Literal["gaussian", "laplace", "cauchy"]
 
 _GRAPH, _WEIGHT, _SIGN, _BIAS, _SCALE, _LENGTH, _GAIN, _PHASE, _WAVE, _REFERENCE = range(10)
@@ -113,11 +114,11 @@ class StructuralCausalModels(AbstractSampler):
             support_x_shape=(self.num_nodes,), query_x_shape=(1,), target=Categorical(2)
         )
 
-    def graph(self, latent: Int64[Tensor, " task"]) -> Bool[Tensor, "task node node"]:
+    def graph(self, latent: Seeds) -> Bool[Tensor, "task node node"]:
         """The graph of each seed: True at [i, j] where i is a cause of j."""
         return self.graphs.sample(_stream(latent, _GRAPH), self.num_nodes)
 
-    def draw_latent(self, num_tasks: int, generator: torch.Generator) -> Int64[Tensor, " task"]:
+    def draw_latent(self, num_tasks: int, generator: torch.Generator) -> Seeds:
         """Draws seeds, uniform from `first_seed` on."""
         end = _END if self.num_tasks is None else self.first_seed + self.num_tasks
         return torch.randint(
@@ -125,11 +126,7 @@ class StructuralCausalModels(AbstractSampler):
         )
 
     def draw_examples(
-        self,
-        latent: Int64[Tensor, " task"],
-        num_support: int,
-        num_query: int,
-        generator: torch.Generator,
+        self, latent: Seeds, num_support: int, num_query: int, generator: torch.Generator
     ) -> tuple[Examples, Examples]:
         """Draws samples of the variables, and asks about the variables in random order.
 

@@ -11,6 +11,8 @@ from iai_tasks.image_classes import ImageClasses
 from iai_tasks.sampler import AbstractSampler
 from iai_tasks.spec import Categorical, TaskSpec
 
+Classes = Int64[Tensor, "task ways"]
+
 
 class FewShotClassification(AbstractSampler):
     """Tasks that tell `ways` classes of images apart, from a few labelled images of each.
@@ -109,7 +111,7 @@ class FewShotClassification(AbstractSampler):
         """`ways` classes."""
         return (self._ways,)
 
-    def draw_latent(self, num_tasks: int, generator: torch.Generator) -> Int64[Tensor, "task ways"]:
+    def draw_latent(self, num_tasks: int, generator: torch.Generator) -> Classes:
         """Draws distinct classes, each with its turn."""
         device = generator.device
         keys = torch.rand(num_tasks, len(self._classes), generator=generator, device=device)
@@ -120,11 +122,7 @@ class FewShotClassification(AbstractSampler):
         return classes + turns * self._images.num_classes
 
     def draw_examples(
-        self,
-        latent: Int64[Tensor, "task ways"],
-        num_support: int,
-        num_query: int,
-        generator: torch.Generator,
+        self, latent: Classes, num_support: int, num_query: int, generator: torch.Generator
     ) -> tuple[Examples, Examples]:
         """Draws images of the classes, and numbers each class by its index in the latent.
 
@@ -143,7 +141,7 @@ class FewShotClassification(AbstractSampler):
         support = self._examples(latent, image[:, :, :shots], num_support, generator)
         return support, self._examples(latent, image[:, :, shots:], num_query, generator)
 
-    def check_latent(self, latent: Int64[Tensor, "task ways"]) -> None:
+    def check_latent(self, latent: Classes) -> None:
         """Raises a ValueError if the latent holds a class that the sampler has not got."""
         turns = 4 if self._rotations else 1
         known = torch.isin(latent % self._images.num_classes, self._classes.to(latent.device))
@@ -155,7 +153,7 @@ class FewShotClassification(AbstractSampler):
             )
 
     def _draw_images(
-        self, latent: Int64[Tensor, "task ways"], num: int, generator: torch.Generator
+        self, latent: Classes, num: int, generator: torch.Generator
     ) -> Int64[Tensor, "task ways shot"]:
         """Distinct images of each class, in random order."""
         device = latent.device
@@ -170,7 +168,7 @@ class FewShotClassification(AbstractSampler):
 
     def _examples(
         self,
-        latent: Int64[Tensor, "task ways"],
+        latent: Classes,
         image: Int64[Tensor, "task ways shot"],
         num: int,
         generator: torch.Generator,

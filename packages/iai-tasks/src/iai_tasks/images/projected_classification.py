@@ -13,6 +13,7 @@ from iai_tasks.images._image_pool import Array, image_pool
 from iai_tasks.sampler import AbstractSampler
 from iai_tasks.spec import Categorical, TaskSpec
 
+Seeds = Int64[Tensor, " task"]
 _PROJECTION, _PERMUTATION, _COUNT, _LABELS = range(4)  # the streams of a task's seed
 _END = 2**63 - 1  # one past the largest seed
 _BLOCK = 1 << 20  # entries of projections held at once; the result does not depend on it
@@ -154,17 +155,13 @@ class ProjectedClassification(AbstractSampler):
         target = Categorical(self._num_labels or self._most)
         return TaskSpec(support_x_shape=shape, query_x_shape=shape, target=target)
 
-    def draw_latent(self, num_tasks: int, generator: torch.Generator) -> Int64[Tensor, " task"]:
+    def draw_latent(self, num_tasks: int, generator: torch.Generator) -> Seeds:
         """Draws seeds, uniform from `first_seed` on."""
         seeds = self._first_seed, self._end_seed
         return torch.randint(*seeds, (num_tasks,), generator=generator, device=generator.device)
 
     def draw_examples(
-        self,
-        latent: Int64[Tensor, " task"],
-        num_support: int,
-        num_query: int,
-        generator: torch.Generator,
+        self, latent: Seeds, num_support: int, num_query: int, generator: torch.Generator
     ) -> tuple[Examples, Examples]:
         """Draws distinct images, projects them, and names their classes, as each seed says.
 
@@ -215,7 +212,7 @@ class ProjectedClassification(AbstractSampler):
         return number.where(place < count[:, None], -1)
 
     def _project(
-        self, x: Float[Tensor, "task n pixel"], seeds: Int64[Tensor, " task"]
+        self, x: Float[Tensor, "task n pixel"], seeds: Seeds
     ) -> Float[Tensor, "task n projection"]:
         if self._projection == "rotation":
             return x @ self._rotation(seeds, x.shape[2]).to(x.dtype)
@@ -227,9 +224,7 @@ class ProjectedClassification(AbstractSampler):
             blocks.append(x @ _gaussian_rows(seeds, start, stop, num_pixels).to(x.dtype).mT)
         return torch.cat(blocks, dim=-1) / math.sqrt(num_pixels)
 
-    def _rotation(
-        self, seeds: Int64[Tensor, " task"], num_pixels: int
-    ) -> Float[Tensor, "task pixel projection"]:
+    def _rotation(self, seeds: Seeds, num_pixels: int) -> Float[Tensor, "task pixel projection"]:
         """Orthonormal columns, uniformly distributed: of QR, whose signs are made unique."""
         columns = _gaussian_rows(seeds, 0, self._projection_dim, num_pixels).mT
         orthonormal: Tensor
@@ -239,7 +234,7 @@ class ProjectedClassification(AbstractSampler):
 
 
 def _gaussian_rows(
-    seeds: Int64[Tensor, " task"], start: int, stop: int, num_pixels: int
+    seeds: Seeds, start: int, stop: int, num_pixels: int
 ) -> Float[Tensor, "task row pixel"]:
     key = counter_random.bits(seeds, torch.tensor(_PROJECTION))
     pairs = -(-num_pixels // 2)  # a counter gives two numbers; each row has its own counters

@@ -17,6 +17,8 @@ from iai_tasks.letters._glyph_picture import Pen
 from iai_tasks.sampler import AbstractSampler
 from iai_tasks.spec import Real, TaskSpec
 
+Glyphs = Float[Tensor, "task 2"]  # number, angle
+
 
 class GlyphClouds(AbstractSampler):
     """Tasks that show points on a turned letter, and ask for the velocity that carries noise there.
@@ -91,14 +93,14 @@ class GlyphClouds(AbstractSampler):
         """Points of the plane; a query has the time beside them, and a target of two numbers."""
         return TaskSpec(support_x_shape=(2,), query_x_shape=(3,), target=Real(2))
 
-    def draw_latent(self, num_tasks: int, generator: torch.Generator) -> Float[Tensor, "task 2"]:
+    def draw_latent(self, num_tasks: int, generator: torch.Generator) -> Glyphs:
         """Draws glyphs and angles."""
         device, shape = generator.device, (num_tasks,)
         glyph = torch.randint(self.num_glyphs, shape, generator=generator, device=device)
         turn = torch.rand(shape, generator=generator, device=device)
         return torch.stack([glyph.to(turn), 2 * math.pi * turn * self._rotate], dim=1)
 
-    def check_latent(self, latent: Float[Tensor, "task 2"]) -> None:
+    def check_latent(self, latent: Glyphs) -> None:
         """Raises a ValueError if a number names no glyph."""
         glyph = latent[:, 0].long()
         if not ((glyph >= 0) & (glyph < self.num_glyphs)).all():
@@ -107,11 +109,7 @@ class GlyphClouds(AbstractSampler):
             )
 
     def draw_examples(
-        self,
-        latent: Float[Tensor, "task 2"],
-        num_support: int,
-        num_query: int,
-        generator: torch.Generator,
+        self, latent: Glyphs, num_support: int, num_query: int, generator: torch.Generator
     ) -> tuple[Examples, Examples]:
         """Draws points of the turned letters, and points on the paths to other points."""
         glyph, angle = latent[:, 0].long(), latent[:, 1]

@@ -11,6 +11,8 @@ from iai_tasks.sampler import AbstractSampler
 from iai_tasks.spec import Categorical, TaskSpec
 from iai_tasks.synthetic._affine import affine
 
+Weights = Float[Tensor, "task dim_and_bias num_classes"]
+
 
 @attrs.frozen
 class LinearClassification(AbstractSampler):
@@ -57,19 +59,13 @@ class LinearClassification(AbstractSampler):
         """A column of weights for each class; the last row holds the biases."""
         return self.dim + 1, self.num_classes
 
-    def draw_latent(
-        self, num_tasks: int, generator: torch.Generator
-    ) -> Float[Tensor, "task dim_and_bias num_classes"]:
+    def draw_latent(self, num_tasks: int, generator: torch.Generator) -> Weights:
         """Draws weights from N(0, 1)."""
         shape = (num_tasks, *self.latent_shape)
         return torch.randn(shape, generator=generator, device=generator.device)
 
     def draw_examples(
-        self,
-        latent: Float[Tensor, "task dim_and_bias num_classes"],
-        num_support: int,
-        num_query: int,
-        generator: torch.Generator,
+        self, latent: Weights, num_support: int, num_query: int, generator: torch.Generator
     ) -> tuple[Examples, Examples]:
         """Draws inputs and their classes."""
         support, query = (self._draw(latent, num, generator) for num in (num_support, num_query))

@@ -14,6 +14,7 @@ from iai_tasks.sampler import AbstractSampler
 from iai_tasks.spec import Real, TaskSpec
 from iai_tasks.synthetic._affine import affine
 
+Weights = Float[Tensor, "task weight"]
 QueryShift = Literal["none", "wide", "far"]
 
 
@@ -65,18 +66,12 @@ class LinearRegression(AbstractSampler):
         """`dim` weights and a bias."""
         return (self.dim + 1,)
 
-    def draw_latent(
-        self, num_tasks: int, generator: torch.Generator
-    ) -> Float[Tensor, "task weight"]:
+    def draw_latent(self, num_tasks: int, generator: torch.Generator) -> Weights:
         """Draws weights from N(0, I)."""
         return torch.randn(num_tasks, self.dim + 1, generator=generator, device=generator.device)
 
     def draw_examples(
-        self,
-        latent: Float[Tensor, "task weight"],
-        num_support: int,
-        num_query: int,
-        generator: torch.Generator,
+        self, latent: Weights, num_support: int, num_query: int, generator: torch.Generator
     ) -> tuple[Examples, Examples]:
         """Draws inputs and their noisy targets; the queries are shifted as asked."""
         support_x, query_x = (
@@ -91,7 +86,7 @@ class LinearRegression(AbstractSampler):
         support = self._label(support_x, latent, generator, noisy=True)
         return support, self._label(query_x, latent, generator, noisy=self.noisy_query)
 
-    def posterior_mean(self, support: Examples) -> Float[Tensor, "task weight"]:
+    def posterior_mean(self, support: Examples) -> Weights:
         """Mean of w given the observed support examples: Bayesian ridge regression.
 
         With one row [x, 1] an observed example in X, the posterior mean under the prior N(0, I) is

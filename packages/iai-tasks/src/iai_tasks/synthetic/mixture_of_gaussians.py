@@ -13,6 +13,8 @@ from iai_tasks.flow_matching import straight_path
 from iai_tasks.sampler import AbstractSampler
 from iai_tasks.spec import Real, TaskSpec
 
+Mixtures = Float[Tensor, "task component _"]
+
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else value
@@ -83,9 +85,7 @@ class MixtureOfGaussians(AbstractSampler):
         """For each component its weight, mean and Cholesky factor, in one row of numbers."""
         return self._most, 1 + self.dim + self.dim**2
 
-    def draw_latent(
-        self, num_tasks: int, generator: torch.Generator
-    ) -> Float[Tensor, "task component _"]:
+    def draw_latent(self, num_tasks: int, generator: torch.Generator) -> Mixtures:
         """Draws mixtures."""
         device, dim = generator.device, self.dim
         fewest, most = _pair(self.num_components)
@@ -105,11 +105,7 @@ class MixtureOfGaussians(AbstractSampler):
         return torch.cat([weights[..., None], means, factors.flatten(2)], dim=2)
 
     def draw_examples(
-        self,
-        latent: Float[Tensor, "task component _"],
-        num_support: int,
-        num_query: int,
-        generator: torch.Generator,
+        self, latent: Mixtures, num_support: int, num_query: int, generator: torch.Generator
     ) -> tuple[Examples, Examples]:
         """Draws samples, and points on the paths to other samples."""
         samples = self._samples(latent, num_support + num_query, generator)

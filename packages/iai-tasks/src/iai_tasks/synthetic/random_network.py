@@ -13,6 +13,7 @@ from iai_tasks.sampler import AbstractSampler
 from iai_tasks.spec import Real, TaskSpec
 from iai_tasks.synthetic._affine import affine
 
+Weights = Float[Tensor, "task weight"]
 Activation = Literal["tanh", "relu"]
 
 
@@ -64,19 +65,13 @@ class RandomNetworkRegression(AbstractSampler):
         """All weights and biases, in one row of numbers."""
         return ((self.dim + 2) * self.hidden_dim + 1,)
 
-    def draw_latent(
-        self, num_tasks: int, generator: torch.Generator
-    ) -> Float[Tensor, "task weight"]:
+    def draw_latent(self, num_tasks: int, generator: torch.Generator) -> Weights:
         """Draws weights from N(0, 1)."""
         shape = (num_tasks, *self.latent_shape)
         return torch.randn(shape, generator=generator, device=generator.device)
 
     def draw_examples(
-        self,
-        latent: Float[Tensor, "task weight"],
-        num_support: int,
-        num_query: int,
-        generator: torch.Generator,
+        self, latent: Weights, num_support: int, num_query: int, generator: torch.Generator
     ) -> tuple[Examples, Examples]:
         """Draws inputs and their noisy targets."""
         support, query = (self._draw(latent, num, generator) for num in (num_support, num_query))

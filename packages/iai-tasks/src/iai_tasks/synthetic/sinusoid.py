@@ -12,6 +12,8 @@ from iai_tasks.examples import Examples, TaskBatch
 from iai_tasks.sampler import AbstractSampler
 from iai_tasks.spec import Real, TaskSpec
 
+Waves = Float[Tensor, "task 2"]  # amplitude, phase
+
 
 @attrs.frozen(kw_only=True)
 class Sinusoid(AbstractSampler):
@@ -48,18 +50,14 @@ class Sinusoid(AbstractSampler):
         """One input, one number to predict."""
         return TaskSpec(support_x_shape=(1,), query_x_shape=(1,), target=Real(1))
 
-    def draw_latent(self, num_tasks: int, generator: torch.Generator) -> Float[Tensor, "task 2"]:
+    def draw_latent(self, num_tasks: int, generator: torch.Generator) -> Waves:
         """Draws amplitudes and phases, uniform in their ranges."""
         device, ranges = generator.device, (self.amplitude, self.phase)
         uniform = (torch.rand(num_tasks, generator=generator, device=device) for _ in ranges)
         return torch.stack(list(map(_scaled, uniform, ranges)), dim=1)
 
     def draw_examples(
-        self,
-        latent: Float[Tensor, "task 2"],
-        num_support: int,
-        num_query: int,
-        generator: torch.Generator,
+        self, latent: Waves, num_support: int, num_query: int, generator: torch.Generator
     ) -> tuple[Examples, Examples]:
         """Draws inputs, uniform in their range, and the values of the wave there."""
         support, query = (self._draw(latent, num, generator) for num in (num_support, num_query))
@@ -95,8 +93,6 @@ def _scaled(uniform: Tensor, range_: Range) -> Tensor:
     return low + (high - low) * uniform
 
 
-def _wave(
-    x: Float[Tensor, "task n 1"], latent: Float[Tensor, "task 2"]
-) -> Float[Tensor, "task n 1"]:
+def _wave(x: Float[Tensor, "task n 1"], latent: Waves) -> Float[Tensor, "task n 1"]:
     amplitude, phase = latent[:, None, :1], latent[:, None, 1:]
     return amplitude * torch.sin(x - phase)

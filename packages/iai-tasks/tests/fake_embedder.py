@@ -39,5 +39,6 @@ def numbered(num_images: int = 40) -> ImageArrays:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """Every file of a folder."""
-    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+    """Every file of a folder, locks aside."""
+    files = (file for file in sorted(folder.iterdir()) if file.name != ".lock")
+    return {file.name: file.read_bytes() for file in files}

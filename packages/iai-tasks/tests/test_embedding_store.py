@@ -1,21 +1,21 @@
 """Stores of embeddings: whole or refused, whatever stops the process that builds them."""
 
 import errno
-import hashlib
-import json
 import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from fake_embedder import FakeEmbedder, content, numbered
 from hypothesis import given
 from hypothesis import strategies as st
 from iai_tasks import EmbeddingStore, ImageArrays, embed, image_files
+from iai_tasks._tensor_file import load_tensors, save_tensors
+from iai_tasks.embeddings import _embedding_build
 
 CHILD = """
 import sys
@@ -23,14 +23,21 @@ sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from fake_embedder import FakeEmbedder, numbered
 from iai_tasks import EmbeddingStore, embed
+from iai_tasks.embeddings import _embedding_build
+_embedding_build._SHARD = 4
 if sys.argv[2] == "read":
     print(int(EmbeddingStore.open(sys.argv[3]).embeddings.sum()))
 else:
     backbone = FakeEmbedder(seconds=float(sys.argv[4]))
     show = lambda done, total: print(done, flush=True)
-    embed(numbered(), backbone, sys.argv[3], batch_size=4, progress=show)
+    embed(numbered(), backbone, sys.argv[3], progress=show)
     print("calls", backbone.num_calls, flush=True)
 """
+
+
+@pytest.fixture(autouse=True)
+def shards_of_four(monkeypatch):
+    monkeypatch.setattr(_embedding_build, "_SHARD", 4)
 
 
 def child(*arguments):
@@ -67,6 +74,12 @@ class Undefined(FakeEmbedder):
         return rows
 
 
+def flip(file):
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+
+
 def nothing():
     source = SomeUnreadable(2, ())
     source.whole = ()
@@ -76,9 +89,7 @@ def nothing():
 def test_a_store_is_the_embeddings_and_what_they_are_of(tmp_path):
     source, backbone, seen = numbered(10), FakeEmbedder(), []
     folder = tmp_path / "deep" / "store"
-    store = embed(
-        source, backbone, folder, batch_size=4, progress=lambda *numbers: seen.append(numbers)
-    )
+    store = embed(source, backbone, folder, progress=lambda *numbers: seen.append(numbers))
     assert torch.equal(store.embeddings, FakeEmbedder().embed(source.images))
     assert torch.equal(store.labels, source.labels)
     assert store.class_names == ("even", "odd")
@@ -86,15 +97,15 @@ def test_a_store_is_the_embeddings_and_what_they_are_of(tmp_path):
     assert store.source_fingerprint == source.fingerprint
     assert store.skipped == ()
     assert seen == [(0, 10), (4, 10), (8, 10), (10, 10)]
-    assert set(content(folder)) == {"embeddings.npy", "labels.npy", "manifest.json"}
-    assert {path.name for path in folder.parent.iterdir()} <= {"store", ".store.lock"}
+    assert set(content(folder)) == {"embeddings.safetensors"}
+    assert [path.name for path in folder.parent.iterdir()] == ["store"]
 
 
 def test_a_finished_store_is_opened_and_what_is_written_to_it_stays_here(tmp_path):
     backbone = FakeEmbedder()
     first = embed(numbered(), backbone, tmp_path / "store")
     calls, before = backbone.num_calls, content(tmp_path / "store")
-    second = embed(numbered(), backbone, str(tmp_path / "store"), batch_size=3)
+    second = embed(numbered(), backbone, str(tmp_path / "store"))
     assert backbone.num_calls == calls
     first.embeddings.zero_()
     assert second.embeddings.all()
@@ -104,62 +115,56 @@ def test_a_finished_store_is_opened_and_what_is_written_to_it_stays_here(tmp_pat
 @given(
     num_images=st.integers(2, 30),
     unreadable=st.sets(st.integers(2, 29)),
-    batch_sizes=st.lists(st.integers(1, 12), min_size=1, max_size=4),
+    sizes=st.lists(st.integers(1, 12), min_size=1, max_size=4),
     stops=st.lists(st.integers(0, 6), max_size=3),
     torn=st.integers(0, 200),
 )
 @pytest.mark.filterwarnings("ignore:.*could not be read and were left out")
-def test_no_interruption_shows_in_the_bytes(num_images, unreadable, batch_sizes, stops, torn):
+def test_no_interruption_shows_in_the_bytes(num_images, unreadable, sizes, stops, torn):
     source = SomeUnreadable(num_images, {one for one in unreadable if one < num_images})
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, pytest.MonkeyPatch.context() as patch:
         whole, stopped = Path(temporary, "whole"), Path(temporary, "stopped")
-        embed(source, FakeEmbedder(), whole, unreadable="skip", batch_size=batch_sizes[0])
+        embed(source, FakeEmbedder(), whole, unreadable="skip")
         for number, stop in enumerate(stops):
-            size = batch_sizes[number % len(batch_sizes)]
-            backbone = FakeEmbedder(stop_after=stop)
+            patch.setattr(_embedding_build, "_SHARD", sizes[number % len(sizes)])
             try:
-                embed(source, backbone, stopped, unreadable="skip", batch_size=size)
+                embed(source, FakeEmbedder(stop_after=stop), stopped, unreadable="skip")
             except KeyboardInterrupt:
-                work = Path(temporary, "stopped.unfinished")
-                for name in ("store/embeddings.npy", "journal.jsonl"):  # as after a power cut
-                    written = (work / name).read_bytes()
-                    (work / name).write_bytes(written[: len(written) - torn % (number + 2)])
-        store = embed(source, FakeEmbedder(), stopped, unreadable="skip", batch_size=7)
+                for shard in stopped.glob("*.safetensors"):  # as after a power cut
+                    written = shard.read_bytes()
+                    shard.write_bytes(written[: len(written) - torn % (number + 2)])
+        patch.setattr(_embedding_build, "_SHARD", sizes[-1])
+        store = embed(source, FakeEmbedder(), stopped, unreadable="skip")
         assert content(stopped) == content(whole)
         assert store.skipped == tuple(f"{one}.png" for one in sorted(source.unreadable))
 
 
-def change_third_batch(work):
-    array = work / "store" / "embeddings.npy"
-    written = bytearray(array.read_bytes())
-    written[128 + 4 * 5 * 9] ^= 1  # a header of 128 bytes, then rows of 5 numbers
-    array.write_bytes(written)
-
-
-def cut_last_line(work):
-    journal = work / "journal.jsonl"
-    journal.write_bytes(journal.read_bytes()[:-1])
-
-
-def cut_header(work):
-    (work / "store" / "embeddings.npy").write_bytes(b"")
+def of_another_format(file):
+    tensors, _ = load_tensors(file)
+    save_tensors(file, {name: tensor.clone() for name, tensor in tensors.items()}, {"format": 1})
 
 
 @pytest.mark.parametrize(
     ("damage", "kept"),
-    [(lambda work: None, 5), (change_third_batch, 2), (cut_last_line, 4), (cut_header, 0)],
+    [
+        (lambda file: None, 5),
+        (flip, 4),
+        (lambda file: file.write_bytes(b""), 4),
+        (of_another_format, 4),
+        (lambda file: file.unlink(), 4),
+    ],
 )
-def test_batches_that_are_not_as_noted_are_embedded_again_and_no_others(tmp_path, damage, kept):
+def test_shards_that_are_not_as_written_are_embedded_again_and_no_others(tmp_path, damage, kept):
     folder = tmp_path / "store"
     with pytest.raises(KeyboardInterrupt):
-        embed(numbered(), FakeEmbedder(stop_after=5), folder, batch_size=4)
-    damage(tmp_path / "store.unfinished")
+        embed(numbered(), FakeEmbedder(stop_after=5), folder)
+    damage(folder / "images-8-12.safetensors")
     with pytest.raises(KeyboardInterrupt):
-        embed(numbered(), FakeEmbedder(stop_after=2), folder, batch_size=4)
+        embed(numbered(), FakeEmbedder(stop_after=2), folder)
     backbone = FakeEmbedder()
-    embed(numbered(), backbone, folder, batch_size=4)
+    embed(numbered(), backbone, folder)
     assert backbone.num_calls == 10 - kept - 2
-    embed(numbered(), FakeEmbedder(), tmp_path / "whole", batch_size=4)
+    embed(numbered(), FakeEmbedder(), tmp_path / "whole")
     assert content(folder) == content(tmp_path / "whole")
 
 
@@ -173,11 +178,11 @@ def test_a_killed_build_goes_on_and_ends_with_the_same_bytes(tmp_path):
         with pytest.raises(FileNotFoundError, match=r"store is not finished\. .* call `embed` as"):
             EmbeddingStore.open(folder)
         process.wait()
-    assert not folder.exists()
+    assert not (folder / "embeddings.safetensors").exists()
     backbone = FakeEmbedder()
-    embed(numbered(), backbone, folder, batch_size=4)
+    embed(numbered(), backbone, folder)
     assert 0 < backbone.num_calls <= 7
-    embed(numbered(), FakeEmbedder(), tmp_path / "whole", batch_size=4)
+    embed(numbered(), FakeEmbedder(), tmp_path / "whole")
     assert content(folder) == content(tmp_path / "whole")
 
 
@@ -196,10 +201,10 @@ def test_of_two_builders_one_waits_and_others_read_at_once(tmp_path):
 def test_an_unreadable_image_stops_the_work_or_is_left_out(tmp_path):
     source, folder = SomeUnreadable(20, [9, 11, 13, 17]), tmp_path / "store"
     with pytest.raises(ValueError, match=r"9\.png cannot be read .*\(What is done is kept; unread"):
-        embed(source, FakeEmbedder(), folder, batch_size=4)
+        embed(source, FakeEmbedder(), folder)
     backbone = FakeEmbedder()
     with pytest.warns(UserWarning, match="were left out") as warned:
-        store = embed(source, backbone, folder, batch_size=4, unreadable="skip")
+        store = embed(source, backbone, folder, unreadable="skip")
     assert [str(one.message) for one in warned] == [
         "4 of 20 images could not be read and were left out: 9.png, 11.png, 13.png and 1 more."
     ]
@@ -214,12 +219,16 @@ def test_an_unreadable_image_stops_the_work_or_is_left_out(tmp_path):
         embed(source, backbone, folder)
 
 
-def test_what_an_earlier_call_left_out_is_not_kept_from_a_stricter_one(tmp_path):
+def test_what_an_earlier_call_left_out_is_read_again_by_a_stricter_one(tmp_path):
     source, folder = SomeUnreadable(8, [1]), tmp_path / "store"
     with pytest.raises(KeyboardInterrupt):
-        embed(source, FakeEmbedder(stop_after=1), folder, batch_size=4, unreadable="skip")
-    with pytest.raises(ValueError, match=r"1\.png could not be read and was left out by an earlie"):
-        embed(source, FakeEmbedder(), folder, batch_size=4)
+        embed(source, FakeEmbedder(stop_after=1), folder, unreadable="skip")
+    with pytest.raises(ValueError, match=r"1\.png cannot be read .*\(What is done is kept; unread"):
+        embed(source, FakeEmbedder(), folder)
+    source.unreadable.clear()  # the disk is well again
+    backbone = FakeEmbedder()
+    assert len(embed(source, backbone, folder).labels) == 8
+    assert backbone.num_images == 8
 
 
 def test_corrupt_files_of_a_folder(tmp_path):
@@ -254,7 +263,7 @@ def test_another_backbone_or_source_is_refused(tmp_path, finished):
         embed(numbered(), FakeEmbedder(), folder)
     else:
         with pytest.raises(KeyboardInterrupt):
-            embed(numbered(), FakeEmbedder(stop_after=2), folder, batch_size=4)
+            embed(numbered(), FakeEmbedder(stop_after=2), folder)
     other = FakeEmbedder(name="large", fingerprint="e" * 64)
     text = r"with, 'fake' \(fingerprint f{12}\); got 'large' \(e{12}\)\. Delete the folder"
     with pytest.raises(ValueError, match=text):
@@ -262,7 +271,7 @@ def test_another_backbone_or_source_is_refused(tmp_path, finished):
     if finished:
         with pytest.raises(ValueError, match=text):
             EmbeddingStore.open(folder, backbone=other)
-    with pytest.raises(ValueError, match=r"`source` must be as it was when .* are others\. Delete"):
+    with pytest.raises(ValueError, match=r"`source` must be as it was when .* have changed\. Del"):
         embed(numbered(38), FakeEmbedder(), folder)
 
 
@@ -284,51 +293,34 @@ def test_vectors_of_another_size_are_refused(tmp_path):
         embed(numbered(6), narrow, tmp_path / "store")
 
 
-def edit_manifest(folder, *, sealed=True, **changes):
-    file = folder / "manifest.json"
-    content = json.loads(file.read_text()) | changes
-    if sealed:  # its own checksum fits, as of a file that another program wrote
-        del content["sha256"]
-        whole = (json.dumps(content, indent=1) + "\n").encode()
-        content["sha256"] = hashlib.sha256(whole).hexdigest()
-    file.write_text(json.dumps(content))
-
-
-def flip(file):
-    content = bytearray(file.read_bytes())
-    content[-3] ^= 1
-    file.write_bytes(content)
+STORE = "embeddings.safetensors"
 
 
 @pytest.mark.parametrize(
     ("damage", "text"),
     [
-        (lambda folder: flip(folder / "embeddings.npy"), r"embeddings\.npy is damaged"),
-        (lambda folder: flip(folder / "labels.npy"), r"labels\.npy is damaged"),
+        (lambda file: flip(file), r"embeddings\.safetensors is damaged"),
+        (lambda file: file.write_bytes(file.read_bytes()[:-6]), r"\.safetensors is damaged"),
+        (lambda file: file.write_bytes(b""), r"\.safetensors is damaged"),
         (
-            lambda folder: (folder / "embeddings.npy").write_bytes(b"\x93NUMPY"),
-            r"embeddings\.npy must have 928 bytes; it is truncated to 6",
+            lambda file: file.write_bytes(file.read_bytes().replace(b"odd", b"ODD")),
+            r"\.safetensors is damaged",
         ),
-        (lambda folder: (folder / "labels.npy").unlink(), r"must hold labels\.npy; it is missing"),
-        (lambda folder: edit_manifest(folder, format=2), "format 1; it is of format 2, which anot"),
-        (lambda folder: edit_manifest(folder, arrays=[]), r"manifest\.json is damaged"),
-        (lambda folder: edit_manifest(folder, arrays={"labels.npy": [1]}), r"\.json is damaged"),
         (
-            lambda folder: edit_manifest(folder, sealed=False, class_names=["b", "a"]),
-            r"manifest\.json is damaged",
+            lambda file: safetensors.torch.save_file({"labels": torch.zeros(3)}, file),
+            "or was not written by iai-tasks",
         ),
-        (lambda folder: (folder / "manifest.json").write_text("[]"), r"manifest\.json is damaged"),
-        (lambda folder: (folder / "manifest.json").write_text("{"), r"manifest\.json is damaged"),
         (
-            lambda folder: (folder / "manifest.json").write_text('{"format": 1}'),
-            r"manifest\.json is damaged",
+            lambda file: safetensors.torch.save_file({}, file, {"iai_tasks": "[]"}),
+            "or was not written by iai-tasks",
         ),
+        (of_another_format, "format 2; it is of format 1, which another version"),
     ],
 )
 def test_a_damaged_store_is_refused(tmp_path, damage, text):
     folder = tmp_path / "store"
     embed(numbered(), FakeEmbedder(), folder)
-    damage(folder)
+    damage(folder / STORE)
     for call in (
         lambda: EmbeddingStore.open(folder),
         lambda: embed(numbered(), FakeEmbedder(), folder),
@@ -337,29 +329,27 @@ def test_a_damaged_store_is_refused(tmp_path, damage, text):
             call()
 
 
-def test_no_pickle_is_read_even_where_the_checksum_fits(tmp_path):
-    folder = tmp_path / "store"
-    embed(numbered(), FakeEmbedder(), folder)
-    np.save(folder / "labels.npy", np.array([{}], dtype=object), allow_pickle=True)
-    written = (folder / "labels.npy").read_bytes()
-    arrays = json.loads((folder / "manifest.json").read_text())["arrays"]
-    arrays["labels.npy"] = [len(written), hashlib.sha256(written).hexdigest()]
-    edit_manifest(folder, arrays=arrays)
-    with pytest.raises(ValueError, match="Python objects"):
-        EmbeddingStore.open(folder)
+def test_a_store_of_the_format_before_is_to_be_made_anew(tmp_path):
+    for name in ("embeddings.npy", "labels.npy", "manifest.json"):
+        (tmp_path / name).touch()
+    text = r"An earlier version of iai-tasks made it; delete it to embed anew\."
+    with pytest.raises(FileNotFoundError, match=text):
+        EmbeddingStore.open(tmp_path)
+    with pytest.raises(ValueError, match=text):
+        embed(numbered(), FakeEmbedder(), tmp_path)
 
 
 def test_what_is_no_store_is_refused_and_left_alone(tmp_path):
     with pytest.raises(
-        FileNotFoundError, match=r"that `embed` made; .*absent has no manifest\.json"
+        FileNotFoundError, match=r"that `embed` made; .*absent has no embeddings\.saf"
     ):
         EmbeddingStore.open(tmp_path / "absent")
     (tmp_path / "mine").mkdir()
     (tmp_path / "empty").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     (tmp_path / "file").write_text("mine")
-    for name in ("mine", "file"):
-        with pytest.raises(ValueError, match=rf"or a new one; .*{name} holds something else\."):
+    for name, held in (("mine", "notes.txt"), ("file", "file")):
+        with pytest.raises(ValueError, match=rf"or a new one; .*{name} holds {held}\."):
             embed(numbered(), FakeEmbedder(), tmp_path / name)
     assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
     assert len(embed(numbered(), FakeEmbedder(), tmp_path / "empty").labels) == 40
@@ -385,17 +375,16 @@ def test_a_finished_store_is_opened_without_a_lock(tmp_path, monkeypatch):
 
 
 def test_what_a_kill_left_half_written_is_cleared_away(tmp_path):
-    def stop(done, total):
-        raise KeyboardInterrupt
-
+    folder = tmp_path / "store"
     with pytest.raises(KeyboardInterrupt):
-        embed(numbered(), FakeEmbedder(), tmp_path / "store", progress=stop)
-    work = tmp_path / "store.unfinished"
-    for place in (work / ".origin.json.17.tmp", work / "store" / ".labels.npy.17.tmp"):
-        place.write_bytes(b"half")
-    embed(numbered(), FakeEmbedder(), tmp_path / "store")
-    assert not work.exists()
-    assert set(content(tmp_path / "store")) == {"embeddings.npy", "labels.npy", "manifest.json"}
+        embed(numbered(), FakeEmbedder(stop_after=1), folder)
+    for name in (".images-4-8.safetensors.17.tmp", ".embeddings.safetensors.17.tmp", ".rows.tmp"):
+        (folder / name).write_bytes(b"half")
+    embed(numbered(), FakeEmbedder(), folder)
+    assert set(content(folder)) == {"embeddings.safetensors"}
+    (folder / "images-0-4.safetensors").write_bytes(b"left by a kill after the store was whole")
+    embed(numbered(), FakeEmbedder(), folder)
+    assert set(content(folder)) == {"embeddings.safetensors"}
 
 
 def test_embeddings_and_labels_are_as_many():
@@ -407,23 +396,21 @@ def test_embeddings_and_labels_are_as_many():
         )
 
 
-def test_what_is_not_its_own_stays_beside_a_finished_store(tmp_path):
-    (tmp_path / "store.unfinished").mkdir()
-    (tmp_path / "store.unfinished" / "notes.txt").write_text("mine")
-    embed(numbered(), FakeEmbedder(), tmp_path / "store")
-    assert content(tmp_path / "store.unfinished") == {"notes.txt": b"mine"}
-
-
 def test_a_disk_that_is_full_says_so_and_keeps_what_is_done(tmp_path, monkeypatch):
-    def full(path, content):
-        raise OSError(errno.ENOSPC, "No space left on device")
+    folder, calls = tmp_path / "store", []
 
-    folder = tmp_path / "store"
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) > 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
     with monkeypatch.context() as patched:
-        patched.setattr("iai_tasks.embeddings._row_journal._append", full)
-        with pytest.raises(OSError, match="No space left on device; earlier batches are untouched"):
+        patched.setattr("os.fsync", full)
+        with pytest.raises(OSError, match=r"images-12-16.* not be written: No space left on devi"):
             embed(numbered(), FakeEmbedder(), folder)
-    embed(numbered(), FakeEmbedder(), folder)
+    backbone = FakeEmbedder()
+    embed(numbered(), backbone, folder)
+    assert backbone.num_calls == 10 - 3
     embed(numbered(), FakeEmbedder(), tmp_path / "whole")
     assert content(folder) == content(tmp_path / "whole")
 
@@ -431,7 +418,6 @@ def test_a_disk_that_is_full_says_so_and_keeps_what_is_done(tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"batch_size": 0}, "`batch_size` must be at least 1; got 0."),
         ({"unreadable": "ignore"}, "`unreadable` must be 'refuse' or 'skip'; got 'ignore'."),
         ({"source": nothing()}, "`source` must have an image; it has none."),
     ],

@@ -1,37 +1,28 @@
-"""Embeddings on their way to a store: batch after batch, from where an earlier process stopped."""
+"""Embeds images shard by shard, and puts the shards together when all are there."""
 
 import contextlib
-import os
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
 from iai_tasks.embeddings._embedding_file import (
-    EMBEDDINGS,
-    LABELS,
-    TEMPORARY,
+    SHARDS,
+    STORE,
     Origin,
-    array_bytes,
-    flush_folder,
-    read_origin,
-    write_manifest,
-    write_origin,
-    write_whole,
+    check_backbone,
+    check_source,
+    read,
+    write,
 )
-from iai_tasks.embeddings._row_journal import RowJournal
 from iai_tasks.embeddings.image_source import ImageSource
 from iai_tasks.interfaces import Embedder
 
-_ORIGIN, _JOURNAL, _STORE = "origin.json", "journal.jsonl", "store"
-
-
-def unfinished(folder: Path) -> Path:
-    """Where a store is built, beside the folder that it is to be."""
-    return folder.with_name(f"{folder.name}.unfinished")
+_SHARD = 64  # images; at most so many embeddings are lost when a build is stopped
+_TEMPORARY = ".*.tmp"  # files that a kill leaves half written
 
 
 def build(
@@ -41,104 +32,90 @@ def build(
     origin: Origin,
     *,
     skip: bool,
-    batch_size: int,
     progress: Callable[[int, int], None],
 ) -> None:
-    """Embeds the images that are not yet embedded, and puts the finished store in its place.
+    """Writes the shards that the folder lacks, then the store.
 
-    Only one process at a time may do so, and the place is free.
+    A shard is the rows of up to 64 images, and the index of the image that each row is of. Only one
+    process at a time may build.
 
     Raises:
-        OSError: If something cannot be written.
+        OSError: If a file cannot be written.
         ValueError: If an earlier process began with other images or another backbone, an image
             cannot be read or embedded, or a class has no image left; the text says which.
     """
-    work = unfinished(folder)
-    journal = _open(work, origin, dim=backbone.dim)
-    if journal.skipped and not skip:
-        raise ValueError(
-            f"{source.name(journal.skipped[0])} could not be read and was left out by an earlier "
-            f"call; pass unreadable='skip', or delete {work} to embed anew."
-        )
-    progress(journal.num_images, len(source))
-    while journal.num_images < len(source):
-        end = min(journal.num_images + batch_size, len(source))
-        _embed_batch(source, backbone, journal, end, skip=skip)
-        progress(journal.num_images, len(source))
-    skipped = [source.name(index) for index in journal.skipped]
-    _finish(source, journal, work, origin, skipped)
-    os.replace(work / _STORE, folder)
-    flush_folder(folder.parent)
-    clear(folder)
+    _remove(folder, _TEMPORARY)
+    files, indices = [], []
+    for start in range(0, len(source), _SHARD):
+        progress(start, len(source))
+        images = range(start, min(start + _SHARD, len(source)))
+        files.append(folder / f"images-{images.start}-{images.stop}.safetensors")
+        index = _index_of(files[-1], folder, origin)
+        if index is None or not (skip or len(index) == len(images)):
+            embeddings, index = _embed_images(source, backbone, images, skip=skip)
+            write(files[-1], {"embeddings": embeddings, "index": index}, origin)
+        indices.append(index)
+    progress(len(source), len(source))
+    _join(source, backbone.dim, folder, origin, files, torch.cat(indices))
 
 
 def clear(folder: Path) -> None:
-    """Removes what the building of a finished store has left, and nothing else."""
-    work = unfinished(folder)
-    with contextlib.suppress(OSError):
-        (work / _JOURNAL).unlink(missing_ok=True)
-        (work / _ORIGIN).unlink(missing_ok=True)
-        _clear_temporaries(work)
-        work.rmdir()
+    """Removes what only the building of a store needs."""
+    for pattern in (SHARDS, _TEMPORARY):
+        _remove(folder, pattern)
 
 
-def _clear_temporaries(folder: Path) -> None:
-    """Removes what a kill in the middle of writing a file leaves."""
-    for file in folder.glob(TEMPORARY):
-        file.unlink(missing_ok=True)
+def _remove(folder: Path, pattern: str) -> None:
+    for file in folder.glob(pattern):
+        with contextlib.suppress(OSError):
+            file.unlink(missing_ok=True)
 
 
-def _open(work: Path, origin: Origin, *, dim: int) -> RowJournal:
-    (work / _STORE).mkdir(parents=True, exist_ok=True)
-    for made in (work, work / _STORE):
-        _clear_temporaries(made)
-    if (work / _ORIGIN).exists():
-        begun = read_origin(work / _ORIGIN)
-        begun.check_backbone(origin.backbone, origin.backbone_fingerprint, work)
-        begun.check_source(origin.source_fingerprint, work)
-    else:
-        write_origin(work / _ORIGIN, origin)
-    journal = RowJournal(work / _STORE / EMBEDDINGS, work / _JOURNAL, dim=dim)
-    for made in (work / _STORE, work, work.parent):
-        flush_folder(made)
-    return journal
+def _index_of(file: Path, folder: Path, origin: Origin) -> Int64[Tensor, " row"] | None:
+    """The images that a shard has rows of; None where there is no shard, or a damaged one.
+
+    Raises:
+        ValueError: If the shard was made from other images or by another backbone.
+    """
+    try:
+        tensors, made_from, _ = read(file)
+    except (FileNotFoundError, ValueError):
+        return None
+    check_backbone(origin.backbone, origin.backbone_fingerprint, made_from, folder)
+    check_source(origin.source_fingerprint, made_from.source_fingerprint, folder)
+    return tensors["index"].clone()
 
 
-def _embed_batch(
-    source: ImageSource, backbone: Embedder, journal: RowJournal, end: int, *, skip: bool
-) -> None:
-    images, names, skipped = [], [], []
-    for index in range(journal.num_images, end):
+def _embed_images(
+    source: ImageSource, backbone: Embedder, indices: Sequence[int], *, skip: bool
+) -> tuple[Float32[Tensor, "row dim"], Int64[Tensor, " row"]]:
+    """Embeddings of the images that can be read, and their indices."""
+    images, kept = [], []
+    for index in indices:
         try:
             images.append(source.read(index, backbone.size))
-            names.append(source.name(index))
+            kept.append(index)
         except ValueError as error:
             if not skip:
                 raise ValueError(
                     f"{error} (What is done is kept; unreadable='skip' leaves such images out.)"
                 ) from error
-            skipped.append(index)
-    rows = np.zeros((0, backbone.dim), dtype=np.float32)
-    if images:
-        rows = _embed(backbone, torch.stack(images), names).numpy()
-    journal.append(rows, skipped)
-
-
-def _embed(
-    backbone: Embedder, images: UInt8[Tensor, "image 3 height width"], names: list[str]
-) -> Float32[Tensor, "image dim"]:
+    if not images:
+        nothing = torch.zeros(0, backbone.dim, dtype=torch.float32)
+        return nothing, torch.zeros(0, dtype=torch.int64)
     try:
-        return _finite(backbone, images)
+        return _embed(backbone, torch.stack(images)), torch.tensor(kept)
     except ValueError as error:
-        for image, name in zip(images, names, strict=True):
+        for image, index in zip(images, kept, strict=True):
             try:
-                _finite(backbone, image[None])
+                _embed(backbone, image[None])
             except ValueError as reason:
+                name = source.name(index)
                 raise ValueError(f"{name} cannot be embedded: {reason}") from error
         raise
 
 
-def _finite(
+def _embed(
     backbone: Embedder, images: UInt8[Tensor, "image 3 height width"]
 ) -> Float32[Tensor, "image dim"]:
     rows = backbone.embed(images)
@@ -153,18 +130,33 @@ def _finite(
     return rows
 
 
-def _finish(
-    source: ImageSource, journal: RowJournal, work: Path, origin: Origin, skipped: list[str]
+def _join(
+    source: ImageSource,
+    dim: int,
+    folder: Path,
+    origin: Origin,
+    files: Sequence[Path],
+    index: Int64[Tensor, " row"],
 ) -> None:
-    kept = torch.ones(len(source), dtype=torch.bool)
-    kept[journal.skipped] = False
-    labels = source.labels[kept]
+    """Writes the store: the rows of all shards, and the label of each."""
+    labels = source.labels.cpu()[index]
     counts = labels.bincount(minlength=len(source.class_names))
     if not counts.all():
         empty = source.class_names[int(counts.argmin())]
         raise ValueError(
             f"`source` must have images of every class; none of {empty!r} can be read."
         )
-    journal.finish()
-    write_whole(work / _STORE / LABELS, array_bytes(labels.numpy()))
-    write_manifest(work / _STORE, origin, list(source.class_names), skipped)
+    gathered = folder / ".rows.tmp"  # a file, for there may be more rows than memory holds
+    with open(gathered, "wb") as rows:
+        for file in files:
+            rows.write(read(file)[0]["embeddings"].numpy().data)
+    shape = len(index), dim
+    embeddings = torch.from_file(str(gathered), size=math.prod(shape), dtype=torch.float32)
+    left_out = sorted(set(range(len(source))) - set(index.tolist()))
+    write(
+        folder / STORE,
+        {"embeddings": embeddings.view(shape), "labels": labels},
+        origin,
+        class_names=source.class_names,
+        skipped=[source.name(index) for index in left_out],
+    )

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 
@@ -18,15 +19,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ImportError: If the file needs safetensors and that is not installed.
         ValueError: If it holds anything but weights; code in it is not run.
     """
     if not path.is_file():
         raise FileNotFoundError(f"`weights` must be a file; there is none at {path}.")
     try:
         content = _read(path)
-    except ImportError:
-        raise
     except Exception as error:  # a file of another kind raises errors of many kinds
         raise ValueError(
             "`weights` must be a file of tensors, as torch.save writes a state_dict(); "
@@ -45,12 +43,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _read(path: Path) -> object:
-    if path.suffix != ".safetensors":
-        return torch.load(path, map_location="cpu", weights_only=True)
-    try:
-        from safetensors.torch import load_file
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            "Files of this kind need safetensors: pip install 'iai-tasks[vision]'."
-        ) from error
-    return load_file(path)
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)

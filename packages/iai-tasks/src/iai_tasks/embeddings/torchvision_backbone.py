@@ -38,7 +38,7 @@ def torchvision_backbone(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ImportError: If torchvision, or safetensors for its files, is not installed.
+        ImportError: If torchvision is not installed.
         ValueError: If there is no such architecture, the file holds no weights, they do not fit, or
             the network cannot take images of that size.
 

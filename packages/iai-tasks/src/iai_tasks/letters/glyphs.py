@@ -12,8 +12,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from iai_tasks._tensor_file import load_tensors, save_tensors
 from iai_tasks.image_classes import ImageClasses
-from iai_tasks.letters._array_cache import Arrays, load_arrays, save_arrays
 from iai_tasks.letters._font import (
     Font,
     font_files,
@@ -91,16 +91,19 @@ def glyphs(
     else:
         found = read_fonts(font_files(*fonts), skip_broken=False)
     settings = (size, images_per_class, min_letters, max_letters)
-    name = f"glyphs-{_key(found, settings)}.npz"
-    file = None if cache is None else Path(cache) / name
-    arrays = None if file is None else load_arrays(file)
-    if arrays is None:
-        arrays = _draw(found, *settings)
-        if file is not None:
-            save_arrays(file, arrays)
-    codes = arrays["codes"].tolist()
+    if cache is None:
+        drawn = _draw(found, *settings)
+    else:
+        file = Path(cache) / f"glyphs-{_key(found, settings)}.safetensors"
+        try:
+            drawn, _ = load_tensors(file)
+        except (FileNotFoundError, ValueError):
+            drawn = _draw(found, *settings)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            save_tensors(file, drawn, {})
+    codes = drawn["codes"].tolist()
     return ImageClasses(
-        images=torch.from_numpy(arrays["images"]),
+        images=drawn["images"],
         labels=torch.arange(len(codes)).repeat_interleave(images_per_class),
         class_names=[chr(code) for code in codes],
         groups=[script_of(code) for code in codes],
@@ -117,7 +120,7 @@ def _key(fonts: list[Font], settings: tuple[int, ...]) -> str:
 
 def _draw(
     fonts: list[Font], size: int, images_per_class: int, min_letters: int, max_letters: int
-) -> Arrays:
+) -> dict[str, Tensor]:
     """The images and, in the same order, the code points of their classes."""
     fonts_of: dict[int, list[Font]] = defaultdict(list)
     for font in fonts:
@@ -140,7 +143,7 @@ def _draw(
         _images(codes[start : start + _CHUNK], fonts_of, pen, size, images_per_class)
         for start in range(0, len(codes), _CHUNK)
     ]
-    return {"codes": np.array(codes), "images": torch.cat(images).numpy()}
+    return {"codes": torch.tensor(codes), "images": torch.cat(images)}
 
 
 def _scripts(codes: Iterable[int]) -> list[list[int]]:

@@ -44,7 +44,7 @@ def samplers(
 
 
 def embeddings(
-    arrays: iai_tasks.ImageArrays, files: iai_tasks.ImageFiles, backbone: iai_tasks.Backbone
+    arrays: iai_tasks.ImageClasses, files: iai_tasks.ImageFiles, backbone: iai_tasks.Backbone
 ) -> None:
     sources: list[iai_tasks.ImageSource] = [arrays, files]
     embedder: tasks.Embedder = backbone

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import attrs
 import torch
-from iai_tasks import ImageArrays
+from iai_tasks import ImageClasses
 
 
 @attrs.define(kw_only=True)
@@ -31,11 +31,11 @@ class FakeEmbedder:
         return (total[:, None] * torch.arange(1, self.dim + 1)).float()
 
 
-def numbered(num_images: int = 40) -> ImageArrays:
+def numbered(num_images: int = 40) -> ImageClasses:
     """Images of two classes, each another."""
     images = torch.arange(num_images * 3 * 16).mul(37).to(torch.uint8).view(num_images, 3, 4, 4)
     labels = torch.arange(num_images) % 2
-    return ImageArrays(images=images, labels=labels, class_names=("even", "odd"))
+    return ImageClasses(images=images, labels=labels, class_names=("even", "odd"))
 
 
 def content(folder: Path) -> dict[str, bytes]:

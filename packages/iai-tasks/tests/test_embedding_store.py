@@ -13,7 +13,7 @@ import torch
 from fake_embedder import FakeEmbedder, content, numbered
 from hypothesis import given
 from hypothesis import strategies as st
-from iai_tasks import EmbeddingStore, ImageArrays, embed, image_files
+from iai_tasks import EmbeddingStore, ImageClasses, embed, image_files
 from iai_tasks._tensor_file import load_tensors, save_tensors
 from iai_tasks.embeddings import _embedding_build
 
@@ -278,7 +278,7 @@ def test_another_backbone_or_source_is_refused(tmp_path, finished):
 def test_numbers_that_are_not_finite_name_their_image(tmp_path):
     images = numbered(6).images.clone()
     images[3] = 0
-    source = ImageArrays(images=images, labels=numbered(6).labels, class_names=("even", "odd"))
+    source = ImageClasses(images=images, labels=numbered(6).labels, class_names=("even", "odd"))
     with pytest.raises(ValueError, match=r"image 3 cannot be embedded: .* must give finite number"):
         embed(source, Undefined(), tmp_path / "store")
 

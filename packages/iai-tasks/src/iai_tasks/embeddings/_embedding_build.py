@@ -18,8 +18,7 @@ from iai_tasks.embeddings._embedding_file import (
     read,
     write,
 )
-from iai_tasks.embeddings.image_source import ImageSource
-from iai_tasks.interfaces import Embedder
+from iai_tasks.interfaces import Embedder, ImageSource
 
 _SHARD = 64  # images; at most so many embeddings are lost when a build is stopped
 _TEMPORARY = ".*.tmp"  # files that a kill leaves half written

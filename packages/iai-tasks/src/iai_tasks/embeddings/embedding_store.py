@@ -20,8 +20,7 @@ from iai_tasks.embeddings._embedding_file import (
     check_source,
     read,
 )
-from iai_tasks.embeddings.image_source import ImageSource
-from iai_tasks.interfaces import Embedder
+from iai_tasks.interfaces import Embedder, ImageSource
 
 _LOCK = ".lock"
 
@@ -126,9 +125,9 @@ def embed(
             finite, and the text names it; no image of a class is left; or the store is damaged.
 
     >>> import tempfile, torch
-    >>> from iai_tasks import Backbone, ImageArrays
+    >>> from iai_tasks import Backbone, ImageClasses
     >>> images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 3, 8, 8)
-    >>> photos = ImageArrays(
+    >>> photos = ImageClasses(
     ...     images=images, labels=torch.tensor([0, 1, 1]), class_names=("night", "day")
     ... )
     >>> pooled = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())

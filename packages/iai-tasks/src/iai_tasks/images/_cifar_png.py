@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from iai_tasks._image_file import import_pillow
+from iai_tasks.images._image_file import import_pillow
 from iai_tasks.images.labelled_images import LabelledImages
 
 _ROWS, _PIXELS, _CLASSES = 10_000, 32 * 32, 10

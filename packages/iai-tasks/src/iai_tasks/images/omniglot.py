@@ -3,9 +3,9 @@
 from os import PathLike
 from pathlib import Path
 
-from iai_tasks._image_file import read_folders
 from iai_tasks._torchvision import import_torchvision
 from iai_tasks.image_classes import ImageClasses
+from iai_tasks.images._image_file import list_images, read_images
 
 _FOLDER = "omniglot-py"
 _PARTS = ("images_background", "images_evaluation")
@@ -57,9 +57,9 @@ def omniglot(root: str | PathLike[str], *, size: int = 28, download: bool = Fals
                 f"of github.com/brendenlake/omniglot, folder python, in {folder.parent}."
             )
         classes += found
-    images, labels = read_folders(classes, size=size, channels=1)
+    files, labels = list_images(classes)
     return ImageClasses(
-        images=255 - images,
+        images=255 - read_images(files, size=size, channels=1),
         labels=labels,
         class_names=[f"{one.parent.name}/{one.name}" for one in classes],
         groups=[one.parent.name for one in classes],

@@ -31,7 +31,7 @@ from iai_tasks.interfaces import ImageSource, Sampler
 from iai_tasks.letters.glyph_clouds import GlyphClouds
 from iai_tasks.letters.glyphs import glyphs
 from iai_tasks.sampler import AbstractSampler
-from iai_tasks.spec import Categorical, Real, TaskSpec, check_examples, check_task_batch
+from iai_tasks.spec import Categorical, Real, TaskSpec, check_examples
 from iai_tasks.synthetic.linear_classification import LinearClassification
 from iai_tasks.synthetic.linear_regression import LinearRegression
 from iai_tasks.synthetic.mixture_of_gaussians import MixtureOfGaussians
@@ -69,7 +69,6 @@ __all__ = [
     "TaskSpec",
     "WattsStrogatz",
     "check_examples",
-    "check_task_batch",
     "cifar10",
     "digits",
     "efficientnet_lite0",

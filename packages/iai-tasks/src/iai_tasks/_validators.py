@@ -41,3 +41,9 @@ def is_range(_: Any, attribute: "attrs.Attribute[Any]", value: Range) -> None:
     """A validator that raises ValueError unless the value is a finite (smallest, largest)."""
     if not (len(value) == 2 and -math.inf < value[0] <= value[1] < math.inf):
         raise ValueError(f"`{attribute.name}` must be (smallest, largest); got {value}.")
+
+
+def is_probability(_: Any, attribute: "attrs.Attribute[Any]", value: float) -> None:
+    """A validator that raises ValueError unless the value is from 0 to 1."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"`{attribute.name}` must be from 0 to 1; got {value}.")

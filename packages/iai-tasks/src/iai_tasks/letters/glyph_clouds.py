@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from iai_tasks.examples import Examples
 from iai_tasks.flow_matching import straight_path
@@ -18,26 +19,26 @@ from iai_tasks.sampler import AbstractSampler
 from iai_tasks.spec import Real, TaskSpec
 
 Glyphs = Float[Tensor, "task 2"]  # number, angle
+_RESOLUTION = 64  # pixels along the longer side of a letter
 
 
 class GlyphClouds(AbstractSampler):
-    """Tasks that show points on a turned letter, and ask for the velocity that carries noise there.
+    """Tasks that show points on a rotated letter, and ask for the velocity from noise to them.
 
-    The letter is drawn, its inked pixels are scaled, keeping their aspect, so that the longer side
-    goes from -scale to scale, and points are drawn from them, evenly, with Gaussian noise. The
-    support holds points and no targets; a query is [x_t, t] with the mean velocity there as its
-    target: see `straight_path`.
+    Each letter is drawn and scaled so that its longer side goes from -scale to scale; the aspect is
+    kept. A point is uniform over the inked pixels, plus Gaussian noise. The support holds points
+    and no targets; a query is [x_t, t], and its target the mean velocity there: see
+    `straight_path`.
 
-    The latent of a task is [number of the glyph, angle]: glyphs are counted through the letters of
-    the first font, then of the next. Needs fontTools and Pillow: `pip install "iai-tasks[fonts]"`.
+    The latent of a task is [number of the glyph, angle]. Glyphs are counted through the letters of
+    the first font, then of the next; the angle is uniform on the circle. Needs fontTools and
+    Pillow: `pip install "iai-tasks[fonts]"`.
 
     Args:
         fonts: Font files.
         letters: Characters, all in every font.
-        resolution: Pixels along the longer side of a letter.
         scale: Half the longer side in the plane.
         noise: Standard deviation of the noise.
-        rotate: Whether a task turns its letter by an angle uniform on the circle.
 
     Raises:
         ImportError: If fontTools or Pillow is not installed.
@@ -45,8 +46,8 @@ class GlyphClouds(AbstractSampler):
             letter, or a number is out of range.
 
     Source:
-        Atanackovic et al., 2024, "Meta Flow Matching", arXiv 2408.14608, whose letters were turned
-        by ten angles each.
+        Atanackovic et al., 2024, "Meta Flow Matching", arXiv 2408.14608, whose letters have ten
+        angles each.
 
     >>> letters = GlyphClouds(["DejaVuSans.ttf"], "ABC")  # doctest: +SKIP
     """
@@ -58,35 +59,23 @@ class GlyphClouds(AbstractSampler):
         fonts: Sequence[str | PathLike[str]],
         letters: str,
         *,
-        resolution: int = 64,
         scale: float = 3.0,
         noise: float = 0.05,
-        rotate: bool = True,
     ) -> None:
         if isinstance(fonts, (str, PathLike)) or not fonts:
             raise ValueError(f"`fonts` must be a list of at least one font file; got {fonts!r}.")
         if not letters:
             raise ValueError("`letters` must hold at least one character; got none.")
-        if resolution < 8:
-            raise ValueError(f"`resolution` must be at least 8; got {resolution}.")
         if not scale > 0:
             raise ValueError(f"`scale` must be above 0; got {scale}.")
         if not noise >= 0:
             raise ValueError(f"`noise` must be at least 0; got {noise}.")
-        pen = Pen(resolution)
-        clouds = [
-            scale * _inked(pen, font, letter)
-            for font in (read_fonts([Path(path)], skip_broken=False)[0] for path in fonts)
-            for letter in letters
-        ]
+        pen = Pen(_RESOLUTION)
+        read = [read_fonts([Path(path)], skip_broken=False)[0] for path in fonts]
+        clouds = [scale * _inked(pen, font, letter) for font in read for letter in letters]
         self._counts = torch.tensor([len(cloud) for cloud in clouds])
-        self._clouds = torch.nn.utils.rnn.pad_sequence(clouds, batch_first=True)
-        self._noise, self._rotate = noise, rotate
-
-    @property
-    def num_glyphs(self) -> int:
-        """Letters, of all the fonts."""
-        return len(self._clouds)
+        self._clouds = pad_sequence(clouds, batch_first=True)
+        self._noise = noise
 
     @property
     def spec(self) -> TaskSpec:
@@ -96,22 +85,23 @@ class GlyphClouds(AbstractSampler):
     def draw_latent(self, num_tasks: int, generator: torch.Generator) -> Glyphs:
         """Draws glyphs and angles."""
         device, shape = generator.device, (num_tasks,)
-        glyph = torch.randint(self.num_glyphs, shape, generator=generator, device=device)
+        glyph = torch.randint(len(self._clouds), shape, generator=generator, device=device)
         turn = torch.rand(shape, generator=generator, device=device)
-        return torch.stack([glyph.to(turn), 2 * math.pi * turn * self._rotate], dim=1)
+        return torch.stack([glyph.to(turn), 2 * math.pi * turn], dim=1)
 
     def check_latent(self, latent: Glyphs) -> None:
         """Raises a ValueError if a number names no glyph."""
         glyph = latent[:, 0].long()
-        if not ((glyph >= 0) & (glyph < self.num_glyphs)).all():
+        if not ((glyph >= 0) & (glyph < len(self._clouds))).all():
             raise ValueError(
-                f"`latent` must name glyphs from 0 to {self.num_glyphs - 1}; got {glyph.tolist()}."
+                f"`latent` must name glyphs from 0 to {len(self._clouds) - 1}; "
+                f"got {glyph.tolist()}."
             )
 
     def draw_examples(
         self, latent: Glyphs, num_support: int, num_query: int, generator: torch.Generator
     ) -> tuple[Examples, Examples]:
-        """Draws points of the turned letters, and points on the paths to other points."""
+        """Draws points of the rotated letters, and points on the paths to other points."""
         glyph, angle = latent[:, 0].long(), latent[:, 1]
         shape = (len(latent), num_support + num_query)
         uniform = torch.rand(shape, generator=generator, device=latent.device)
@@ -119,9 +109,9 @@ class GlyphClouds(AbstractSampler):
         pixel = (uniform * count).long().clamp(max=count - 1)
         points = self._clouds.to(latent)[glyph[:, None], pixel]
         cos, sin = angle.cos(), angle.sin()
-        turned = points @ torch.stack([cos, sin, -sin, cos], dim=1).view(-1, 2, 2)
-        noise = torch.empty_like(turned).normal_(generator=generator)
-        samples = Examples(x=turned + self._noise * noise)
+        rotated = points @ torch.stack([cos, sin, -sin, cos], dim=1).view(-1, 2, 2)
+        noise = torch.empty_like(rotated).normal_(generator=generator)
+        samples = Examples(x=rotated + self._noise * noise)
         return samples[:, :num_support], straight_path(samples[:, num_support:], generator)
 
 

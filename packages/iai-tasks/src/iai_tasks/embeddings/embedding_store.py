@@ -11,15 +11,8 @@ from filelock import FileLock
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from iai_tasks.embeddings._embedding_build import build, clear
-from iai_tasks.embeddings._embedding_file import (
-    SHARDS,
-    STORE,
-    Origin,
-    check_backbone,
-    check_source,
-    read,
-)
+from iai_tasks._listing import listed
+from iai_tasks.embeddings._embedding_build import SHARDS, STORE, Build, Origin, read, remove_shards
 from iai_tasks.interfaces import Embedder, ImageSource
 
 _LOCK = ".lock"
@@ -72,6 +65,7 @@ class EmbeddingStore:
             ValueError: If the store is damaged, its format is unknown, or the backbone is another.
         """
         folder = Path(folder)
+        _check_format(folder)
         if not (folder / STORE).is_file():
             if (folder / _LOCK).exists() or any(folder.glob(SHARDS)):
                 raise FileNotFoundError(
@@ -80,11 +74,13 @@ class EmbeddingStore:
                 )
             raise FileNotFoundError(
                 f"`folder` must be a store that `embed` made; {folder} has no {STORE}."
-                f"{_old_format(folder)}"
             )
         tensors, origin, record = read(folder / STORE)
         if backbone is not None:
-            check_backbone(backbone.name, backbone.fingerprint, origin, folder)
+            given = attrs.evolve(
+                origin, backbone=backbone.name, backbone_fingerprint=backbone.fingerprint
+            )
+            origin.check(given, folder)
         return cls(
             embeddings=tensors["embeddings"],
             labels=tensors["labels"],
@@ -148,19 +144,23 @@ def embed(
         with FileLock(folder / _LOCK):
             if not (folder / STORE).exists():
                 skip = unreadable == "skip"
-                build(source, backbone, folder, origin, skip=skip, progress=progress or _ignore)
-    store = EmbeddingStore.open(folder, backbone=backbone)
-    check_source(origin.source_fingerprint, store.source_fingerprint, folder)
-    clear(folder)
+                build = Build(
+                    source=source, backbone=backbone, folder=folder, origin=origin, skip=skip
+                )
+                build.run(progress or (lambda done, total: None))
+    store = EmbeddingStore.open(folder)
+    made_from = Origin(store.backbone, store.backbone_fingerprint, store.source_fingerprint)
+    made_from.check(origin, folder)
+    remove_shards(folder)
     if store.skipped and unreadable == "refuse":
         raise ValueError(
-            f"{folder} was made without {_some(store.skipped)}, which could not be read; pass "
+            f"{folder} was made without {listed(store.skipped)}, which could not be read; pass "
             "unreadable='skip' to open it so, or delete the folder to embed anew."
         )
     if store.skipped:
         warnings.warn(
             f"{len(store.skipped)} of {len(source)} images could not be read and were left out: "
-            f"{_some(store.skipped)}.",
+            f"{listed(store.skipped)}.",
             stacklevel=2,
         )
     return store
@@ -168,27 +168,21 @@ def embed(
 
 def _make_folder(folder: Path) -> None:
     """Makes the folder, unless it holds files that are not of an unfinished store."""
+    _check_format(folder)
     if folder.exists():
         inside = folder.iterdir() if folder.is_dir() else [folder]
         others = [one.name for one in inside if not (one.name[0] == "." or one.match(SHARDS))]
         if others:
             raise ValueError(
                 f"`folder` must be a store, an empty folder or a new one; {folder} holds "
-                f"{others[0]}.{_old_format(folder)}"
+                f"{others[0]}."
             )
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def _old_format(folder: Path) -> str:
-    """What to do about a folder that an earlier version made."""
-    is_old = (folder / "embeddings.npy").exists()
-    return " An earlier version of iai-tasks made it; delete it to embed anew." if is_old else ""
-
-
-def _some(names: tuple[str, ...]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
-
-
-def _ignore(done: int, total: int) -> None:
-    pass
+def _check_format(folder: Path) -> None:
+    if (folder / "embeddings.npy").exists():
+        raise ValueError(
+            f"`folder` must be of this version of iai-tasks; an earlier one made {folder}. Delete "
+            "it to embed anew."
+        )

@@ -2,7 +2,6 @@
 
 import difflib
 import re
-from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from iai_tasks._listing import listed
 from iai_tasks._torchvision import import_torchvision
 from iai_tasks.embeddings._image_scale import IMAGENET_MEAN, IMAGENET_STD
 from iai_tasks.embeddings._weight_file import read_weights
@@ -108,9 +108,4 @@ def _differences(own: dict[str, Tensor], given: dict[str, Tensor]) -> str:
         "unexpected": [name for name in given if name not in own],
         "misshapen": shapes,
     }
-    return "; ".join(f"{kind}: {_few(names)}" for kind, names in found.items() if names)
-
-
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
+    return "; ".join(f"{kind}: {listed(names)}" for kind, names in found.items() if names)

@@ -7,6 +7,7 @@ import attrs
 import torch
 
 from iai_tasks import counter_random
+from iai_tasks._listing import listed
 
 Sizes = tuple[float | int, float | int, float | int]
 
@@ -43,11 +44,11 @@ class ClassSplit:
                 raise ValueError(f"`{name}` must number classes from 0; got {min(part)}.")
             if len(set(part)) < len(part):
                 twice = sorted({one for one in part if part.count(one) > 1})
-                raise ValueError(f"`{name}` must have each class once; twice: {_list(twice)}.")
+                raise ValueError(f"`{name}` must have each class once; twice: {listed(twice, 10)}.")
         for (one, first), (other, second) in combinations(parts.items(), 2):
             if shared := sorted(set(first) & set(second)):
                 raise ValueError(
-                    f"`{one}` and `{other}` must share no class; both have {_list(shared)}."
+                    f"`{one}` and `{other}` must share no class; both have {listed(shared, 10)}."
                 )
 
 
@@ -109,8 +110,3 @@ def _counts(sizes: Sizes, num_groups: int) -> list[int]:
     if sum(counts) > num_groups or min(counts) < 0 or sum(size > 0 for size in sizes) > num_groups:
         raise ValueError(f"`sizes` must fit the {num_groups} groups there are; got {sizes}.")
     return counts
-
-
-def _list(classes: list[int]) -> str:
-    shown = ", ".join(map(str, classes[:10]))
-    return shown if len(classes) <= 10 else f"{shown} and {len(classes) - 10} more"

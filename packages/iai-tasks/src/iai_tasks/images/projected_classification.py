@@ -206,8 +206,8 @@ class ProjectedClassification(AbstractSampler):
             columns = _gaussian_rows(seeds, 0, self._projection_dim, num_pixels).mT
             orthonormal, triangle = torch.linalg.qr(columns)
             # QR fixes columns up to their signs; with these signs they are uniformly distributed.
-            signs = triangle.diagonal(dim1=1, dim2=2).sign()[:, None]
-            return x @ (orthonormal * signs).to(x.dtype)
+            rotation: Tensor = orthonormal * triangle.diagonal(dim1=1, dim2=2).sign()[:, None]
+            return x @ rotation.to(x.dtype)
         num_rows = max(1, _BLOCK // (num_tasks * num_pixels))
         blocks = []
         for start in range(0, self._projection_dim, num_rows):

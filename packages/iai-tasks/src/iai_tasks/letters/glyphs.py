@@ -157,8 +157,9 @@ def _distinct(
     letters: list[int], fonts_of: dict[int, list[Font]], pen: Pen, seen: Tensor
 ) -> tuple[list[int], Tensor]:
     """The letters that look neither like a seen one nor like an earlier one, and their looks."""
-    drawn = [(code, pen.look(fonts_of[code][0], code)) for code in letters]
-    pictures = {code: look for code, look in drawn if look is not None}
+    # Half stretched to a square, for a small letter may be a narrower or flatter capital.
+    drawn = [(code, pen.draw(fonts_of[code][0], code, exponent=0.5)) for code in letters]
+    pictures = {code: picture for code, picture in drawn if picture is not None}
     if not pictures:
         return [], seen
     looks = unit_vectors(torch.from_numpy(np.stack(list(pictures.values()))))

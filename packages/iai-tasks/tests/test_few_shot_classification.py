@@ -115,7 +115,7 @@ def test_classes_turns_images_and_orders_are_uniform():
 
 def test_a_turned_training_class_is_never_a_test_class():
     images = image_classes([3] * 12)
-    split = split_classes(12, (6, 0, 6))
+    split = split_classes(images.groups, (6, 0, 6))
     for part in (split.train, split.test):
         sampler = FewShotClassification(images, part, ways=3, rotations=True)
         classes = draw(sampler, 200, 3).latent % 12

@@ -2,7 +2,6 @@
 
 import functools
 import json
-from collections.abc import Iterable
 
 import attrs
 import torch
@@ -10,11 +9,6 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from iai_tasks._tensor_file import checksum
-
-
-def to_names(names: Iterable[str]) -> tuple[str, ...]:
-    """A converter for attrs."""
-    return tuple(names)
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -48,8 +42,8 @@ class ImageClasses:
         UInt8[Tensor, "image channel height width"] | Float[Tensor, "image channel height width"]
     ) = attrs.field(repr=False)
     labels: Int64[Tensor, " image"] = attrs.field(repr=False)
-    class_names: tuple[str, ...] = attrs.field(converter=to_names)
-    groups: tuple[str, ...] = attrs.field(converter=to_names)
+    class_names: tuple[str, ...] = attrs.field(converter=tuple[str, ...])
+    groups: tuple[str, ...] = attrs.field(converter=tuple[str, ...])
 
     @groups.default
     def _one_class_each(self) -> tuple[str, ...]:

@@ -74,7 +74,7 @@ def remove_shards(folder: Path) -> None:
             file.unlink(missing_ok=True)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class Build:
     """Embeds the images that have no shard yet, and joins all shards to the store.
 
@@ -85,7 +85,7 @@ class Build:
         source: The images.
         backbone: The network.
         folder: Where the files are.
-        origin: The fingerprints of the two.
+        origin: What the store says that it is made from.
         skip: Whether images that cannot be read are left out.
     """
 
@@ -93,7 +93,7 @@ class Build:
     backbone: Embedder
     folder: Path
     origin: Origin
-    skip: bool
+    skip: bool = attrs.field(kw_only=True)
 
     def run(self, progress: Callable[[int, int], None]) -> None:
         """Writes the shards that are missing, then the store.

@@ -1,4 +1,4 @@
-"""Embeddings of many images by a frozen backbone: made once, kept in a folder, mapped to memory."""
+"""Embeddings of images by a frozen backbone: made once, kept in a folder, mapped to memory."""
 
 import warnings
 from collections.abc import Callable
@@ -20,18 +20,18 @@ _LOCK = ".lock"
 
 @attrs.frozen(eq=False, kw_only=True)
 class EmbeddingStore:
-    """Embeddings of images and their classes: what `embed` made, and `open` opens.
+    """Embeddings of images, and the classes of the images; `embed` makes a store.
 
     Attributes:
-        embeddings: `image dim`, float32, mapped to memory: they are read from the disk as they are
-            needed, by any number of processes, and may be larger than memory. What is written to
-            them stays in this process.
+        embeddings: `image dim`, float32, mapped to memory: read from the disk when they are used,
+            by any number of processes, so they may be larger than memory. What is written to them
+            stays in this process.
         labels: `image`, int64, the class of each image.
         class_names: What each class is called.
         backbone: Name of the network.
         backbone_fingerprint: Fingerprint of the network.
         source_fingerprint: Fingerprint of the images.
-        skipped: Names of the images that could not be read, and have no row.
+        skipped: Names of the images that could not be read and have no embedding.
     """
 
     embeddings: Float32[Tensor, "image dim"] = attrs.field(repr=False)
@@ -42,19 +42,11 @@ class EmbeddingStore:
     source_fingerprint: str
     skipped: tuple[str, ...]
 
-    @labels.validator
-    def _one_of_each(self, _: object, labels: Tensor) -> None:
-        if labels.shape != self.embeddings.shape[:1]:
-            raise ValueError(
-                f"`labels` must be one for each of {len(self.embeddings)} embeddings; "
-                f"got {tuple(labels.shape)}."
-            )
-
     @classmethod
     def open(
         cls, folder: str | PathLike[str], *, backbone: Embedder | None = None
     ) -> "EmbeddingStore":
-        """Opens a finished store, after comparing it with its checksum. Needs no lock.
+        """Opens a finished store and compares it with its checksum. Takes no lock.
 
         Args:
             folder: What was given to `embed`.
@@ -65,15 +57,10 @@ class EmbeddingStore:
             ValueError: If the store is damaged, its format is unknown, or the backbone is another.
         """
         folder = Path(folder)
-        _check_format(folder)
         if not (folder / STORE).is_file():
-            if (folder / _LOCK).exists() or any(folder.glob(SHARDS)):
-                raise FileNotFoundError(
-                    f"`folder` must be a finished store; {folder} is not finished. Unless another "
-                    "process is building it, call `embed` as before to go on from where it stopped."
-                )
             raise FileNotFoundError(
-                f"`folder` must be a store that `embed` made; {folder} has no {STORE}."
+                f"`folder` must be a finished store; {folder} has no {STORE}. Call `embed`, which "
+                "builds the store, or goes on from where an earlier call stopped."
             )
         tensors, origin, record = read(folder / STORE)
         if backbone is not None:
@@ -100,10 +87,11 @@ def embed(
 ) -> EmbeddingStore:
     """Embeds every image once, and keeps the embeddings in a folder.
 
-    A store of these images and this backbone is opened. Otherwise one is built, a file for every 64
-    images. A process that is stopped, even killed, loses at most 64 embeddings; the next call goes
-    on from the files that are there. At the end they become one file, the same byte for byte
-    however often the process was stopped. Of two processes that build one store, one waits.
+    If the folder is a finished store of these images and this backbone, it is opened. Otherwise the
+    store is built, in one file for every 64 images. If the process is stopped, even killed, at most
+    64 embeddings are lost: the next call continues from the files that are there. At the end the
+    files are joined to one, whose bytes do not depend on interruptions. Of two processes that build
+    the same store, one waits for the other.
 
     Args:
         source: The images. Their fingerprint is taken first, which reads every file once.
@@ -111,14 +99,15 @@ def embed(
         folder: Where to keep the store: a new folder, an empty one, or one of an earlier call.
         unreadable: Whether an image that cannot be read stops the work ("refuse") or is left out
             with a warning ("skip").
-        progress: Called before every 64 images, and at the end, with the numbers of images that are
-            done and of all.
+        progress: Called with the number of images that are done and the number of all, before every
+            64 images and at the end.
 
     Raises:
-        OSError: If a file cannot be written. What was written before stays.
+        OSError: If a file cannot be written. Earlier files stay.
         ValueError: If `unreadable` is another word; the folder holds other files, or was made from
-            other images or by another backbone; an image cannot be read, or its embedding is not
-            finite, and the text names it; no image of a class is left; or the store is damaged.
+            other images or with another backbone; an image cannot be read or its embedding is not
+            finite, and the text names the image; a class has no image that can be read; or the
+            store is damaged.
 
     >>> import tempfile, torch
     >>> from iai_tasks import Backbone, ImageClasses
@@ -143,10 +132,7 @@ def embed(
         _make_folder(folder)
         with FileLock(folder / _LOCK):
             if not (folder / STORE).exists():
-                skip = unreadable == "skip"
-                build = Build(
-                    source=source, backbone=backbone, folder=folder, origin=origin, skip=skip
-                )
+                build = Build(source, backbone, folder, origin, skip=unreadable == "skip")
                 build.run(progress or (lambda done, total: None))
     store = EmbeddingStore.open(folder)
     made_from = Origin(store.backbone, store.backbone_fingerprint, store.source_fingerprint)
@@ -155,7 +141,7 @@ def embed(
     if store.skipped and unreadable == "refuse":
         raise ValueError(
             f"{folder} was made without {listed(store.skipped)}, which could not be read; pass "
-            "unreadable='skip' to open it so, or delete the folder to embed anew."
+            "unreadable='skip' to open it anyway, or delete the folder to embed anew."
         )
     if store.skipped:
         warnings.warn(
@@ -168,21 +154,13 @@ def embed(
 
 def _make_folder(folder: Path) -> None:
     """Makes the folder, unless it holds files that are not of an unfinished store."""
-    _check_format(folder)
     if folder.exists():
         inside = folder.iterdir() if folder.is_dir() else [folder]
         others = [one.name for one in inside if not (one.name[0] == "." or one.match(SHARDS))]
         if others:
             raise ValueError(
                 f"`folder` must be a store, an empty folder or a new one; {folder} holds "
-                f"{others[0]}."
+                f"{min(others)}. If an earlier version of iai-tasks made it, delete it to embed "
+                "anew."
             )
     folder.mkdir(parents=True, exist_ok=True)
-
-
-def _check_format(folder: Path) -> None:
-    if (folder / "embeddings.npy").exists():
-        raise ValueError(
-            f"`folder` must be of this version of iai-tasks; an earlier one made {folder}. Delete "
-            "it to embed anew."
-        )

@@ -10,7 +10,7 @@ import attrs
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from iai_tasks.image_classes import ImageClasses, to_names
+from iai_tasks.image_classes import ImageClasses
 from iai_tasks.images._image_file import import_pillow, list_images, read_image, read_images
 
 
@@ -26,9 +26,9 @@ class ImageFiles:
     """
 
     root: Path
-    files: tuple[str, ...] = attrs.field(converter=to_names, repr=False)
+    files: tuple[str, ...] = attrs.field(converter=tuple[str, ...], repr=False)
     labels: Int64[Tensor, " image"] = attrs.field(repr=False)
-    class_names: tuple[str, ...] = attrs.field(converter=to_names)
+    class_names: tuple[str, ...] = attrs.field(converter=tuple[str, ...])
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -158,28 +158,10 @@ class ProjectedClassification(AbstractSampler):
         Raises:
             ValueError: If the smallest classes have too few distinct images.
         """
-        self._check_supply(num_support, num_query)
-        names = self._class_names(latent)
-        if self._query_pool is None:
-            x, y = self._pool.draw(names, num_support + num_query, generator)
-        else:
-            drawn = (
-                self._pool.draw(names, num_support, generator),
-                self._query_pool.draw(names, num_query, generator),
-            )
-            x, y = (torch.cat(parts, dim=1) for parts in zip(*drawn, strict=True))
-        x = (x.to(torch.get_default_dtype()) - self._pool.mean) / self._pool.deviation
-        examples = Examples(x=self._project(x, latent), y=y)
-        return examples[:, :num_support], examples[:, num_support:]
-
-    def _check_supply(self, num_support: int, num_query: int) -> None:
-        if self._query_pool is None:
-            demands = [("num_support` + `num_query", num_support + num_query, self._pool)]
-        else:
-            demands = [
-                ("num_support", num_support, self._pool),
-                ("num_query", num_query, self._query_pool),
-            ]
+        demands = [("num_support` + `num_query", num_support + num_query, self._pool)]
+        if self._query_pool is not None:
+            queries = ("num_query", num_query, self._query_pool)
+            demands = [("num_support", num_support, self._pool), queries]
         for name, demand, pool in demands:
             supply = pool.fewest(self._fewest)
             if demand > supply:
@@ -187,6 +169,12 @@ class ProjectedClassification(AbstractSampler):
                     f"`{name}` must be at most {supply}, the distinct images of the "
                     f"{self._fewest} smallest classes; got {demand}."
                 )
+        names = self._class_names(latent)
+        drawn = [pool.draw(names, demand, generator) for _, demand, pool in demands]
+        x, y = (torch.cat(parts, dim=1) for parts in zip(*drawn, strict=True))
+        x = (x.to(torch.get_default_dtype()) - self._pool.mean) / self._pool.deviation
+        examples = Examples(x=self._project(x, latent), y=y)
+        return examples[:, :num_support], examples[:, num_support:]
 
     def _class_names(self, seeds: Seeds) -> Int64[Tensor, "task base_class"]:
         """What each task calls each class of the images; -1 for a class that it has not got."""

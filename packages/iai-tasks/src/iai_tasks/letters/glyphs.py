@@ -125,10 +125,13 @@ def _draw(
     for font in fonts:
         for code in font.letters:
             fonts_of[code].append(font)
+    scripts: dict[str, list[int]] = defaultdict(list)
+    for code in sorted(fonts_of):
+        scripts[script_of(code)].append(code)
     pen, looker = Pen(2 * size), Pen(LOOK)
     codes: list[int] = []
     seen = torch.zeros(0, LOOK**2 // 4)
-    for letters in _scripts(fonts_of):
+    for letters in scripts.values():
         kept, looks = _distinct(letters[: 4 * max_letters], fonts_of, looker, seen)
         if len(kept) >= _MIN_LETTERS:
             codes += kept[:max_letters]
@@ -143,14 +146,6 @@ def _draw(
         for start in range(0, len(codes), _CHUNK)
     ]
     return {"codes": torch.tensor(codes), "images": torch.cat(images)}
-
-
-def _scripts(codes: Iterable[int]) -> list[list[int]]:
-    """The letters of each script, everything in the order of code points."""
-    scripts: dict[str, list[int]] = defaultdict(list)
-    for code in sorted(codes):
-        scripts[script_of(code)].append(code)
-    return list(scripts.values())
 
 
 def _distinct(

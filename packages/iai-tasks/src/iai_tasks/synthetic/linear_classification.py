@@ -24,7 +24,7 @@ class LinearClassification(AbstractSampler):
     Attributes:
         dim: Number of inputs.
         num_classes: Number of classes.
-        temperature: What the logits are divided by; towards 0, y becomes the largest logit's class.
+        temperature: Divides the logits; as it goes to 0, y is the class of the largest logit.
 
     Raises:
         ValueError: If a size is below 1 or the temperature is not above 0.
@@ -68,8 +68,7 @@ class LinearClassification(AbstractSampler):
         self, latent: Weights, num_support: int, num_query: int, generator: torch.Generator
     ) -> tuple[Examples, Examples]:
         """Draws inputs and their classes."""
-        support, query = (self._draw(latent, num, generator) for num in (num_support, num_query))
-        return support, query
+        return self._draw(latent, num_support, generator), self._draw(latent, num_query, generator)
 
     def _draw(self, weights: Tensor, num: int, generator: torch.Generator) -> Examples:
         x = weights.new_empty(len(weights), num, self.dim).normal_(generator=generator)

@@ -1,4 +1,4 @@
-"""Linear regression tasks, and the best answer that their data allow."""
+"""Linear regression tasks, and the best possible answers to their queries."""
 
 from typing import Literal
 
@@ -26,12 +26,13 @@ class LinearRegression(AbstractSampler):
 
     Attributes:
         dim: Number of inputs; w has `dim + 1` numbers.
-        noise_variance: Variance of the Gaussian noise of y. It is also the floor of the mean
-            squared error on noisy queries.
-        query_shift: Law of the query inputs: "none", as the support's; "wide", 3 N(0, I); "far",
-            0.1 N(0, I) + 3 u with u uniform on the unit sphere, drawn anew for every query.
-        noisy_query: Whether query y is noisy too. False gives its mean: the minimiser of the
-            expected squared error is the same and the error has less variance.
+        noise_variance: Variance of the Gaussian noise of y. On noisy queries no predictor has a
+            lower mean squared error.
+        query_shift: Distribution of the query inputs: "none", that of the support; "wide",
+            3 N(0, I); "far", 0.1 N(0, I) + 3 u with u uniform on the unit sphere, drawn for each
+            query.
+        noisy_query: Whether the y of queries are noisy too. If not they are means: the best
+            predictor is the same, and its measured error has less variance.
 
     Raises:
         ValueError: If `dim` is below 1, `noise_variance` below 0, or `query_shift` unknown.
@@ -73,7 +74,7 @@ class LinearRegression(AbstractSampler):
     def draw_examples(
         self, latent: Weights, num_support: int, num_query: int, generator: torch.Generator
     ) -> tuple[Examples, Examples]:
-        """Draws inputs and their noisy targets; the queries are shifted as asked."""
+        """Draws inputs, those of queries from `query_shift`'s distribution, and targets."""
         support_x, query_x = (
             latent.new_empty(len(latent), num, self.dim).normal_(generator=generator)
             for num in (num_support, num_query)
@@ -89,13 +90,13 @@ class LinearRegression(AbstractSampler):
     def posterior_mean(self, support: Examples) -> Weights:
         """Mean of w given the observed support examples: Bayesian ridge regression.
 
-        With one row [x, 1] an observed example in X, the posterior mean under the prior N(0, I) is
-        (X'X + noise_variance I)^-1 X'y. It is computed in float64. Without noise the inverse is a
-        pseudo-inverse: among the weights that fit the data, the prior then prefers the shortest.
+        With a row [x, 1] in X for each observed example, the posterior mean under the prior N(0, I)
+        is (X'X + noise_variance I)^-1 X'y, computed in float64. Without noise the inverse is the
+        pseudo-inverse, which gives the shortest of the weights that fit the data.
 
         Args:
-            support: The examples, `task n dim`; masked ones do not count. With none observed the
-                answer is the prior's mean, zero.
+            support: The examples, `task n dim`; masked ones do not count. If none is observed, the
+                mean is that of the prior, zero.
 
         Returns:
             The mean, bias last, in the dtype of `support.x`. Gradients flow.
@@ -117,10 +118,10 @@ class LinearRegression(AbstractSampler):
         return (inverse @ (rows.mT @ targets))[..., 0].to(support.x.dtype)
 
     def oracle(self, batch: TaskBatch) -> Float[Tensor, "task query 1"]:
-        """Best answer to the queries that the support allows: the posterior predictive mean.
+        """The posterior predictive mean, the best answer to the queries given the support.
 
-        No other function of the support has a lower expected squared error. For the first k
-        examples, hand in a batch whose support is `support[:, :k]`.
+        No other function of the support has a lower expected squared error. To answer from the
+        first k examples, pass a batch whose support is `support[:, :k]`.
 
         Args:
             batch: Tasks of this sampler.

@@ -21,17 +21,17 @@ Activation = Literal["tanh", "relu"]
 class RandomNetworkRegression(AbstractSampler):
     """Tasks y = v . [a(W' [x, 1]), 1] + noise, with x ~ N(0, I) and weights W, v ~ N(0, 1).
 
-    Neither layer is scaled, so y has variance 1 + hidden_dim E[a^2] + noise_variance: with relu,
-    E[a^2] is (dim + 1) / 2. The latent of a task is W, row by row with its biases last, then v with
-    its bias last, in one row of numbers. Tensors have the dtype of the latent, or torch's default
-    dtype.
+    Neither layer is scaled, so y has variance 1 + hidden_dim E[a^2] + noise_variance, where E[a^2]
+    is (dim + 1) / 2 for relu. The latent of a task is one row of numbers: the rows of W, of which
+    the last holds the biases, then v, of which the last number is the bias. Tensors have the dtype
+    of the latent, or torch's default dtype.
 
     Attributes:
         dim: Number of inputs.
         hidden_dim: Number of hidden units.
         activation: The function a, "tanh" or "relu".
-        noise_variance: Variance of the Gaussian noise of y, in support and query alike. It is also
-            the floor of the mean squared error.
+        noise_variance: Variance of the Gaussian noise of y, in support and query. No predictor has
+            a lower mean squared error.
 
     Raises:
         ValueError: If a size is below 1, the variance below 0, or the activation unknown.
@@ -74,8 +74,7 @@ class RandomNetworkRegression(AbstractSampler):
         self, latent: Weights, num_support: int, num_query: int, generator: torch.Generator
     ) -> tuple[Examples, Examples]:
         """Draws inputs and their noisy targets."""
-        support, query = (self._draw(latent, num, generator) for num in (num_support, num_query))
-        return support, query
+        return self._draw(latent, num_support, generator), self._draw(latent, num_query, generator)
 
     def _draw(self, weights: Tensor, num: int, generator: torch.Generator) -> Examples:
         x = weights.new_empty(len(weights), num, self.dim).normal_(generator=generator)

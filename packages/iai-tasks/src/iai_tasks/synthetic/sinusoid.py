@@ -1,4 +1,4 @@
-"""Regression onto sine waves: the smallest tasks on which adapting can be seen."""
+"""Regression onto sine waves, the smallest tasks that show what adapting does."""
 
 import math
 
@@ -17,7 +17,7 @@ Waves = Float[Tensor, "task 2"]  # amplitude, phase
 
 @attrs.frozen(kw_only=True)
 class Sinusoid(AbstractSampler):
-    """Tasks y = a sin(x - b) without noise, every number uniform in its range.
+    """Tasks y = a sin(x - b) without noise, with a, b and x uniform in their ranges.
 
     The latent of a task is (a, b). Tensors have the dtype of the latent, or torch's default dtype.
 
@@ -60,18 +60,16 @@ class Sinusoid(AbstractSampler):
         self, latent: Waves, num_support: int, num_query: int, generator: torch.Generator
     ) -> tuple[Examples, Examples]:
         """Draws inputs, uniform in their range, and the values of the wave there."""
-        support, query = (self._draw(latent, num, generator) for num in (num_support, num_query))
-        return support, query
+        return self._draw(latent, num_support, generator), self._draw(latent, num_query, generator)
 
     def _draw(self, latent: Tensor, num: int, generator: torch.Generator) -> Examples:
-        uniform = latent.new_empty(len(latent), num, 1).uniform_(generator=generator)
-        x = _scaled(uniform, self.x)
+        x = _scaled(latent.new_empty(len(latent), num, 1).uniform_(generator=generator), self.x)
         return Examples(x=x, y=_wave(x, latent))
 
     def oracle(self, batch: TaskBatch) -> Float[Tensor, "task query 1"]:
-        """The task's own function at the queries, from the latent and not from the support.
+        """The true wave at the queries, from the latent and not from the support.
 
-        Two examples in general position leave few functions to choose from, and more leave one.
+        A support of three or more examples almost always determines the wave.
 
         Args:
             batch: Tasks of this sampler, with their latent.

@@ -1,4 +1,4 @@
-"""attrs validators whose errors read as the rest of the package's do."""
+"""attrs validators with error texts in the style of this package."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ Range = tuple[float | int, float | int]
 
 
 def at_least(minimum: int) -> Callable[[Any, "attrs.Attribute[Any]", Any], None]:
-    """A validator that raises ValueError unless the value is a number no less than `minimum`."""
+    """A validator that raises ValueError unless the value is a number of at least `minimum`."""
 
     def validate(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
         if not value >= minimum:

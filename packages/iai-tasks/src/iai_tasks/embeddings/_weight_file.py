@@ -1,4 +1,4 @@
-"""Weights by name, read from a file without running what may be in it."""
+"""Weights by name, read from a file without running any code that is in it."""
 
 from pathlib import Path
 
@@ -8,14 +8,13 @@ from torch import Tensor
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Reads a state dict, also one under "state_dict", "model_state_dict" or "model" in a dict.
+    """Reads a state dict, or a dict that holds one as "state_dict", "model_state_dict" or "model".
 
-    What else that dict holds must be plain: tensors, numbers, words, and lists and dicts of such.
-
-    The prefix "module." of `DataParallel` is taken away.
+    What else such a dict holds must be tensors, numbers, text, or lists and dicts of these. The
+    prefix "module." that `DataParallel` adds is removed.
 
     Args:
-        path: Ends with .safetensors, or else is what `torch.save` wrote.
+        path: A file whose name ends with .safetensors, or one that `torch.save` wrote.
 
     Raises:
         FileNotFoundError: If there is no such file.

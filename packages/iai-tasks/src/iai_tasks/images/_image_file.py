@@ -1,4 +1,4 @@
-"""Image files of any kind, read as bytes of one kind and size."""
+"""Image files of any format, read as bytes, all of one size."""
 
 import errno
 import os
@@ -70,16 +70,16 @@ def read_images(
 
 
 def read_image(file: Path, *, size: int, channels: int) -> UInt8[Tensor, "channels size size"]:
-    """Reads an image, turned as its camera noted, cut to its middle square and scaled.
+    """Reads an image, rotated as its camera noted, cropped to its middle square and scaled.
 
     Args:
-        file: Of any kind that Pillow reads; what is transparent becomes white.
+        file: An image of any format that Pillow reads; what is transparent becomes white.
         size: Height and width of the result.
         channels: 1 for grey, 3 for red, green, blue.
 
     Raises:
         ImportError: If Pillow is not installed.
-        OSError: If reading fails for a reason that may pass: a disk that errs, too many open files.
+        OSError: If reading fails for a reason that may pass, such as too many open files.
         ValueError: If the file cannot be read; the text names it.
     """
     import_pillow()
@@ -111,8 +111,8 @@ def _read(file: Path, size: int, mode: str) -> np.ndarray[Any, np.dtype[np.uint8
     pillow, operations = import_pillow()
     with pillow.open(file) as opened:
         image = operations.exif_transpose(opened)
-        wide = image.mode == "I" and opened.format == "PPM"  # 16 bits, in Pillow's 32
-        if image.mode.startswith("I;16") or wide:  # Pillow would cut 16 bits off at 255
+        wide = image.mode == "I" and opened.format == "PPM"  # 16 bits that Pillow keeps in 32
+        if image.mode.startswith("I;16") or wide:  # Pillow would clip them at 255
             image = pillow.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         elif image.mode in ("I", "F"):
             raise ValueError(f"its numbers are of 32 bits (mode {image.mode}), not of 8 or 16.")

@@ -1,4 +1,4 @@
-"""The handwritten digits that come with scikit-learn."""
+"""Handwritten digits, which come with scikit-learn."""
 
 import torch
 

@@ -100,8 +100,8 @@ def image_files(root: str | PathLike[str]) -> ImageFiles:
 def image_folder(root: str | PathLike[str], *, size: int, channels: int = 3) -> ImageClasses:
     """Reads a folder that has a folder of images for each class, as `torchvision`'s ImageFolder.
 
-    Each image is turned as its camera noted, cut to its middle square, scaled, and made grey or
-    coloured as asked; what is transparent becomes white. Folders inside a class's folder are
+    Each image is rotated as its camera noted, cropped to its middle square, scaled, and converted
+    to grey or colour; what is transparent becomes white. Folders inside a class's folder are
     searched too, also through links. Images are the files that end with .bmp, .gif, .jpeg, .jpg,
     .pgm, .png, .ppm, .tif, .tiff or .webp; other files are ignored. All images are held in memory,
     a byte for each number.

@@ -12,10 +12,10 @@ from iai_tasks.spec import TaskSpec
 
 @runtime_checkable
 class Sampler(Protocol):
-    """Draws batches of tasks. `iai_tasks.testing.check_sampler` holds a class to this contract.
+    """Draws batches of tasks. `iai_tasks.testing.check_sampler` checks that a class does so.
 
-    Where the best answer has a closed form, a sampler may also have `oracle(batch) -> outputs`,
-    `task query num_outputs`.
+    `AbstractSampler` is a base for it, but any class with these methods is a sampler. If the best
+    answer has a closed form, it may also have `oracle(batch) -> outputs`, `task query num_outputs`.
     """
 
     @property
@@ -31,7 +31,7 @@ class Sampler(Protocol):
         generator: torch.Generator,
         latent: Any = None,
     ) -> TaskBatch:
-        """Draws tasks on the generator's device, from the numbers of the generator alone.
+        """Draws tasks on the generator's device, with all randomness from the generator.
 
         Given the `latent` of an earlier batch, draws new examples of the same tasks.
         """

@@ -1,4 +1,4 @@
-"""The base of a sampler: a subclass says what fixes a task, and what its examples are."""
+"""The base of samplers: a subclass says what fixes a task, and what its examples are."""
 
 import abc
 from typing import ClassVar, final
@@ -12,15 +12,16 @@ from iai_tasks.spec import TaskSpec
 
 
 class AbstractSampler(abc.ABC):
-    """A distribution of tasks.
+    """A distribution of tasks; a task is fixed by its latent, such as true weights or a seed.
 
-    A task is fixed by its latent: true weights, or a seed. A subclass draws latents, and examples
-    given latents; `sample` checks its arguments and puts the batch together. `latent_holds` says
-    what an int64 latent is made of, such as "seeds"; None stands for floating point.
+    A subclass defines `spec` and `latent_shape`, as properties or class attributes, and the methods
+    `draw_latent` and `draw_examples`. `sample` checks its arguments and makes the batch. Latents
+    are floating point, unless the subclass sets `latent_holds` to what int64 latents stand for,
+    such as "seeds"; error texts use the word.
 
     >>> from iai_tasks import Real
     >>> class Offset(AbstractSampler):
-    ...     '''y = x + the latent, with both N(0, 1).'''
+    ...     '''y = x + latent, both N(0, 1).'''
     ...
     ...     spec = TaskSpec(support_x_shape=(1,), query_x_shape=(1,), target=Real(1))
     ...     latent_shape = (1,)
@@ -68,14 +69,16 @@ class AbstractSampler(abc.ABC):
         """Draws the support and the query of each task, on the latent's device.
 
         Raises:
-            ValueError: If there are not so many examples.
+            ValueError: If a task has not got that many examples.
         """
 
     def check_latent(self, latent: Shaped[Tensor, "task *latent_shape"]) -> None:
-        """Checks the values of a given latent. Replaced where some values are no task.
+        """Checks the values of a latent that a caller gives; here it accepts all.
+
+        A subclass overrides it if some latents of the right shape are no tasks of its.
 
         Raises:
-            ValueError: If they are no tasks of this sampler.
+            ValueError: If a latent is no task of this sampler.
         """
         return
 

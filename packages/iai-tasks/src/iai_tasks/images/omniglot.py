@@ -46,17 +46,17 @@ def omniglot(root: str | PathLike[str], *, size: int = 28, download: bool = Fals
     classes: list[Path] = []
     for part in _PARTS:
         folder = Path(root) / _FOLDER / part
-        found = _characters(folder)
-        if not found and download:
+        characters = _characters(folder)
+        if not characters and download:
             datasets = import_torchvision("datasets")
             datasets.Omniglot(root, background=part == _PARTS[0], download=True)
-            found = _characters(folder)
-        if not found:
+            characters = _characters(folder)
+        if not characters:
             raise FileNotFoundError(
                 f"{folder} holds no Omniglot. Pass `download=True`, or unpack {part}.zip from "
                 f"github.com/brendenlake/omniglot, folder python, in {folder.parent}."
             )
-        classes += found
+        classes += characters
     files, labels = list_images(classes)
     return ImageClasses(
         images=255 - read_images(files, size=size, channels=1),

@@ -92,13 +92,13 @@ def rules(
 
 def gradient_modes(parametric: iai_regimes.Parametric) -> None:
     modes: list[iterate.GradientMode[Any]] = [
-        iai_iterate.modes.greedy,
-        iai_iterate.modes.truncated(2),
-        iai_iterate.modes.unrolled,
-        iai_iterate.modes.rematerialised(),
-        iai_iterate.modes.first_order,
-        iai_iterate.modes.reptile,
-        iai_iterate.ImplicitGradient(parametric.residual),
+        iai_iterate.greedy,
+        iai_iterate.truncated(2),
+        iai_iterate.unrolled,
+        iai_iterate.rematerialised(),
+        iai_iterate.first_order,
+        iai_iterate.reptile,
+        iai_iterate.ImplicitGradient(parametric.residual, iai_iterate.ConjugateGradient()),
     ]
 
 

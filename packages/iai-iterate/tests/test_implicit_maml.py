@@ -120,7 +120,7 @@ class ProximalSlope(Slope):
 @given(seed=SEEDS, masked=st.sampled_from([0.0, 0.5, 1.0]))
 def test_implicit_maml_is_a_choice_of_iterated(seed, masked):
     regime, tasks = ProximalSlope().double(), draw(seed=seed, masked=masked)
-    mode = ImplicitGradient(regime.residual, solved=attrgetter("slope"))
+    mode = ImplicitGradient(regime.residual, ConjugateGradient(), solved=attrgetter("slope"))
     learner = Iterated(regime, steps=1, gradient=mode, loss="last")
     learned = (regime.start, regime.strength)
     losses = learner(tasks).losses
@@ -138,7 +138,7 @@ def test_implicit_maml_is_a_choice_of_iterated(seed, masked):
 
 def test_a_learner_that_is_copied_is_its_own():
     regime = ProximalSlope().double()
-    mode = ImplicitGradient(regime.residual, solved=attrgetter("slope"))
+    mode = ImplicitGradient(regime.residual, ConjugateGradient(), solved=attrgetter("slope"))
     learner = Iterated(regime, steps=1, gradient=mode, loss="last")
     learner(draw()).losses.sum().backward()
     other = copy.deepcopy(learner)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from iai_iterate import (
+    ConjugateGradient,
     ImplicitGradient,
     first_order,
     greedy,
@@ -24,7 +25,9 @@ MODES = {
     "first_order": first_order,
     "greedy": greedy,
     "implicit": ImplicitGradient(
-        lambda solution, start, _: solution["w"] - start["w"], solved=lambda state: state["w"]
+        lambda solution, start, _: solution["w"] - start["w"],
+        ConjugateGradient(),
+        solved=lambda state: state["w"],
     ),
     "rematerialised": rematerialised(),
     "reptile": reptile,

@@ -58,7 +58,7 @@ def implicit_function(equation: Equation) -> tuple[Tensor, ...]:
         ValueError: If F does not depend on the unknowns differentiably; what the forward pass
             cannot see of it, the backward pass raises.
 
-    >>> from iai_iterate.solvers.conjugate_gradient import ConjugateGradient
+    >>> from iai_iterate import ConjugateGradient
     >>> square, root = (torch.tensor([n], requires_grad=True) for n in (16.0, 4.0))
     >>> equation = Equation([root], root**2 - square, ConjugateGradient(), lambda solve: None)
     >>> (solution,) = implicit_function(equation)

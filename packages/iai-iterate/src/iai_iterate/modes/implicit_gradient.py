@@ -20,7 +20,6 @@ from iai_iterate.linear_solver import LinearSolver, Solve
 from iai_iterate.modes.implicit_function import Equation, implicit_function
 from iai_iterate.modes.truncated import detach
 from iai_iterate.rollout import stacked, steady
-from iai_iterate.solvers.conjugate_gradient import ConjugateGradient
 from iai_iterate.task_matrix import to_matrix
 
 
@@ -44,9 +43,6 @@ class _Record:
 
 def _whole(state: Any) -> Any:
     return state
-
-
-_SOLVER = ConjugateGradient()
 
 
 class ImplicitGradient:
@@ -83,9 +79,11 @@ class ImplicitGradient:
         H + strength I and the gradient by theta is strength v = (I + H / strength)^-1 gradient,
         their equation 7. They have no gradient for what else F depends on.
 
+    >>> from iai_iterate import ConjugateGradient
     >>> anchor = torch.tensor([0.0], requires_grad=True)
     >>> step = lambda x, y: x - ((x - y) + 3 * (x - anchor)) / 4  # (x - y)^2 / 2, strength 3
-    >>> mode = ImplicitGradient(lambda x, start, y: (x - y) + 3 * (x - start))
+    >>> residual = lambda x, start, y: (x - y) + 3 * (x - start)
+    >>> mode = ImplicitGradient(residual, ConjugateGradient())
     >>> losses, solution = mode(step, lambda x: x, anchor, [torch.ones(1)])
     >>> solution, mode.report.residual  # a quarter of the way from the anchor to the target
     (tensor([0.2500]), tensor([0.]))
@@ -96,7 +94,7 @@ class ImplicitGradient:
     def __init__(
         self,
         residual: Callable[[Any, Any, Any], Any],
-        solver: LinearSolver = _SOLVER,
+        solver: LinearSolver,
         *,
         solved: Callable[[Any], Any] = _whole,
     ) -> None:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from iai_iterate.interfaces import Batch, DrawnTasks, LabelledQuery, Sampler
+from iai_iterate.interfaces import Batch, DrawnTasks, Sampler
 from iai_iterate.iterated import Iterated
-from iai_iterate.leaf import from_leaves, own, to_leaves
+from iai_iterate.leaf import contiguous, from_leaves, to_leaves
 from iai_iterate.minibatch import minibatch_sizes
 from iai_iterate.modes.truncated import detach
 
@@ -28,6 +28,15 @@ class LiveTasks(NamedTuple):
 
     support: Batch
     query: LiveQuery
+
+
+class _Life(NamedTuple):
+    """What is kept of the live tasks from one iteration to the next."""
+
+    latent: Any
+    query: LiveQuery
+    state: Any
+    left: Tensor  # iterations until each task is replaced; on the CPU, where a look at it is free
 
 
 class Pool:
@@ -88,44 +97,35 @@ class Pool:
         self.sampler, self.generator = sampler, generator
         self.num_support = sizes
         self.num_tasks, self.num_query, self.max_steps = num_tasks, num_query, max_steps
-        self._latent, self._query = self._born(num_tasks)
-        self._left = self._lifetimes(num_tasks)
+        latent, query = self._born(num_tasks)
+        left = self._lifetimes(num_tasks)
         with torch.no_grad():
-            state = learner.regime.init(num_tasks, self._query.x)
+            state = learner.regime.init(num_tasks, query.x)
         # The learner may move to the generator's device only later.
-        self._state = tree_map(lambda leaf: own(leaf.to(generator.device)), state)
+        state = tree_map(lambda leaf: contiguous(leaf.to(generator.device)), state)
+        self._live = _Life(latent, query, state, left)
 
     def next(self) -> tuple[LiveTasks, Any]:
         """New examples of every task, and the states; those of tasks that begin have `seen` 0."""
-        drawn = self._sample(self.num_tasks, self._size(), 0, self._latent)
-        return LiveTasks(drawn.support, self._query), self._state
+        latent, query, state, _ = self._live
+        drawn = self._sample(self.num_tasks, self._size(), 0, latent)
+        return LiveTasks(drawn.support, query), state
 
     def put(self, state: Any) -> None:
         """Takes the states after a step, and replaces the tasks whose life is over."""
-        state, left = detach(state), self._left - 1
-        over = left == 0
-        if over.any():
-            left[over] = self._lifetimes(int(over.sum()))
-            latent, query = self._born(int(over.sum()))
-            self._latent = _replaced(self._latent, latent, over)
-            self._query = LiveQuery(
-                _replaced(self._query.x, query.x, over),
-                None if query.y is None else _replaced(self._query.y, query.y, over),
-                _replaced(self._query.mask, query.mask, over),
-            )
-            # All zeros, `seen` too: what begins anew.
-            state = tree_map(lambda leaf: leaf.masked_fill(_rows(over, leaf), 0), state)
-        self._state, self._left = own(state), left
+        latent, query, _, left = self._live
+        state, left = detach(state), left - 1
+        over = (left == 0).nonzero()[:, 0]
+        if len(over):
+            left[over] = self._lifetimes(len(over))
+            latent, query = _replaced((latent, query), over, self._born(len(over)))
+            # All zeros, `seen` too: the learner puts its learned start there.
+            state = tree_map(lambda leaf: leaf.index_fill(0, over.to(leaf.device), 0), state)
+        self._live = _Life(latent, query, contiguous(state), left)
 
     def state_dict(self) -> dict[str, object]:
         """Everything that the next tasks depend on: tasks, states, ages and the generator."""
-        return {
-            "latent": to_leaves(self._latent),
-            "query": to_leaves(_fields(self._query)),
-            "state": to_leaves(self._state),
-            "left": self._left,
-            "generator": self.generator.get_state(),
-        }
+        return {**to_leaves(self._live), "generator": self.generator.get_state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on exactly where `state_dict` was taken.
@@ -134,19 +134,16 @@ class Pool:
             ValueError: If it was taken from a pool of another size, of other tasks or of another
                 learner; this one is as it was.
         """
+        leaves = dict(state)
         try:
-            latent = from_leaves(self._latent, state["latent"])
-            query = from_leaves(_fields(self._query), state["query"])
-            states = from_leaves(self._state, state["state"])
-            left = from_leaves(self._left, {"": state["left"]})
-            # On a generator of no account first, so that a state that is refused changes nothing.
-            generator = state["generator"].cpu()
+            generator = leaves.pop("generator").cpu()
+            live = from_leaves(self._live, leaves)
+            # On another generator first, so that a state that is refused changes nothing.
             torch.Generator(self.generator.device).set_state(generator)
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise ValueError(f"`state` is not that of such a pool: {error}") from error
         self.generator.set_state(generator)
-        self._latent, self._state, self._left = latent, states, left
-        self._query = LiveQuery(query["x"], query.get("y"), query["mask"])
+        self._live = live
 
     def _born(self, num_tasks: int) -> tuple[Any, LiveQuery]:
         drawn = self._sample(num_tasks, 0, self.num_query)
@@ -155,9 +152,8 @@ class Pool:
                 "`sampler` must name its tasks by a `latent`, from which it draws new examples of "
                 "them; got None."
             )
-        query = drawn.query
-        y = None if query.y is None else own(query.y)
-        return own(drawn.latent), LiveQuery(own(query.x), y, own(query.mask))
+        query = LiveQuery(drawn.query.x, drawn.query.y, drawn.query.mask)
+        return contiguous(drawn.latent), contiguous(query)
 
     def _sample(
         self, num_tasks: int, num_support: int, num_query: int, latent: Any = None
@@ -180,7 +176,6 @@ class Pool:
     def _lifetimes(self, num: int) -> Tensor:
         device = self.generator.device
         uniform = 1 - torch.rand(num, generator=self.generator, device=device, dtype=torch.float64)
-        # On the CPU, where looking for lives that are over waits for no device.
         return uniform.reciprocal().clamp(max=self.max_steps).long().cpu()
 
 
@@ -194,16 +189,10 @@ def _read_by(learner: Iterated) -> int:
     return sum(islice(chain(sizes, repeat(sizes[-1])), learner.steps))
 
 
-def _rows(over: Tensor, leaf: Tensor) -> Tensor:
-    return over.to(leaf.device).reshape(-1, *[1] * (leaf.dim() - 1))
+def _replaced(kept: Any, rows: Tensor, born: Any) -> Any:
+    """A copy of each tensor of `kept`, its given rows taken from `born`."""
 
+    def replace(old: Any, new: Any) -> Any:
+        return None if old is None else old.index_copy(0, rows.to(old.device), new)
 
-def _replaced(kept: Any, born: Any, over: Tensor) -> Any:
-    """A copy of each tensor, with the newly born in place of those whose life is over."""
-    rows = over.nonzero()[:, 0]
-    return tree_map(lambda old, new: old.index_copy(0, rows.to(old.device), new), kept, born)
-
-
-def _fields(query: LabelledQuery) -> dict[str, Tensor]:
-    fields = {"x": query.x, "mask": query.mask}
-    return fields if query.y is None else {**fields, "y": query.y}
+    return tree_map(replace, kept, born)

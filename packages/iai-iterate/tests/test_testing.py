@@ -3,7 +3,7 @@
 import pytest
 import torch
 from iai_iterate import unrolled
-from iai_iterate.modes.truncated import detach
+from iai_iterate.rollout import detach
 from iai_iterate.testing import check_gradient_mode, check_regime
 from slopes import Examples, Kernel, Slope, SlopeState, draw
 from torch.utils._pytree import tree_map

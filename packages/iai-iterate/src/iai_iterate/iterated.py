@@ -13,8 +13,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 from iai_iterate.adapted import Adapted
 from iai_iterate.interfaces import Batch, GradientMode, Regime, Tasks
 from iai_iterate.minibatch import minibatch_sizes, minibatches, steps_of_a_pass
-from iai_iterate.modes.greedy import greedy
-from iai_iterate.modes.truncated import detach
+from iai_iterate.modes.truncated import greedy
+from iai_iterate.rollout import detach
 
 
 class Refinement(NamedTuple):

@@ -12,7 +12,7 @@ from iai_iterate.interfaces import Batch, DrawnTasks, Sampler
 from iai_iterate.iterated import Iterated
 from iai_iterate.leaf import contiguous, from_leaves, to_leaves
 from iai_iterate.minibatch import minibatch_sizes
-from iai_iterate.modes.truncated import detach
+from iai_iterate.rollout import detach
 
 
 class LiveQuery(NamedTuple):

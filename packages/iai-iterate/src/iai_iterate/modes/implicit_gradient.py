@@ -18,8 +18,8 @@ from torch.utils._pytree import (
 from iai_iterate.interfaces import Loss, Rollout, State, Step
 from iai_iterate.linear_solver import LinearSolver, Solve
 from iai_iterate.modes.implicit_function import Equation, implicit_function
-from iai_iterate.modes.truncated import detach
-from iai_iterate.rollout import stacked, steady
+from iai_iterate.rollout import detach, stacked
+from iai_iterate.steady import steady
 from iai_iterate.task_matrix import to_matrix
 
 

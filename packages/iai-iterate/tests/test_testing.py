@@ -221,7 +221,7 @@ class LetsTargetsPass(Slope):
     ("fault", "sentence"),
     [
         (StartsHavingSeen, "The start has seen nothing"),
-        (Unled, "A state's tensors lead with the 4 tasks"),
+        (Unled, "A state is a pytree of tensors that lead with the 4 tasks"),
         (NotATensor, "A state is a pytree of tensors"),
         (LooksAtQueries, "Where `needs_query` is False, the start needs no query"),
         (CountsPadding, "A minibatch without an observed example changes nothing"),

@@ -2,7 +2,8 @@
 
 import copy
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 from iai_iterate.interfaces import LabelledQuery, Regime
 from iai_iterate.testing.comparison import check_refused, check_same
 
-_ROUNDING = 1e-9
+_check_near = partial(check_same, tolerance=1e-9)
 
 
 def check_regime(regime: Regime, support: LabelledQuery, query: LabelledQuery) -> None:
@@ -38,21 +39,21 @@ def check_regime(regime: Regime, support: LabelledQuery, query: LabelledQuery) -
     """
     assert isinstance(regime, Regime), "A regime has `needs_query` and six methods."
     assert isinstance(regime.needs_query, bool), "`needs_query` is a bool."
-    support, query = _double(support), _double(query)
+    model, support, query = _jittered(regime), _double(support), _double(query)
     num_tasks, num_examples = support.mask.shape
     enough = num_tasks > 1 and num_examples > 3 and query.mask.shape[1] > 1
     observed = bool(support.mask.all() and query.mask.all())
     assert enough and observed, "The suite needs two tasks of four examples and two queries, seen."
-    run = _Run(_jittered(regime), query.x)
-    _check_start(run)
-    state = run.start()
-    for batch in (support[:, :2], support[:, 2:]):
-        state = _checked_step(run, state, batch)
-    _check_answers(run, state, support, query)
-    _check_company(run, support, query)
-    _check_padding(run, support, query)
-    _check_gradients(run, support, query)
-    _check_validation(run.model, support)
+    _check_start(model, query.x)
+    state = model.init(num_tasks, query.x)
+    for half in _halves(support):
+        _check_step(model, state, half, query.x)
+        state = _read(model, state, query.x, half)
+    _check_answers(model, support, query)
+    _check_company(model, support, query)
+    _check_padding(model, support, query)
+    _check_gradients(model, support, query)
+    _check_validation(model, support)
 
 
 @dataclass(frozen=True)
@@ -64,143 +65,131 @@ class _Set:
     def __getitem__(self, key: Any) -> "_Set":
         return _Set(self.x[key], None if self.y is None else self.y[key], self.mask[key])
 
-    def padded(self, mask: Tensor) -> "_Set":
-        """The set with only these examples observed, and impossible numbers in the others."""
+    def padded(self, *hidden: Any) -> "_Set":
+        """The set without the examples of these indices, where x and y become impossible."""
+        mask = self.mask.clone()
+        for index in hidden:
+            mask[index] = False
         y = None if self.y is None else _spoilt(self.y, mask)
         return _Set(_spoilt(self.x, mask), y, mask)
 
 
-class _Run(NamedTuple):
-    model: Any
-    query_x: Tensor
-
-    def start(self) -> Any:
-        return self.model.init(self.query_x.shape[0], self.query_x)
-
-    def read(self, state: Any, *batches: _Set, fresh: bool = True) -> Any:
-        for batch in batches:
-            state = self.model.update(state, self.model.encode(batch), self.query_x, fresh)
-        return state
-
-    def answers(self, *batches: _Set) -> Tensor:
-        outputs: Tensor = self.model.predict(self.read(self.start(), *batches), self.query_x)
-        return outputs
+def _halves(support: _Set) -> tuple[_Set, _Set]:
+    return support[:, :2], support[:, 2:]
 
 
-def _check_start(run: _Run) -> None:
-    start, num_tasks = run.start(), run.query_x.shape[0]
+def _read(model: Any, state: Any, query_x: Tensor, *batches: _Set, fresh: bool = True) -> Any:
+    for batch in batches:
+        state = model.update(state, model.encode(batch), query_x, fresh)
+    return state
+
+
+def _answers(model: Any, query_x: Tensor, *batches: _Set) -> Tensor:
+    state = _read(model, model.init(len(query_x), query_x), query_x, *batches)
+    outputs: Tensor = model.predict(state, query_x)
+    return outputs
+
+
+def _check_start(model: Any, query_x: Tensor) -> None:
+    num_tasks = len(query_x)
+    start = model.init(num_tasks, query_x)
     for leaf in tree_leaves(start):
-        assert isinstance(leaf, Tensor), f"A state is a pytree of tensors; got {type(leaf)}."
-        led = leaf.dim() > 0 and leaf.shape[0] == num_tasks
-        assert led, f"A state's tensors lead with the {num_tasks} tasks; got {tuple(leaf.shape)}."
-    _check_seen(start, torch.zeros(num_tasks), "The start has seen nothing.")
-    if run.model.needs_query:
+        led = isinstance(leaf, Tensor) and leaf.shape[:1] == (num_tasks,)
+        assert led, f"A state is a pytree of tensors that lead with the {num_tasks} tasks."
+    assert isinstance(getattr(start, "seen", None), Tensor), "A state has `seen`, a tensor."
+    check_same(start.seen, 0 * start.seen, "The start has seen nothing.")
+    if model.needs_query:
         sentence = "Where `needs_query` is True, a start without queries is a ValueError."
-        check_refused(lambda: run.model.init(num_tasks, None), sentence)
+        check_refused(lambda: model.init(num_tasks, None), sentence)
     else:
         sentence = "Where `needs_query` is False, the start needs no query."
-        check_same(run.model.init(num_tasks, None), start, sentence)
+        check_same(model.init(num_tasks, None), start, sentence)
 
 
-def _check_seen(state: Any, expected: Tensor, sentence: str) -> None:
-    assert isinstance(getattr(state, "seen", None), Tensor), "A state has `seen`, a tensor."
-    check_same(state.seen.double(), expected.double(), f"{sentence} Of `seen`:")
-
-
-def _checked_step(run: _Run, old: Any, batch: _Set) -> Any:
-    given = (old, batch.x, batch.mask, run.query_x)
+def _check_step(model: Any, old: Any, batch: _Set, query_x: Tensor) -> None:
+    given = (old, batch.x, batch.mask, query_x)
     before = tree_map(Tensor.clone, given)
-    new = run.read(old, batch)
+    new = _read(model, old, query_x, batch)
     check_same(given, before, "Nothing given is changed.")
-    (leaves, structure), (moved, after) = tree_flatten(old), tree_flatten(new)
-    kept = structure == after and all(
-        a.shape == b.shape and a.dtype == b.dtype for a, b in zip(leaves, moved, strict=True)
-    )
-    assert kept, "A state keeps its structure, shapes and dtypes."
-    check_same(run.read(old, batch), new, "The same examples give the same state, bit for bit.")
-    _check_seen(new, old.seen + batch.mask.sum(1), "`seen` counts observed examples.")
-    stale = run.read(old, batch, fresh=False)
-    _check_seen(stale, old.seen, "With `fresh` False nothing is added to `seen`.")
-    for nothing in (batch[:, :0], batch.padded(batch.mask & False)):
+    assert _kinds(new) == _kinds(old), "A state keeps its structure, shapes and dtypes."
+    again = _read(model, old, query_x, batch)
+    check_same(again, new, "The same examples give the same state, bit for bit.")
+    count = batch.mask.sum(1).to(old.seen.dtype)
+    check_same(new.seen, old.seen + count, "`seen` counts observed examples.")
+    stale = _read(model, old, query_x, batch, fresh=False)
+    check_same(stale.seen, old.seen, "With `fresh` False nothing is added to `seen`.")
+    for nothing in (batch[:, :0], batch.padded(...)):
         for fresh in (True, False):
-            same = run.read(old, nothing, fresh=fresh)
+            same = _read(model, old, query_x, nothing, fresh=fresh)
             check_same(same, old, "A minibatch without an observed example changes nothing.")
-    mask = batch.mask.clone()
-    mask[0] = False
-    first = [leaf[:1] for leaf in tree_leaves(run.read(old, batch.padded(mask)))]
-    sentence = "A task without an observed example in the minibatch does not move."
-    check_same(first, [leaf[:1] for leaf in leaves], sentence)
-    if not run.model.needs_query:
-        unasked = run.model.update(old, run.model.encode(batch), None, True)
+    part = _read(model, old, query_x, batch.padded(0))
+    rows, still = ([leaf[0] for leaf in tree_leaves(state)] for state in (part, old))
+    check_same(rows, still, "A task without an observed example in the minibatch does not move.")
+    if not model.needs_query:
+        unasked = model.update(old, model.encode(batch), None, True)
         check_same(unasked, new, "Where `needs_query` is False, an update needs no query.")
-    return new
 
 
-def _check_answers(run: _Run, state: Any, support: _Set, query: _Set) -> None:
-    halves = support[:, :2], support[:, 2:]
-    outputs = run.model.predict(state, run.query_x)
-    assert outputs.dim() == 3 and outputs.shape[:2] == query.mask.shape, (
-        f"Outputs are `task query num_outputs`; got {tuple(outputs.shape)}."
-    )
-    assert outputs.dtype == torch.float64, "Outputs have the dtype of the model."
-    losses = run.model.loss(outputs, query)
-    expected = query.mask.shape[:1]
-    assert losses.shape == expected, f"There is a loss a task; got {tuple(losses.shape)}."
+def _kinds(state: Any) -> Any:
+    leaves, structure = tree_flatten(state)
+    return structure, [(leaf.shape, leaf.dtype) for leaf in leaves]
+
+
+def _check_answers(model: Any, support: _Set, query: _Set) -> None:
+    answers = _answers(model, query.x, support)
+    right = answers.dim() == 3 and answers.shape[:2] == query.mask.shape
+    assert right, f"Outputs are `task query num_outputs`; got {tuple(answers.shape)}."
+    assert answers.dtype == torch.float64, "Outputs have the dtype of the model."
+    losses = model.loss(answers, query)
+    assert losses.shape == query.mask.shape[:1], f"There is a loss a task; got {losses.shape}."
     assert losses.isfinite().all(), "The loss is finite."
-    check_same(run.answers(*halves), outputs, "The same state gives the same answer, bit for bit.")
+    again = _answers(model, query.x, support)
+    check_same(again, answers, "The same state gives the same answer, bit for bit.")
     with torch.no_grad():
-        sentence = "Adapting works with gradients disabled."
-        check_same(run.answers(*halves), outputs, sentence, _ROUNDING)
-    moves = (run.answers(support) - run.answers()).abs().amax((1, 2)) > _ROUNDING
-    assert moves.all(), "A minibatch moves the answers of its task."
+        again = _answers(model, query.x, support)
+    _check_near(again, answers, "Adapting works with gradients disabled.")
+    moved = (answers - _answers(model, query.x)).abs().amax((1, 2)) > 1e-9
+    assert moved.all(), "A minibatch moves the answers of its task."
 
 
-def _check_company(run: _Run, support: _Set, query: _Set) -> None:
+def _check_company(model: Any, support: _Set, query: _Set) -> None:
     """Order, the other tasks and the other queries do not matter."""
-    model, halves = run.model, (support[:, :2], support[:, 2:])
     backwards = torch.arange(support.mask.shape[1]).flip(0)
-    sentence = "The order of a minibatch changes no answer."
-    check_same(run.answers(support[:, backwards]), run.answers(support), sentence, _ROUNDING)
-    answers = run.answers(*halves)
+    one, other = (_answers(model, query.x, part) for part in (support, support[:, backwards]))
+    _check_near(other, one, "The order of a minibatch changes no answer.")
+    answers = _answers(model, query.x, *_halves(support))
     losses = model.loss(answers, query)
     for task in range(len(losses)):
         rows = slice(task, task + 1)
-        alone = _Run(model, query.x[rows]).answers(*(half[rows] for half in halves))
+        alone = _answers(model, query.x[rows], *_halves(support[rows]))
         sentence = "A task has the same answers and loss alone and in a batch."
-        check_same(alone, answers[rows], sentence, _ROUNDING)
-        check_same(model.loss(alone, query[rows]), losses[rows], sentence, _ROUNDING)
+        _check_near(alone, answers[rows], sentence)
+        _check_near(model.loss(alone, query[rows]), losses[rows], sentence)
     for subset in ([1], [1, 0]):
-        some = _Run(model, query.x[:, subset]).answers(*halves)
-        sentence = "A query has the same answer in any company."
-        check_same(some, answers[:, subset], sentence, _ROUNDING)
-    backwards = torch.arange(query.mask.shape[1]).flip(0)
-    again = model.loss(answers[:, backwards], query[:, backwards])
-    check_same(again, losses, "The order of the queries does not change the loss.", _ROUNDING)
+        some = _answers(model, query.x[:, subset], *_halves(support))
+        _check_near(some, answers[:, subset], "A query has the same answer in any company.")
+    again = model.loss(answers.flip(1), query[:, torch.arange(answers.shape[1]).flip(0)])
+    _check_near(again, losses, "The order of the queries does not change the loss.")
 
 
-def _check_padding(run: _Run, support: _Set, query: _Set) -> None:
-    mask = support.mask.clone()
-    mask[0, 1] = mask[1, 2:] = False
-    answers = run.answers(support.padded(mask))
-    for task in range(len(mask)):
-        rows, kept = slice(task, task + 1), mask[task].nonzero()[:, 0]
-        alone = _Run(run.model, query.x[rows]).answers(support[rows, kept])
-        sentence = "A masked example, NaN included, changes no answer."
-        check_same(answers[rows], alone, sentence, _ROUNDING)
-    hidden = query.mask.clone()
-    hidden[0, 0] = False
-    losses = run.model.loss(answers, query.padded(hidden))
-    rest = run.model.loss(answers[:1, 1:], query[:1, 1:])
-    check_same(losses[:1], rest, "A masked query changes no loss.", _ROUNDING)
-    losses = run.model.loss(answers, query.padded(hidden & False))
+def _check_padding(model: Any, support: _Set, query: _Set) -> None:
+    padded = support.padded((0, 1), (1, slice(2, None)))
+    answers = _answers(model, query.x, padded)
+    for task in range(len(answers)):
+        rows, kept = slice(task, task + 1), padded.mask[task].nonzero()[:, 0]
+        alone = _answers(model, query.x[rows], support[rows, kept])
+        _check_near(answers[rows], alone, "A masked example, NaN included, changes no answer.")
+    losses = model.loss(answers, query.padded((0, 0)))
+    rest = model.loss(answers[:1, 1:], query[:1, 1:])
+    _check_near(losses[:1], rest, "A masked query changes no loss.")
+    losses = model.loss(answers, query.padded(...))
     assert losses.isfinite().all(), "A loss on no queries is finite."
 
 
-def _check_gradients(run: _Run, support: _Set, query: _Set) -> None:
-    mask, hidden = support.mask.clone(), query.mask.clone()
-    mask[0, 1] = hidden[0, 0] = False
-    total = run.model.loss(run.answers(support.padded(mask)), query.padded(hidden)).sum()
-    weights = run.model.named_parameters() if isinstance(run.model, nn.Module) else ()
+def _check_gradients(model: Any, support: _Set, query: _Set) -> None:
+    answers = _answers(model, query.x, support.padded((0, 1)))
+    total = model.loss(answers, query.padded((0, 0))).sum()
+    weights = model.named_parameters() if isinstance(model, nn.Module) else ()
     trained = {name: weight for name, weight in weights if weight.requires_grad}
     if trained and total.requires_grad:
         total.backward()
@@ -212,17 +201,15 @@ def _check_gradients(run: _Run, support: _Set, query: _Set) -> None:
 
 
 def _check_validation(model: Any, support: _Set) -> None:
-    mask = support.mask.clone()
-    mask[0, 1] = False
-    padded = support.padded(mask)
+    padded = support.padded((0, 1))
     for valid in (support, padded):
         model.validate(valid)
     wrong = replace(support, x=padded.x)
     check_refused(lambda: model.validate(wrong), "An observed input that is NaN is a ValueError.")
     if support.y is not None:
-        wrong = replace(support, y=padded.y)
+        wrong_y = replace(support, y=padded.y)
         sentence = "An observed target that cannot be is a ValueError."
-        check_refused(lambda: model.validate(wrong), sentence)
+        check_refused(lambda: model.validate(wrong_y), sentence)
 
 
 def _jittered(regime: Regime) -> Any:

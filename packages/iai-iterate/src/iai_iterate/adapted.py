@@ -10,7 +10,7 @@ from torch import Tensor
 
 from iai_iterate.interfaces import Batch, Regime
 from iai_iterate.leaf import contiguous, from_leaves, to_leaves
-from iai_iterate.state_file import read_state, write_state
+from iai_iterate.state_file import write_state
 
 
 class _Stored(NamedTuple):
@@ -21,7 +21,7 @@ class _Stored(NamedTuple):
     query_x: Tensor | None
     state: Any
     evidence: list[Any]
-    fresh: Tensor  # of each minibatch whose evidence is kept, whether it was new
+    fresh: Tensor  # of each minibatch whose evidence is kept
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,15 +29,15 @@ class Adapted:
     """What a regime made of the minibatches read so far. Reading on gives a new one.
 
     A state that answers any query, or the given ones, has a size that does not grow with the
-    minibatches. A state that is the answer to queries, with none given, is not formed: the evidence
-    of each minibatch is kept instead, and answers any queries later.
+    minibatches. Where the state is the answer to queries and none were given, there is no state:
+    the evidence of each minibatch is kept instead, and answers any queries later.
 
     Attributes:
         regime: What the state belongs to.
         num_tasks: Tasks read side by side.
         state: The refined state; None where evidence is kept.
         query_x: The queries that the state answers, where they were given up front.
-        evidence: What was encoded of each minibatch, and whether it was new; empty where there is
+        evidence: What was encoded of each minibatch, and whether it was fresh; empty where there is
             a state.
         step: Minibatches read.
         seen: Distinct examples read, `task`.
@@ -54,42 +54,31 @@ class Adapted:
     @classmethod
     @torch.no_grad()
     def new(cls, regime: Regime, num_tasks: int, query_x: Tensor | None = None) -> "Adapted":
-        """Nothing read yet: the learned start, or an empty store of evidence.
+        """Nothing read yet: the learned start, or no evidence.
 
         Raises:
             ValueError: If the queries are of another number of tasks.
         """
         if query_x is not None:
             _check_tasks(query_x, num_tasks)
-        kept = query_x.clone() if regime.needs_query and query_x is not None else None
-        if regime.needs_query and kept is None:
+        if regime.needs_query and query_x is None:
             state, seen = None, torch.zeros(num_tasks)
         else:
             state = contiguous(regime.init(num_tasks, query_x))
             seen = state.seen
+        kept = contiguous(query_x.clone()) if regime.needs_query and query_x is not None else None
         return cls(regime=regime, num_tasks=num_tasks, state=state, query_x=kept, seen=seen)
 
     @classmethod
     @torch.no_grad()
-    def load(
-        cls,
-        regime: Regime,
-        path: str | Path,
-        like: Batch | None = None,
-        *,
-        device: torch.device | str = "cpu",
-    ) -> "Adapted":
-        """What `save` put on disk; see `Iterated.resume`, which knows the device."""
-        tensors = read_state(Path(path))
-        try:
-            return cls._restored(regime, tensors, like, torch.device(device))
-        except (RuntimeError, TypeError, ValueError) as error:  # `init` may not know such queries
-            raise ValueError(f"`{path}` cannot be resumed by this learner: {error}") from error
-
-    @classmethod
-    def _restored(
+    def restored(
         cls, regime: Regime, tensors: dict[str, Tensor], like: Batch | None, device: torch.device
     ) -> "Adapted":
+        """What `save` stored, compared with what this regime would store; see `Iterated.resume`.
+
+        Raises:
+            ValueError: If names, shapes or dtypes differ, or `like` is missing.
+        """
         seen, fresh, query_x = map(tensors.get, (".seen", ".fresh", ".query_x"))
         if seen is None or fresh is None or seen.dim() != 1 or fresh.dim() != 1:
             raise ValueError("it does not say what was read.")
@@ -109,7 +98,7 @@ class Adapted:
         )
 
     def save(self, path: str | Path) -> None:
-        """Puts it on disk, without code: `Iterated.resume` goes on from there, bit for bit.
+        """Puts it on disk as tensors: `Iterated.resume` goes on from there, bit for bit.
 
         The learner's weights are not part of it.
 
@@ -126,19 +115,13 @@ class Adapted:
         tensors = {name: contiguous(leaf.to("cpu", copy=True)) for name, leaf in leaves.items()}
         write_state(Path(path), tensors)
 
-    def _stored(self) -> _Stored:
-        evidence = [evidence for evidence, _ in self.evidence]
-        fresh = torch.tensor([fresh for _, fresh in self.evidence], dtype=torch.bool)
-        step = torch.tensor(self.step)
-        return _Stored(step, self.seen, self.query_x, self.state, evidence, fresh)
-
     @torch.no_grad()
     def update(self, batch: Batch, *, fresh: bool = True) -> "Adapted":
         """Reads one more minibatch; `fresh` False says that its examples were read before.
 
         Raises:
-            ValueError: If the minibatch has another number of tasks, or holds what it must not:
-                NaN, a class out of range.
+            ValueError: If the minibatch has another number of tasks, or the regime refuses it:
+                for NaN, say, or a class out of range.
         """
         if batch.mask.shape[0] != self.num_tasks:
             raise ValueError(
@@ -146,16 +129,13 @@ class Adapted:
                 f"got {batch.mask.shape[0]}."
             )
         self.regime.validate(batch)
-        evidence = self.regime.encode(batch)
+        evidence, step = self.regime.encode(batch), self.step + 1
         if self.state is None:
-            return replace(
-                self,
-                evidence=(*self.evidence, (contiguous(evidence), fresh)),
-                step=self.step + 1,
-                seen=self.seen.to(batch.mask.device) + batch.mask.sum(1) * fresh,
-            )
+            kept = (*self.evidence, (contiguous(evidence), fresh))
+            seen = self.seen.to(batch.mask.device) + batch.mask.sum(1) * fresh
+            return replace(self, evidence=kept, step=step, seen=seen)
         state = contiguous(self.regime.update(self.state, evidence, self.query_x, fresh))
-        return replace(self, state=state, step=self.step + 1, seen=state.seen)
+        return replace(self, state=state, step=step, seen=state.seen)
 
     @torch.no_grad()
     def predict(self, query_x: Shaped[Tensor, "task query *x_shape"]) -> Tensor:
@@ -177,6 +157,12 @@ class Adapted:
             for evidence, fresh in self.evidence:
                 state = self.regime.update(state, evidence, query_x, fresh)
         return self.regime.predict(state, query_x)
+
+    def _stored(self) -> _Stored:
+        evidence = [evidence for evidence, _ in self.evidence]
+        fresh = torch.tensor([fresh for _, fresh in self.evidence], dtype=torch.bool)
+        step = torch.tensor(self.step)
+        return _Stored(step, self.seen, self.query_x, self.state, evidence, fresh)
 
 
 def _check_tasks(query_x: Tensor, num_tasks: int) -> None:

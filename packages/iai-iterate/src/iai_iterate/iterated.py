@@ -1,7 +1,8 @@
 """Any regime, refined over minibatches: the one loop that every method is a row of."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from functools import reduce
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -12,9 +13,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from iai_iterate.adapted import Adapted
 from iai_iterate.interfaces import Batch, GradientMode, Regime, Tasks
-from iai_iterate.minibatch import minibatch_sizes, minibatches, steps_of_a_pass
+from iai_iterate.minibatch import as_sizes, minibatches, steps_of_a_pass
 from iai_iterate.modes.truncated import greedy
 from iai_iterate.rollout import detach
+from iai_iterate.state_file import read_state
 
 
 class Refinement(NamedTuple):
@@ -60,7 +62,7 @@ class Iterated(nn.Module):
         super().__init__()
         if steps < 1:
             raise ValueError(f"`steps` must be at least 1; got {steps}.")
-        minibatch_sizes(minibatch)
+        as_sizes(minibatch, "minibatch")
         if loss not in ("every", "last"):
             raise ValueError(f"`loss` must be every or last; got {loss!r}.")
         self.regime, self.gradient = regime, gradient
@@ -162,7 +164,7 @@ class Iterated(nn.Module):
         items: Iterator[tuple[Any, bool]]
         if isinstance(support, Batch):
             n = support.mask.shape[1]
-            sizes = minibatch_sizes(self.minibatch)
+            sizes = as_sizes(self.minibatch, "minibatch")
             if not sizes or sizes[0] > n:
                 sizes = (max(n, 1),)
             if steps is None:
@@ -179,10 +181,8 @@ class Iterated(nn.Module):
         first = next(items, None)
         if first is None:
             raise ValueError("`support` must hold at least one minibatch; got none.")
-        adapted = Adapted.new(self.regime, first[0].mask.shape[0], query_x)
-        for batch, fresh in chain([first], items):
-            adapted = adapted.update(batch, fresh=fresh)
-        return adapted
+        start = Adapted.new(self.regime, first[0].mask.shape[0], query_x)
+        return reduce(_read, chain([first], items), start)
 
     def resume(self, path: str | Path, *, like: Batch | None = None) -> Adapted:
         """Goes on from what `Adapted.save` put on disk, on the device of this learner's weights.
@@ -198,7 +198,11 @@ class Iterated(nn.Module):
                 `like`.
         """
         device = next((weight.device for weight in self.parameters()), torch.device("cpu"))
-        return Adapted.load(self.regime, path, like, device=device)
+        tensors = read_state(Path(path))
+        try:
+            return Adapted.restored(self.regime, tensors, like, device)
+        except (RuntimeError, TypeError, ValueError) as error:  # `init` may not know such queries
+            raise ValueError(f"`{path}` cannot be resumed by this learner: {error}") from error
 
     def trace(
         self,
@@ -223,8 +227,8 @@ class Iterated(nn.Module):
             ValueError: If `steps` is below 0 or the set is smaller than a minibatch.
         """
         items = minibatches(support, self.minibatch, steps, generator=generator)
-        adapted = Adapted.new(self.regime, support.mask.shape[0], query_x)
-        return _trace(adapted, items)
+        start = Adapted.new(self.regime, support.mask.shape[0], query_x)
+        return accumulate(items, _read, initial=start)
 
 
 def _nothing_of(state: Any) -> Tensor:
@@ -234,8 +238,6 @@ def _nothing_of(state: Any) -> Tensor:
     return total.masked_fill(torch.ones_like(total, dtype=torch.bool), 0.0)
 
 
-def _trace(adapted: Adapted, items: Iterable[tuple[Batch, bool]]) -> Iterator[Adapted]:
-    yield adapted
-    for batch, fresh in items:
-        adapted = adapted.update(batch, fresh=fresh)
-        yield adapted
+def _read(adapted: Adapted, item: tuple[Any, bool]) -> Adapted:
+    batch, fresh = item
+    return adapted.update(batch, fresh=fresh)

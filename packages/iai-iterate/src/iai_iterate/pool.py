@@ -1,6 +1,7 @@
 """A pool of live tasks: deep steps are trained at the price of one."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import chain, islice, repeat
 from typing import Any, NamedTuple
 
@@ -8,15 +9,15 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from iai_iterate.interfaces import Batch, DrawnTasks, Sampler
+from iai_iterate.interfaces import Batch, Sampler
 from iai_iterate.iterated import Iterated
 from iai_iterate.leaf import contiguous, from_leaves, to_leaves
-from iai_iterate.minibatch import minibatch_sizes
+from iai_iterate.minibatch import as_sizes
 from iai_iterate.rollout import detach
 
 
 class LiveQuery(NamedTuple):
-    """The queries of each live task."""
+    """The queries of each live task, with their answers where there are any."""
 
     x: Tensor
     y: Tensor | None
@@ -24,7 +25,7 @@ class LiveQuery(NamedTuple):
 
 
 class LiveTasks(NamedTuple):
-    """A new minibatch of each live task, and the queries that it keeps for life."""
+    """A new minibatch of each live task, and its queries, which stay the same all its life."""
 
     support: Batch
     query: LiveQuery
@@ -43,30 +44,30 @@ class Pool:
     """Tasks whose states go on from one training iteration to the next.
 
     Greedy training takes no gradient through earlier steps, so training a step at depth 1,000 needs
-    only a state that is 1,000 steps old. Each `next` gives every task new examples; after `put`, a
-    task at the end of its life is replaced by a new one at the learned start.
+    only a state that is 1,000 steps old. Each `next` gives every task new examples. `put` takes the
+    states after a step, and replaces each task that has reached the end of its life by a new one.
 
     A life lasts at least k iterations with probability 1 / k, up to `max_steps`, so that in the
-    long run every octave of depth is visited equally often.
+    long run depths 1 to 2, 2 to 4, 4 to 8 and so on are trained equally often.
 
     It is a source for a training loop: `tasks, state = pool.next()`, a step of the learner,
-    `pool.put(state)`. Nothing that it gave or took is changed later.
+    `pool.put(state)`. What it gave or took is never changed later.
 
     Args:
-        learner: Gives the states their start, and the minibatch its size; best with `steps=1`.
+        learner: Gives the states their shapes, and the minibatch its size; best with `steps=1`.
         sampler: Draws tasks, and new examples of tasks drawn before.
         num_tasks: Tasks alive.
         num_query: Queries of each task.
         max_steps: Longest life, in iterations.
         num_support: New examples of each task in an iteration; by default what the learner's
-            minibatches read. Of several counts, each iteration draws one, the likelier the smaller
-            it is, so that all cost alike: a learner without a minibatch size is trained to read
-            minibatches of any of these sizes, whatever it has seen.
+            minibatches read. Of several counts, each iteration draws one with a chance proportional
+            to 1 / count, so that all counts cost alike: a learner without a minibatch size is so
+            trained to read minibatches of any of these sizes at any depth.
         generator: Source of every random number, on the device that the learner is trained on.
 
     Raises:
-        ValueError: If a count is below 1, there is no telling how many examples a task gets, or the
-            sampler's tasks have no latent.
+        ValueError: If a count is below 1, neither the learner nor `num_support` says how many
+            examples a task gets, or the sampler's tasks have no latent.
 
     Source:
         Ours. Persistent states were used to train energy-based models by Tieleman (2008) and
@@ -89,13 +90,8 @@ class Pool:
         for name, count in counts.items():
             if count < 1:
                 raise ValueError(f"`{name}` must be at least 1; got {count}.")
-        if num_support is None:
-            num_support = _read_by(learner)
-        sizes = (num_support,) if isinstance(num_support, int) else tuple(num_support)
-        if not sizes or min(sizes) < 1:
-            raise ValueError(f"`num_support` must be at least 1; got {num_support}.")
-        self.sampler, self.generator = sampler, generator
-        self.num_support = sizes
+        self.generator, self._sample = generator, partial(sampler.sample, generator=generator)
+        self.num_support = as_sizes(num_support, "num_support") or (_read_by(learner),)
         self.num_tasks, self.num_query, self.max_steps = num_tasks, num_query, max_steps
         latent, query = self._born(num_tasks)
         left = self._lifetimes(num_tasks)
@@ -106,9 +102,10 @@ class Pool:
         self._live = _Life(latent, query, state, left)
 
     def next(self) -> tuple[LiveTasks, Any]:
-        """New examples of every task, and the states; those of tasks that begin have `seen` 0."""
+        """New examples of every task, and the states; where `seen` is 0, a task begins."""
         latent, query, state, _ = self._live
-        drawn = self._sample(self.num_tasks, self._size(), 0, latent)
+        size = self._size()
+        drawn = self._sample(self.num_tasks, num_support=size, num_query=0, latent=latent)
         return LiveTasks(drawn.support, query), state
 
     def put(self, state: Any) -> None:
@@ -146,25 +143,13 @@ class Pool:
         self._live = live
 
     def _born(self, num_tasks: int) -> tuple[Any, LiveQuery]:
-        drawn = self._sample(num_tasks, 0, self.num_query)
+        drawn = self._sample(num_tasks, num_support=0, num_query=self.num_query)
         if drawn.latent is None:
             raise ValueError(
-                "`sampler` must name its tasks by a `latent`, from which it draws new examples of "
-                "them; got None."
+                "`sampler` must give its tasks a `latent`, to draw new examples of them; got None."
             )
         query = LiveQuery(drawn.query.x, drawn.query.y, drawn.query.mask)
         return contiguous(drawn.latent), contiguous(query)
-
-    def _sample(
-        self, num_tasks: int, num_support: int, num_query: int, latent: Any = None
-    ) -> DrawnTasks:
-        return self.sampler.sample(
-            num_tasks,
-            num_support=num_support,
-            num_query=num_query,
-            generator=self.generator,
-            latent=latent,
-        )
 
     def _size(self) -> int:
         if len(self.num_support) == 1:
@@ -181,11 +166,9 @@ class Pool:
 
 def _read_by(learner: Iterated) -> int:
     """Examples of each task that the learner reads in an iteration."""
-    sizes = minibatch_sizes(learner.minibatch)
+    sizes = as_sizes(learner.minibatch, "minibatch")
     if not sizes:
-        raise ValueError(
-            "A pool feeds minibatches; give the learner a `minibatch`, or the pool `num_support`."
-        )
+        raise ValueError("`num_support` must be given where the learner has no `minibatch`.")
     return sum(islice(chain(sizes, repeat(sizes[-1])), learner.steps))
 
 

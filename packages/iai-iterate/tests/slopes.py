@@ -113,6 +113,28 @@ class Slope(_Loss):
         return state.slope[:, None] * query_x
 
 
+class NamedState(NamedTuple):
+    theta: dict[str, Tensor]
+    seen: Tensor
+
+
+class NamedSlope(Slope):
+    """The slope and an offset, held in a dict under the names of parameters, dots and all."""
+
+    def init(self, num_tasks, query_x=None):
+        slope, seen = super().init(num_tasks)
+        return NamedState({"body.0.weight": slope, "body.0.bias": 0 * slope}, seen)
+
+    def update(self, state, evidence, query_x=None, fresh=True):
+        plain = SlopeState(state.theta["body.0.weight"], state.seen)
+        slope, seen = super().update(plain, evidence, query_x, fresh)
+        bias = state.theta["body.0.bias"] + 0.1 * (slope - plain.slope)
+        return NamedState({"body.0.weight": slope, "body.0.bias": bias}, seen)
+
+    def predict(self, state, query_x):
+        return state.theta["body.0.weight"][:, None] * query_x + state.theta["body.0.bias"][:, None]
+
+
 class KernelState(NamedTuple):
     answer: Tensor
     seen: Tensor

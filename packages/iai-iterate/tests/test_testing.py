@@ -233,7 +233,7 @@ class LetsTargetsPass(Slope):
         (InPlace, "Nothing given is changed"),
         (MixesTasks, "A task has the same answers and loss alone and in a batch"),
         (MixesQueries, "A query has the same answer in any company"),
-        (Random, "The same state gives the same answer, bit for bit"),
+        (Random, "The same examples give the same answer, bit for bit"),
         (OneLoss, "There is a loss a task"),
         (FlatOutputs, "Outputs are `task query num_outputs`"),
         (AnswersInSinglePrecision, "Outputs have the dtype of the model"),

@@ -93,9 +93,9 @@ def _passes(
         if generator is not None:
             order = torch.randperm(n, generator=generator, device=generator.device)
             order = order.to(examples.mask.device)
-        stop = 0
-        while steps > 0 and (stop < n or stop == 0):  # a set without examples is one minibatch
-            part = slice(stop, stop + next(upcoming))
+        start = 0
+        while steps > 0 and start < max(n, 1):  # a set without examples is one minibatch
+            part = slice(start, start + next(upcoming))
             yield examples[:, part if order is None else order[part]], fresh
-            steps, stop = steps - 1, part.stop
+            steps, start = steps - 1, max(part.stop, 1)
         fresh = False

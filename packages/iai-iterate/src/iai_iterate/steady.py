@@ -119,10 +119,9 @@ def _unknown(state: Any) -> str:
 
 
 def _written(state: Any, leaves: list[Any], versions: list[int]) -> str:
-    known = set(zip(map(id, leaves), versions, strict=False))
-    named = _named(state)
-    now = zip(map(id, named.values()), _versions(list(named.values())), strict=False)
-    name = next((name for name, key in zip(named, now, strict=False) if key not in known), "")
+    known, named = set(zip(map(id, leaves), versions, strict=False)), _named(state)
+    now = zip(named, map(id, named.values()), _versions(list(named.values())), strict=False)
+    name = next((name for name, *key in now if tuple(key) not in known), "")
     return (
         "`step` must leave the state that it is given as it was; it changed "
         f"{f'its {name}' if name else 'it'} in place."
@@ -130,15 +129,13 @@ def _written(state: Any, leaves: list[Any], versions: list[int]) -> str:
 
 
 def _changed(state: Any, after: Any) -> str:
-    old, new = (
-        {name: _described(leaf) for name, leaf in _named(tree).items()} for tree in (state, after)
-    )
-    changes = (
-        f"{name or 'it'} was {old.get(name, 'absent')} and became {new.get(name, 'absent')}"
-        for name in (*old, *new)
-        if old.get(name) != new.get(name)
-    )
-    structures = f"it was {tree_structure(state)} and became {tree_structure(after)}"
-    return (
-        f"`step` must keep the state's structure, shapes and dtypes; {next(changes, structures)}."
-    )
+    old, new = _named(state), _named(after)
+    change = f"it was {tree_structure(state)} and became {tree_structure(after)}"
+    for name in (*old, *new):
+        was, became = (
+            _described(named[name]) if name in named else "absent" for named in (old, new)
+        )
+        if was != became:
+            change = f"{name or 'it'} was {was} and became {became}"
+            break
+    return f"`step` must keep the state's structure, shapes and dtypes; {change}."

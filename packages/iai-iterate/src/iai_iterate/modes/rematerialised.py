@@ -113,20 +113,13 @@ class _Stretch:
         with self._surroundings.restored(), torch.enable_grad(), hooks:
             self._walk(self._start)
         if versions != self._versions:
-            raise RuntimeError(_difference(self._versions, versions, tensors))
+            raise RuntimeError(
+                f"`step` must do the same when it is taken again: it saved {len(self._versions)} "
+                f"tensors for the backward pass, and then {len(versions)}, or one of them was "
+                "changed in place. A parameter, a mode such as train or eval, or a generator of "
+                "its own may have changed."
+            )
         return tensors
-
-
-def _difference(before: list[int], after: list[int], tensors: list[Tensor]) -> str:
-    if len(before) != len(after):
-        change = f"it saved {len(before)} tensors for the backward pass, and then {len(after)}"
-    else:
-        index = next(i for i, version in enumerate(before) if version != after[i])
-        change = f"a tensor of {tuple(tensors[index].shape)} that it uses was changed in place"
-    return (
-        f"`step` must do the same when it is taken again: {change}. A parameter, a mode such as "
-        "train or eval, or a draw from a generator of its own may have changed."
-    )
 
 
 def _number(tensors: list[Tensor], versions: list[int], tensor: Tensor) -> int:

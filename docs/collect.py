@@ -1,8 +1,7 @@
-"""Puts runs of one example, of several seeds, into docs/results: `collect.py RUN [RUN ...]`.
+"""Puts the runs of one example with several seeds into docs/results: `collect.py RUN [RUN ...]`.
 
-Each RUN is a folder with a metrics.json. The records are copied as they are, and the samples of the
-first run where it drew some; the figure and the tables are the means over seeds, with the standard
-error over seeds.
+Each RUN is a folder with a metrics.json. It copies the records, and samples.png of the first run if
+there is one. The figure and the tables show means over seeds, with the standard error over seeds.
 """
 
 import argparse
@@ -15,7 +14,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
-    """Copies the records, draws the figure, and writes the tables."""
+    """Copies the records, draws the figure and writes the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path)
     paths = [run / "metrics.json" for run in parser.parse_args().runs]
@@ -38,7 +37,7 @@ def main() -> None:
         out / "figure.png",
         metric=metric,
         scale="linear" if metric in ("accuracy", "order error") else "log",
-        by="step" if again else "examples",  # the same examples, read again and again
+        by="step" if again else "examples",  # the run reads the same examples repeatedly
     )
     minutes = ", ".join(f"{run.wall_seconds / 60:.1f}" for run, _ in read)
     seeds = ", ".join(str(run.seed) for run, _ in read)
@@ -52,7 +51,7 @@ def main() -> None:
 
 
 def table(rows: list[Row], title: str) -> list[str]:
-    """A Markdown table: a line a method, a column a step."""
+    """A Markdown table with a row per method and a column per step."""
     rows = over_seeds(rows)
     steps = sorted({row.step for row in rows})
     lines = [f"**{title}**", "", "| step | " + " | ".join(map(str, steps)) + " |"]
@@ -65,7 +64,7 @@ def table(rows: list[Row], title: str) -> list[str]:
 
 
 def cell(row: Row) -> str:
-    """The mean over seeds, and its standard error."""
+    """The mean over seeds and its standard error."""
     if row.stderr != row.stderr:
         return f"{row.value:.3g}"
     return f"{row.value:.3g} ± {row.stderr:.1g}"

@@ -1,4 +1,4 @@
-"""Every producer of the repository through the contract of every consumer."""
+"""Every producer of the repository passes the contracts of all its consumers."""
 
 import attrs
 import torch

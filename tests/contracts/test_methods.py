@@ -1,4 +1,4 @@
-"""The methods of the literature as choices of parts: learners, whose meta-gradients are exact."""
+"""Methods of the literature, put together from parts: each is a learner with exact gradients."""
 
 from operator import attrgetter
 
@@ -135,7 +135,7 @@ def assert_same(actual, expected, rtol):
 
 
 def assert_derivative(learner, tasks, gradients, rtol):
-    """Along one random direction in all the weights."""
+    """Compares with a finite difference along one random direction in all the weights."""
     generator = torch.Generator().manual_seed(1)
     way = {
         name: torch.randn(weight.shape, generator=generator, dtype=weight.dtype)

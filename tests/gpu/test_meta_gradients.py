@@ -1,4 +1,4 @@
-"""Meta-gradients on a CUDA device: those of the CPU, and the same however they are taken."""
+"""Meta-gradients on a CUDA device: equal to the CPU's, and to one another."""
 
 import copy
 from operator import attrgetter

@@ -1,6 +1,6 @@
-"""Every producer, held by mypy against the Protocol of every consumer; nothing here is run.
+"""mypy checks every producer against the Protocols of its consumers; nothing here is run.
 
-A new part joins the list of its role. Where one does not fit, mypy names the method.
+A new part joins the list of its role. Where it does not fit, mypy names the method.
 """
 
 from typing import Any

@@ -91,7 +91,7 @@ GRADIENTS: dict[str, Callable[[], Any]] = {
     "greedy": lambda: greedy,
     "truncated": lambda: truncated(2),
     "unrolled": lambda: unrolled,
-    "rematerialised": rematerialised,
+    "rematerialised": lambda: rematerialised,
     "first-order": lambda: first_order,
 }
 

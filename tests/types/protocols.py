@@ -102,10 +102,10 @@ def gradient_modes(parametric: iai_regimes.Parametric) -> None:
         iai_iterate.greedy,
         iai_iterate.truncated(2),
         iai_iterate.unrolled,
-        iai_iterate.rematerialised(),
+        iai_iterate.rematerialised,
         iai_iterate.first_order,
         iai_iterate.reptile,
-        iai_iterate.ImplicitGradient(parametric.residual),
+        iai_iterate.ImplicitGradient(parametric.residual, iai_iterate.ConjugateGradient()),
     ]
 
 

@@ -40,7 +40,7 @@ def ours(
     gradients: dict[Mode, Any] = {
         "implicit": ImplicitGradient(regime.residual, solver, solved=attrgetter("theta")),
         "unrolled": unrolled,
-        "rematerialised": rematerialised(),
+        "rematerialised": rematerialised,
     }
     learner = Iterated(regime, steps=how.steps, gradient=gradients[mode], loss="last")
 

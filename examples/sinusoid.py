@@ -134,7 +134,7 @@ NOT_OF_TRAINING = ("out", "device", "methods", "fit", "test_tasks", "steps")
 
 def main() -> None:
     """Trains every method, measures it beside the baselines, and writes what came out."""
-    preset, config = parse(Config, PRESETS, "Meta-learn to fit sine waves.")
+    preset, config = parse(PRESETS, "Meta-learn to fit sine waves.")
     started = time.perf_counter()
     torch.manual_seed(config.seed)
     device = resolve_device(config.device)

@@ -31,7 +31,7 @@ PRESETS = {
 
 
 def read(*argv: str) -> tuple[str, Config]:
-    return parse(Config, PRESETS, "Refine a line.", argv)
+    return parse(PRESETS, "Refine a line.", argv)
 
 
 def test_the_first_preset_is_the_default() -> None:

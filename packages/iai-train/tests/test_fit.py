@@ -275,9 +275,9 @@ def test_what_is_no_learner_is_refused() -> None:
         train(Flat())
 
 
-def test_a_setup_that_cannot_be_stored_is_refused_at_once(tmp_path: Path) -> None:
+def test_a_setup_that_cannot_be_stored_is_refused_at_once() -> None:
     with pytest.raises(TypeError, match="`setup` must hold what JSON can hold"):
-        train(source=Interrupted(sampler_source(), 0), setup={"out": tmp_path})
+        train(source=Interrupted(sampler_source(), 0), setup={"dims": {1, 2}})
 
 
 def test_a_progress_bar_is_shown_on_standard_error(capfd: pytest.CaptureFixture[str]) -> None:

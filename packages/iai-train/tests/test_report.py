@@ -47,7 +47,6 @@ def test_a_table_has_a_line_a_method_and_a_column_a_step() -> None:
         row(method="a", step=0, examples=0.0, value=1.23456, stderr=0.0123),
         row(method="a", step=2, examples=32.0, value=0.5, stderr=math.nan),
         row(method="b", step=2, examples=32.0, value=123456.0, stderr=2345.0),
-        row(method="b", step=2, split="far"),
         row(method="c", step=2, metric="accuracy"),
     ]
     assert shown(rows) == [
@@ -56,7 +55,15 @@ def test_a_table_has_a_line_a_method_and_a_column_a_step() -> None:
         ["2", "0.5", "1.23e+05\n±2e+03"],
     ]
     assert [column[0] for column in shown(rows, by="examples")] == ["method", "0", "32"]
-    assert [column[0] for column in shown(rows, split="far")] == ["method", "2"]
+
+
+def test_a_table_has_a_section_a_split() -> None:
+    rows = [row(method="a"), row(method="b"), row(method="a", split="far", step=2)]
+    assert shown(rows) == [
+        ["method", "[bold]split: in[/bold]", "a", "b", "[bold]split: far[/bold]", "a"],
+        ["1", "", "1.00\n±0.10", "1.00\n±0.10", "", ""],
+        ["2", "", "", "", "", "1.00\n±0.10"],
+    ]
 
 
 def test_a_table_of_seven_steps_fits_a_terminal() -> None:

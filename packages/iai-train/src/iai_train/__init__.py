@@ -5,8 +5,10 @@ from iai_train.command_line import parse
 from iai_train.config import FitConfig
 from iai_train.cost import peak_bytes, seconds
 from iai_train.distance import maximum_mean_discrepancy, wasserstein
-from iai_train.evaluate import evaluate
-from iai_train.figure import figure
+from iai_train.estimator import each_task
+from iai_train.evaluate import evaluate, first
+from iai_train.experiment import Experiment, Settings
+from iai_train.figure import clouds, curves, figure, legend, save_figure
 from iai_train.fit import FitResult, fit
 from iai_train.interfaces import LabelledTasks, Learner, Query, Snapshot, Source, Traceable
 from iai_train.log import read_log
@@ -27,6 +29,7 @@ from iai_train.source import SamplerSource
 __all__ = [
     "CheckpointError",
     "Device",
+    "Experiment",
     "FitConfig",
     "FitResult",
     "LabelledTasks",
@@ -36,15 +39,21 @@ __all__ = [
     "Row",
     "RunInfo",
     "SamplerSource",
+    "Settings",
     "Snapshot",
     "Source",
     "Traceable",
     "accuracy",
+    "clouds",
+    "curves",
+    "each_task",
     "evaluate",
     "figure",
+    "first",
     "fit",
     "installed_versions",
     "learning_rate_factor",
+    "legend",
     "load_weights",
     "maximum_mean_discrepancy",
     "mean_squared_error",
@@ -57,6 +66,7 @@ __all__ = [
     "read_log",
     "read_metrics",
     "resolve_device",
+    "save_figure",
     "save_weights",
     "seconds",
     "summarise",

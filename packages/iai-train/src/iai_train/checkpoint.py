@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
@@ -159,7 +160,7 @@ def load_weights(module: nn.Module, path: Path) -> dict[str, object]:
 
 
 def plain(setup: Mapping[str, object]) -> dict[str, object]:
-    """Return a setup as JSON gives it back: tuples become lists.
+    """Return a setup as JSON gives it back: tuples become lists, paths strings.
 
     Raises:
         TypeError: It holds something that JSON does not.
@@ -168,7 +169,8 @@ def plain(setup: Mapping[str, object]) -> dict[str, object]:
     {'betas': [0.9, 0.95]}
     """
     try:
-        return cast(dict[str, object], json.loads(json.dumps(dict(setup), allow_nan=False)))
+        text = json.dumps(dict(setup), allow_nan=False, default=os.fspath)
+        return cast(dict[str, object], json.loads(text))
     except (TypeError, ValueError) as error:
         raise TypeError(f"`setup` must hold what JSON can hold: {error}.") from error
 

@@ -10,7 +10,6 @@ ConfigT = TypeVar("ConfigT")
 
 
 def parse(
-    config: type[ConfigT],
     presets: Mapping[str, ConfigT],
     description: str,
     argv: Sequence[str] | None = None,
@@ -18,9 +17,9 @@ def parse(
     """Read `--preset NAME` and any setting of the configuration, in any order.
 
     Args:
-        config: An attrs class of settings, of attrs classes too (`--fit.iterations 100`). What its
-            fields' docstrings say is what `--help` says.
-        presets: Configurations by name; the first is the default.
+        presets: Configurations by name, all of one attrs class; the first is the default. A field
+            may be an attrs record too (`--fit.iterations 100`). `--help` shows the docstring of
+            each field, or the comment behind it.
         description: What the program does.
         argv: The arguments; None is the program's own.
 
@@ -35,9 +34,9 @@ def parse(
     ... class Config:
     ...     width: int
     >>> presets = {"smoke": Config(8), "cpu": Config(64)}
-    >>> parse(Config, presets, "Train.", ["--width", "32", "--preset", "cpu"])
+    >>> parse(presets, "Train.", ["--width", "32", "--preset", "cpu"])
     ('cpu', Config(width=32))
-    >>> parse(Config, presets, "Train.", [])
+    >>> parse(presets, "Train.", [])
     ('smoke', Config(width=8))
     """
     default = next(iter(presets))
@@ -51,7 +50,7 @@ def parse(
         f"{default}) and change any setting below, whose default is the preset's."
     )
     settings = tyro.cli(
-        config,
+        type(presets[default]),
         prog=parser.prog,
         default=presets[found.preset],
         args=rest,

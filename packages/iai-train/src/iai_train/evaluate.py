@@ -1,20 +1,23 @@
 """Measuring a learner at chosen steps."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any
 
+import attrs
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from iai_train.interfaces import LabelledTasks, Query, Traceable
+from iai_train.interfaces import LabelledTasks, Query, Snapshot, Traceable
 from iai_train.interfaces import SupportT_contra as SupportT
 from iai_train.row import Row, summarise
 
 Metric = Callable[[Shaped[Tensor, "task n _"], Query], Float[Tensor, " task"]]
+Answer = Callable[[Any], Shaped[Tensor, "task n _"]]  # labelled tasks to outputs for their queries
 
 
 def evaluate(
-    learner: Traceable[SupportT],
+    learner: Traceable[SupportT] | Answer,
     batches: Iterable[LabelledTasks[SupportT]],
     *,
     steps: Collection[int],
@@ -27,8 +30,9 @@ def evaluate(
     """Measure a learner after some of its steps, on every task of every batch.
 
     Args:
-        learner: Shows itself after each step by `trace`. An `nn.Module` is put into evaluation
-            mode meanwhile.
+        learner: Shows itself after each step by `trace`; an `nn.Module` is put into evaluation
+            mode meanwhile. Or a function, such as an oracle: given labelled tasks it returns
+            outputs for their queries, which are those of step 1.
         batches: Labelled tasks, on the learner's device; all tasks count alike.
         steps: The steps to report, 0 being the learned start.
         metrics: Name and function of each metric: outputs and query to one number a task.
@@ -55,10 +59,7 @@ def evaluate(
         with torch.no_grad():
             for batch in batches:
                 query = batch.query
-                stages = learner.trace(
-                    batch.support, query.x, steps=wanted[-1], generator=generator
-                )
-                for stage in stages:
+                for stage in _stages(learner, batch, wanted[-1], generator):
                     if stage.step not in wanted:
                         continue
                     outputs = stage.predict(query.x)
@@ -85,3 +86,39 @@ def evaluate(
         for step in wanted
         for name in metrics
     ]
+
+
+@attrs.frozen(eq=False)
+class _Answered:
+    """What a function answers, as the only step of a learner."""
+
+    seen: Tensor
+    outputs: Tensor
+    step: int = 1
+
+    def predict(self, _: Tensor, /) -> Tensor:
+        return self.outputs
+
+
+def _stages(
+    learner: Traceable[Any] | Answer,
+    batch: LabelledTasks[Any],
+    steps: int,
+    generator: torch.Generator | None,
+) -> Iterator[Snapshot]:
+    if isinstance(learner, Traceable):
+        yield from learner.trace(batch.support, batch.query.x, steps=steps, generator=generator)
+        return
+    with torch.enable_grad():  # a baseline may train on the tasks
+        outputs = learner(batch)
+    yield _Answered(batch.support.mask.sum(1), outputs.detach())
+
+
+def first(tasks: Any, examples: int) -> Any:
+    """The same tasks with the first examples of their support alone.
+
+    Args:
+        tasks: An attrs record with a `support` that has `support[:, i:j]`.
+        examples: How many examples of each task to keep.
+    """
+    return attrs.evolve(tasks, support=tasks.support[:, :examples])

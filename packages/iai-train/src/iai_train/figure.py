@@ -1,101 +1,196 @@
-"""Rows as curves."""
+"""Rows as curves, and samples as clouds of points."""
 
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from jaxtyping import Float
+from torch import Tensor
 
 from iai_train.files import make_folder, write_atomically
 from iai_train.row import Row, over_seeds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, which colour-blind readers tell apart; the oracle has black.
+# Okabe and Ito's palette, which colour-blind readers tell apart; the oracle is black.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
 _MARKERS = "os^Dv<>"
 _MOST_TICKS = 9
 _MOST_ACROSS = 4  # panels
-_ROOM = 1.5  # ratio of two neighbours that are both named
+_LEAST_RATIO = 1.5  # of two neighbouring ticks that both have a name
 
 
 def figure(
     rows: Iterable[Row],
-    path: Path,
+    path: str | Path,
     *,
     metric: str,
     scale: Literal["log", "linear"] = "log",
     by: Literal["examples", "step"] = "examples",
     oracle: str = "oracle",
 ) -> None:
-    """Draw one metric against the examples seen, or the steps: a panel a split, a curve a method.
+    """Draws one metric against the examples seen, or the steps: a panel a split, a curve a method.
 
-    The x axis is logarithmic, so step 0, which has seen nothing, is left out. Bands are one
-    standard error; several seeds are averaged. The oracle is dashed and black.
+    Several seeds are averaged. `curves` says how a panel is drawn.
 
     Args:
         rows: Rows of any metrics and splits.
-        path: Where to; its ending names the format, png or pdf for two.
+        path: The file; its ending names the format, png or pdf for two.
         metric: The metric to draw.
         scale: Scale of the y axis: "log" suits errors, "linear" an accuracy.
         by: What is on the x axis; steps where the same examples are read again and again.
         oracle: Name of the method that is the best possible.
 
     Raises:
-        ValueError: No row of this metric has seen an example.
+        ValueError: There is no row of this metric to draw.
         OSError: The file could not be written.
     """
     # Imported here: it is slow, and a training run does not need it.
     from matplotlib.figure import Figure
 
-    shown = [row for row in over_seeds(rows) if row.metric == metric and row.examples > 0]
-    if not shown:
-        raise ValueError(f"There must be rows of `{metric}` with examples; got none.")
+    shown = _drawable(rows, metric, by)
     splits = list(dict.fromkeys(row.split for row in shown))
-    methods = sorted(dict.fromkeys(row.method for row in shown), key=lambda name: name == oracle)
-    lines = math.ceil(len(splits) / _MOST_ACROSS)
-    across = math.ceil(len(splits) / lines)
-    canvas = Figure(figsize=(2.2 + 3.3 * across, 3.0 * lines), layout="constrained")
-    grid = canvas.subplots(lines, across, sharex=True, sharey=True, squeeze=False)
-    panels = list(grid.flat[: len(splits)])
-    for place, (panel, split) in enumerate(zip(panels, splits, strict=True)):
-        for index, method in enumerate(methods):
-            curve = [row for row in shown if row.split == split and row.method == method]
-            style = _style(index, is_oracle=method == oracle)
-            curve.sort(key=lambda row: getattr(row, by))
-            _draw(panel, [float(getattr(row, by)) for row in curve], curve, method, style, scale)
-        ticks = sorted({float(getattr(row, by)) for row in shown})
-        _dress(panel, f"split: {split}" if len(splits) > 1 else "", scale, ticks)
-        if place + across >= len(splits):  # none below it
-            panel.set_xlabel("examples seen" if by == "examples" else "steps")
+    num_lines = math.ceil(len(splits) / _MOST_ACROSS)
+    across = math.ceil(len(splits) / num_lines)
+    canvas = Figure(figsize=(2.2 + 3.3 * across, 3.0 * num_lines), layout="constrained")
+    grid = canvas.subplots(num_lines, across, sharex=True, sharey=True, squeeze=False)
+    for index, (panel, split) in enumerate(zip(grid.flat, splits, strict=False)):
+        curves(panel, shown, metric=metric, split=split, scale=scale, by=by, oracle=oracle)
+        if len(splits) > 1:
+            panel.set_title(f"split: {split}", fontsize="medium")
+        if index + across < len(splits):  # another panel is below it
+            panel.set_xlabel("")
+        else:
             panel.tick_params(labelbottom=True)
-        if place % across == 0:
-            panel.set_ylabel(metric.replace("_", " "))
+        if index % across:
+            panel.set_ylabel("")
     for panel in grid.flat[len(splits) :]:
         panel.remove()
+    legend(canvas)
+    save_figure(canvas, path)
+
+
+def curves(
+    panel: "Axes",
+    rows: Iterable[Row],
+    *,
+    metric: str,
+    split: str = "in",
+    scale: Literal["log", "linear"] = "log",
+    by: Literal["examples", "step"] = "examples",
+    oracle: str = "oracle",
+) -> None:
+    """Draws one metric on one split into a panel of a figure of your own: a curve a method.
+
+    Bands are one standard error; several seeds are averaged. The oracle is dashed and black. The
+    axis of examples is logarithmic, and step 0, which has seen none, is left out; the axis of steps
+    is linear up to step 1 and logarithmic from there, and has step 0. A method has the same colour
+    on every split of the same rows.
+
+    Args:
+        panel: Where to draw.
+        rows: Rows of any metrics and splits.
+        metric: The metric to draw.
+        split: The split to draw.
+        scale: Scale of the y axis.
+        by: What is on the x axis.
+        oracle: Name of the method that is the best possible.
+
+    Raises:
+        ValueError: There is no row of this metric to draw.
+    """
+    shown = _drawable(rows, metric, by)
+    methods = dict.fromkeys(row.method for row in shown if row.method != oracle)
+    panel.set_xscale("log" if by == "examples" else "symlog")
+    panel.set_yscale(scale)
+    styles = [_style(index) for index in range(len(methods))]
+    black = {"color": "black", "linestyle": "--", "linewidth": 1.2, "zorder": 3}
+    for method, style in zip([*methods, oracle], [*styles, black], strict=True):
+        curve = [row for row in shown if row.method == method and row.split == split]
+        curve.sort(key=lambda row: getattr(row, by))
+        _draw(panel, [float(getattr(row, by)) for row in curve], curve, method, style, scale)
+    ticks = sorted({float(getattr(row, by)) for row in shown})
+    if len(ticks) <= _MOST_TICKS:  # the very numbers that were measured
+        panel.set_xticks(ticks, _names(ticks), fontsize="small")
+        panel.xaxis.minorticks_off()
+    panel.set_xlabel("examples seen" if by == "examples" else "steps")
+    panel.set_ylabel(metric.replace("_", " "))
+    panel.grid(which="major", alpha=0.25, linewidth=0.6)
+    panel.spines[["top", "right"]].set_visible(False)
+
+
+def legend(canvas: "Figure") -> None:
+    """Names each method of all the panels once, on the right."""
     handles = {
         label: handle
-        for panel in panels
+        for panel in canvas.axes
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
     }
-    canvas.legend(
-        [handles[method] for method in methods], methods, loc="outside right center", frameon=False
-    )
-    content = io.BytesIO()
+    canvas.legend(handles.values(), handles.keys(), loc="outside right center", frameon=False)
+
+
+def clouds(
+    lines: Sequence[tuple[str, Mapping[str, Float[Tensor, "n 2"]]]], path: str | Path
+) -> None:
+    """Draws samples in the plane: a line of panels for each task, the last of them in black.
+
+    Args:
+        lines: The label of each line, and the points of each of its panels by the panel's title.
+            All lines have panels of the same titles. The last panel is of true samples: its extent
+            is that of the line.
+        path: The file; its ending names the format.
+
+    Raises:
+        OSError: The file could not be written.
+    """
+    from matplotlib.figure import Figure
+
+    titles = list(lines[0][1])
+    canvas = Figure(figsize=(1.6 * len(titles), 1.6 * len(lines)), layout="constrained")
+    grid = canvas.subplots(len(lines), len(titles), squeeze=False)
+    for panels, (label, points) in zip(grid, lines, strict=True):
+        limit = 1.2 * points[titles[-1]].abs().max().item()
+        for panel, title in zip(panels, titles, strict=True):
+            colour = "black" if title == titles[-1] else _COLOURS[0]
+            panel.scatter(*points[title].cpu().T, s=2, alpha=0.5, linewidths=0, color=colour)
+            extent = {"xlim": (-limit, limit), "ylim": (-limit, limit), "aspect": "equal"}
+            panel.set(xticks=[], yticks=[], **extent)
+        panels[0].set_ylabel(label)
+    for panel, title in zip(grid[0], titles, strict=True):
+        panel.set_title(title, fontsize=9)
+    save_figure(canvas, path)
+
+
+def save_figure(canvas: "Figure", path: str | Path) -> None:
+    """Writes a figure, whole or not at all, in the format that the file's ending names.
+
+    Raises:
+        OSError: The file could not be written.
+    """
+    path, content = Path(path), io.BytesIO()
     canvas.savefig(content, format=path.suffix.removeprefix(".") or "png", dpi=200)
     make_folder(path.parent)
     write_atomically(path, content.getvalue())
 
 
-def _style(index: int, *, is_oracle: bool) -> dict[str, object]:
-    if is_oracle:
-        return {"color": "black", "linestyle": "--", "linewidth": 1.2, "zorder": 3}
+def _drawable(rows: Iterable[Row], metric: str, by: str) -> list[Row]:
+    shown = [
+        row for row in over_seeds(rows) if row.metric == metric and (by == "step" or row.examples)
+    ]
+    if not shown:
+        raise ValueError(f"There must be rows of `{metric}` with examples; got none.")
+    return shown
+
+
+def _style(index: int) -> dict[str, object]:
     turn = index % len(_COLOURS)
-    line = "-" if index < len(_COLOURS) else "-."
     return {
         "color": _COLOURS[turn],
-        "linestyle": line,
+        "linestyle": "-" if index < len(_COLOURS) else "-.",
         "marker": _MARKERS[turn],
         "markersize": 3.5,
         "linewidth": 1.3,
@@ -120,21 +215,11 @@ def _draw(
     panel.fill_between(x, lower, upper, color=style["color"], alpha=0.2, linewidth=0)
 
 
-def _dress(panel: "Axes", title: str, scale: str, ticks: list[float]) -> None:
-    panel.set_xscale("log")
-    panel.set_yscale(scale)
-    if len(ticks) <= _MOST_TICKS:  # the very numbers that were measured, named where they have room
-        panel.set_xticks(ticks, _names_with_room(ticks), fontsize="small")
-        panel.xaxis.minorticks_off()
-    panel.set_title(title, fontsize="medium")
-    panel.grid(which="major", alpha=0.25, linewidth=0.6)
-    panel.spines[["top", "right"]].set_visible(False)
-
-
-def _names_with_room(ticks: list[float]) -> list[str]:
-    names, last = [], 0.0
+def _names(ticks: list[float]) -> list[str]:
+    """The ticks' numbers; an empty name where two would touch."""
+    names, last = [], -1.0
     for tick in ticks:
-        fits = tick >= _ROOM * last
+        fits = tick >= _LEAST_RATIO * last
         names.append(f"{tick:g}" if fits else "")
         last = tick if fits else last
     return names

@@ -41,10 +41,11 @@ def fit(
     source: Source[TasksT, StateT],
     config: FitConfig,
     *,
-    out: Path | None = None,
+    out: str | Path | None = None,
     device: Device = "auto",
     weight: Weight | None = None,
     progress: bool = True,
+    name: str = "fit",
     setup: Mapping[str, object] | None = None,
 ) -> FitResult:
     """Train a learner on the tasks of a source.
@@ -72,6 +73,7 @@ def fit(
         weight: Weight of each loss given the number of examples seen, both `step task`; None is 1.
             In chunks, it is given those of a chunk.
         progress: Whether to show a progress bar, on standard error.
+        name: What the progress bar calls the run.
         setup: JSON values that the checkpoint belongs to beside `config`: the learner's and the
             source's settings, the seed. A checkpoint with another setup is refused.
 
@@ -105,7 +107,7 @@ def fit(
         was_training = learner.training
         learner.train()
         try:
-            _train(run, config, place, folder, weight, progress)
+            _train(run, config, place, folder, weight, name, progress)
         finally:
             learner.train(was_training)
             if run.accelerator.num_processes > 1:  # collects garbage: slow, but the wrapper must go
@@ -124,15 +126,16 @@ def _train(
     device: torch.device,
     out: Path | None,
     weight: Weight | None,
+    name: str,
     progress: bool,
 ) -> None:
     log = None if out is None else Log(out, tensorboard=config.tensorboard)
-    bar = _bar(shown=progress and run.accelerator.is_main_process)
+    bar = progress_bar(shown=progress and run.accelerator.is_main_process)
     try:
         if log is not None:
             run.on_main(partial(log.open, run.iteration))
         with bar:
-            _iterate(run, config, device, log, weight, bar)
+            _iterate(run, config, device, log, weight, bar, name)
     finally:
         if log is not None:
             log.close()
@@ -145,10 +148,11 @@ def _iterate(
     log: Log | None,
     weight: Weight | None,
     bar: Progress,
+    name: str,
 ) -> None:
     model = run.accelerator.prepare(run.learner)
     gradient = MetaGradient(run.accelerator, model, config, device, weight)
-    task = bar.add_task("fit", total=config.iterations, completed=run.iteration, loss="")
+    task = bar.add_task(name, total=config.iterations, completed=run.iteration)
     began = time.perf_counter() - run.wall_seconds
     for iteration in range(run.iteration, config.iterations):
         tasks, state = run.source.next()
@@ -164,7 +168,7 @@ def _iterate(
             run.wall_seconds = time.perf_counter() - began
         if logs:
             record = _record(run, config)
-            bar.update(task, loss=f"loss {record['loss']:.4g}")
+            bar.update(task, description=f"{name}: loss {record['loss']:.4g}")
             if log is not None:
                 run.on_main(partial(log.write, record))
         if saves:
@@ -183,12 +187,12 @@ def _record(run: Run, config: FitConfig) -> dict[str, int | float]:
     }
 
 
-def _bar(*, shown: bool) -> Progress:
+def progress_bar(*, shown: bool = True) -> Progress:
+    """A progress bar on standard error."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[loss]}"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
         disable=not shown,

@@ -1,7 +1,7 @@
 """What this package asks of what it trains and measures: the smallest roles that do."""
 
 from collections.abc import Iterator, Mapping
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -140,4 +140,17 @@ class Traceable(Protocol[SupportT_contra]):
         generator: torch.Generator | None,
     ) -> Iterator[Snapshot]:
         """Yield the learner at step 0, 1, ..., `steps`."""
+        ...
+
+
+@runtime_checkable
+class Estimator(Protocol):
+    """A model of one task, as in scikit-learn; it is given and gives NumPy arrays."""
+
+    def fit(self, x: Any, y: Any, /) -> Any:
+        """Learn from inputs, `n x_dim`, and `n` classes or `n y_dim` numbers."""
+        ...
+
+    def predict(self, x: Any, /) -> Any:
+        """Return a class or `y_dim` numbers for each row of `x`."""
         ...

@@ -38,6 +38,7 @@ class RunInfo:
     seed: int
     device: str
     wall_seconds: float
+    data: dict[str, str] = attrs.field(factory=dict)
     versions: dict[str, str] = attrs.field(factory=installed_versions)
 
 
@@ -76,36 +77,41 @@ def table(
     rows: Iterable[Row],
     *,
     metric: str,
-    split: str = "in",
     by: Literal["step", "examples"] = "step",
 ) -> Table:
-    """Lay out one metric on one split: methods down, steps or numbers of examples across.
+    """Lay out one metric: methods down, in a section for each split; steps or examples across.
 
     Several seeds are averaged. Print it with `rich.print`.
 
     Args:
         rows: Rows of any metrics and splits.
         metric: The metric to show.
-        split: The split to show.
         by: What the columns are.
 
     Raises:
-        ValueError: No row has this metric and split.
+        ValueError: No row has this metric.
     """
-    shown = [row for row in over_seeds(rows) if row.metric == metric and row.split == split]
+    shown = [row for row in over_seeds(rows) if row.metric == metric]
     if not shown:
-        raise ValueError(f"There must be rows of `{metric}` on `{split}`; got none.")
+        raise ValueError(f"There must be rows of `{metric}`; got none.")
     columns = sorted({float(getattr(row, by)) for row in shown})
-    cells = {(row.method, float(getattr(row, by))): _cell(row) for row in shown}
+    cells = {(row.split, row.method, float(getattr(row, by))): _cell(row) for row in shown}
+    splits = list(dict.fromkeys(row.split for row in shown))
     methods = list(dict.fromkeys(row.method for row in shown))
-    title = f"{metric} ({split}) by {by}, ± standard error"
+    title = f"{metric} by {by}, ± standard error"
     result = Table(title=title, box=SIMPLE_HEAD, padding=0, pad_edge=False)
     # Wide enough to be read where the numbers would squeeze it.
     result.add_column("method", min_width=min(max(map(len, methods)), _METHOD_WIDTH))
     for column in columns:
         result.add_column(f"{column:g}", justify="right", no_wrap=True)
-    for method in methods:
-        result.add_row(method, *(cells.get((method, column), "") for column in columns))
+    for split in splits:
+        if len(splits) > 1:
+            result.add_section()
+            result.add_row(f"[bold]split: {split}[/bold]")
+        for method in methods:
+            line = [cells.get((split, method, column), "") for column in columns]
+            if any(line):
+                result.add_row(method, *line)
     return result
 
 

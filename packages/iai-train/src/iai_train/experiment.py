@@ -15,15 +15,15 @@ import torch
 from torch import nn
 
 from iai_train.config import FitConfig, Settings
-from iai_train.evaluate import Answer, Metric, evaluate, first
-from iai_train.figure import figure
 from iai_train.files import make_folder, write_atomically
-from iai_train.fit import fit, progress_bar
-from iai_train.gradient import Weight
 from iai_train.interfaces import Source, TaskSampler, TasksT, Traceable
+from iai_train.measuring.evaluate import Answer, Metric, evaluate, first
 from iai_train.processes import process_generator, process_index, resolve_device
-from iai_train.report import RunInfo, table, write_metrics
+from iai_train.reporting.figure import figure
+from iai_train.reporting.report import RunInfo, table, write_metrics
 from iai_train.row import Row
+from iai_train.training.fit import fit, progress_bar
+from iai_train.training.gradient import Weight
 
 ChoiceT = TypeVar("ChoiceT")
 

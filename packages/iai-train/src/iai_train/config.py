@@ -52,7 +52,7 @@ class FitConfig:
     epsilon: float = attrs.field(default=1e-8, validator=_ABOVE_0)
     """Added to AdamW's denominator."""
     clip_norm: float | None = attrs.field(
-        default=1.0, validator=attrs.validators.optional(_ABOVE_0)
+        default=1.0, validator=_must("be above 0", lambda value: value is None or value > 0)
     )
     """Longest gradient allowed, over all weights; None does not clip."""
     precision: Literal["fp32", "bf16"] = attrs.field(

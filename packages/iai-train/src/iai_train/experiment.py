@@ -66,7 +66,8 @@ class Experiment:
         self._settings, self._metrics, self._metric = settings, metrics, next(iter(metrics))
         self._sign = 1 if best == "largest" else -1
         self._setup: dict[str, Any] = {"seed": settings.seed, "data": dict(data or {})}
-        self._about = {"example": name, "preset": preset, "device": str(self.device)}
+        about = {"example": name, "preset": preset, "device": str(self.device)}
+        self._about: dict[str, Any] = {**about, **self._setup}
         self._began = time.perf_counter()
         make_folder(settings.out)
         torch.manual_seed(settings.seed)
@@ -251,7 +252,7 @@ class Experiment:
         """
         if process_index():
             return
-        info = RunInfo(wall_seconds=time.perf_counter() - self._began, **self._about, **self._setup)
+        info = RunInfo(wall_seconds=time.perf_counter() - self._began, **self._about)
         path = write_metrics(self._settings.out, info, self.rows)
         picture = path.with_name("figure.png")
         draw = draw or partial(figure, self.rows, metric=self._metric, scale=scale, by=by)

@@ -44,7 +44,7 @@ def each_task(estimator: Estimator) -> Answer:
             raise ValueError("`tasks` must have at least one observed example each; one has none.")
         classes = not support.y.is_floating_point()
         width = int(support.y[support.mask].max()) + 1 if classes else support.y.shape[-1]
-        outputs = torch.zeros(*query.mask.shape, width, dtype=query.x.dtype)
+        outputs = torch.zeros(*query.mask.shape, width, dtype=None if classes else support.y.dtype)
         for task, (observed, asked) in enumerate(zip(support.mask, query.mask, strict=True)):
             x, query_x = support.x[task, observed].flatten(1), query.x[task, asked].flatten(1)
             predicted = _predict(estimator, x.cpu(), support.y[task, observed].cpu(), query_x.cpu())

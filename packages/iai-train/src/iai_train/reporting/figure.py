@@ -86,7 +86,8 @@ def curves(
     Bands are one standard error; several seeds are averaged. The method "oracle" is dashed and
     black. The axis of examples is logarithmic, and step 0, which has seen none, is left out; the
     axis of steps is linear up to step 1 and logarithmic from there, and has step 0. A method has
-    the same colour on every split of the same rows.
+    the same colour on every split of the same rows. On a log scale, a method that diverges leaves
+    the picture, which ends at ten times the largest value at its left edge.
 
     Args:
         panel: Where to draw.
@@ -117,6 +118,10 @@ def curves(
         if scale == "log":  # a band that reaches below zero would vanish whole
             lower = [max(low, value / 10) for low, value in zip(lower, y, strict=True)]
         panel.fill_between(x, lower, upper, color=style["color"], alpha=0.2, linewidth=0)
+    edge = min(getattr(row, by) for row in shown)
+    top = 10 * max(row.value for row in shown if getattr(row, by) == edge)
+    if scale == "log" and any(math.inf > row.value > top for row in shown):
+        panel.set_ylim(top=top)
     ticks = sorted({float(getattr(row, by)) for row in shown})
     if len(ticks) <= _MOST_TICKS:  # the very numbers that were measured
         panel.set_xticks(ticks, _names(ticks), fontsize="small")

@@ -63,11 +63,10 @@ class Experiment:
     ) -> None:
         self.device = resolve_device(settings.device)
         self.rows: list[Row] = []
-        self._settings, self._metrics, self._metric = settings, metrics, next(iter(metrics))
+        self._name, self._preset, self._settings = name, preset, settings
+        self._metrics, self._metric = metrics, next(iter(metrics))
         self._sign = 1 if best == "largest" else -1
-        self._setup: dict[str, Any] = {"seed": settings.seed, "data": dict(data or {})}
-        about = {"example": name, "preset": preset, "device": str(self.device)}
-        self._about: dict[str, Any] = {**about, **self._setup}
+        self._data = dict(data or {})
         self._began = time.perf_counter()
         make_folder(settings.out)
         torch.manual_seed(settings.seed)
@@ -131,6 +130,7 @@ class Experiment:
             CheckpointError: The checkpoint is damaged, or of another method, seed, data or `train`.
         """
         settings = self._settings
+        identity = {"method": method, "seed": settings.seed, "data": self._data}
         fit(
             learner,
             source,
@@ -139,7 +139,7 @@ class Experiment:
             device=settings.device,
             weight=weight,
             name=method,
-            setup={**self._setup, "method": method, "train": attrs.asdict(settings.train)},
+            setup={**identity, "train": attrs.asdict(settings.train)},
         )
 
     def measure(
@@ -165,15 +165,14 @@ class Experiment:
             split: Name of the tasks in the rows.
         """
         of: dict[str, Any] = {"method": method, "split": split, "seed": self._settings.seed}
-        of["metrics"] = self._metrics
+        rows: Callable[..., list[Row]] = partial(evaluate, learner, metrics=self._metrics, **of)
         if not isinstance(steps, Mapping):
-            return evaluate(learner, batches, steps=steps, **of)
-        rows = []
-        for step, examples in steps.items():
-            parts = [first(batch, examples) for batch in batches]
-            measured = evaluate(learner, parts, steps=[1], **of)
-            rows += [attrs.evolve(row, step=step) for row in measured]
-        return rows
+            return rows(batches, steps=steps)
+        return [
+            attrs.evolve(row, step=step)
+            for step, examples in steps.items()
+            for row in rows([first(batch, examples) for batch in batches], steps=[1])
+        ]
 
     def tuned(
         self,
@@ -252,7 +251,14 @@ class Experiment:
         """
         if process_index():
             return
-        info = RunInfo(wall_seconds=time.perf_counter() - self._began, **self._about)
+        info = RunInfo(
+            example=self._name,
+            preset=self._preset,
+            seed=self._settings.seed,
+            device=str(self.device),
+            wall_seconds=time.perf_counter() - self._began,
+            data=self._data,
+        )
         path = write_metrics(self._settings.out, info, self.rows)
         picture = path.with_name("figure.png")
         draw = draw or partial(figure, self.rows, metric=self._metric, scale=scale, by=by)

@@ -130,7 +130,7 @@ class Predictor(nn.Module):
         # recurrent layers on a GPU have none either.
         cuda = self._recurrent and first.is_cuda
         with sdpa_kernel(SDPBackend.MATH), cudnn.flags(enabled=False) if cuda else nullcontext():
-            if len(first) > 1 and not self._recurrent or not len(first):
+            if (len(first) > 1 and not self._recurrent) or not len(first):
                 return vmap(function, randomness="different")(theta, *inputs)
             tasks = [
                 function(_task(theta, index), *(tensor[index] for tensor in inputs))

@@ -62,7 +62,7 @@ class Adam(GradientRule):
         return AdamCarry(zeros, zeros, task_zeros(theta))
 
     def move(self, theta: Theta, carry: AdamCarry, gradient: Theta, evidence: Evidence) -> Move:
-        """mean / (sqrt(square) + epsilon), both means corrected for their start at 0."""
+        """Along mean / (sqrt(square) + epsilon), both means corrected for their start at 0."""
         decay, decay_square = self.betas
         mean, square, direction = {}, {}, {}
         steps = carry.steps + 1

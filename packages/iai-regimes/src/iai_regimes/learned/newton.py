@@ -1,0 +1,247 @@
+"""Newton steps on a minibatch, damped by what earlier evidence has settled."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from iai_regimes.evidence import Evidence, running_mean
+from iai_regimes.hessian import hessian_products
+from iai_regimes.interfaces import Objective, Theta
+from iai_regimes.learned.kfac import Whitening, reciprocal
+from iai_regimes.learned.slope import Slope
+from iai_regimes.predictor import Predictor
+from iai_regimes.ravel import of_vectors, ravel, task_zeros, unravel
+
+
+def ritz(
+    gradient: Float[Tensor, "task p"], product: Callable[[Tensor], Tensor], num_products: int
+) -> tuple[Float[Tensor, "task k"], Float[Tensor, "task k p"]]:
+    """Splits the gradient along the Ritz vectors of the Hessian in the gradient's Krylov space.
+
+    Lanczos' method with full orthogonalisation. The curvatures are absolute values: along a
+    direction of negative curvature a Newton step goes down, not up.
+
+    Args:
+        gradient: The gradient g of each task.
+        product: The Hessian H of each task times a vector, `task p` to `task p`.
+        num_products: k, the dimensions of the Krylov space. Where the space has fewer, the parts in
+            excess are zero. With as many as H has different eigenvalues, the split is exact.
+
+    Returns:
+        |Ritz values| and the parts of g along the Ritz vectors, which add up to g. Where g is not
+        finite, neither are they.
+
+    Source:
+        Lanczos (1950); the absolute values are those of saddle-free Newton, Dauphin et al. (2014),
+        arXiv 1406.2572.
+
+    >>> diagonal = torch.tensor([1.0, 3.0])
+    >>> curvatures, parts = ritz(torch.tensor([[2.0, 0.0]]), lambda v: diagonal * v, 1)
+    >>> curvatures.tolist(), parts.tolist()
+    ([[1.0]], [[[2.0, 0.0]]])
+    """
+    vector, units, images = gradient, list[Tensor](), list[Tensor]()
+    length = gradient.norm(dim=-1, keepdim=True)
+    for _ in range(num_products):
+        norm = vector.norm(dim=-1, keepdim=True)
+        new = norm > 1e-6 * length if units else norm > 0
+        units.append(torch.where(new, vector / torch.where(new, norm, 1.0), 0.0))
+        vector = product(units[-1])
+        images.append(vector)
+        length, basis = vector.norm(dim=-1, keepdim=True), torch.stack(units, dim=1)
+        for _ in range(2):  # the second pass removes what rounding left of the first
+            vector = vector - ((basis * vector[:, None]).sum(-1, keepdim=True) * basis).sum(1)
+    projected = (basis[:, :, None] * torch.stack(images, 1)[:, None]).sum(-1)
+    symmetric = torch.nan_to_num((projected + projected.mT) / 2, 0.0, 0.0, 0.0)
+    values, rotation = torch.linalg.eigh(symmetric)  # raises where a number is not finite
+    vectors = rotation.mT @ basis
+    return values.abs(), (vectors * gradient[:, None]).sum(-1, keepdim=True) * vectors
+
+
+class DampedNewton(nn.Module):
+    """A Newton step on a minibatch that keeps what earlier evidence has settled.
+
+    With n examples behind theta, b in the minibatch, and the gradient g and the Hessian H of the
+    minibatch's mean loss, the step is
+
+        d = (n + b) / (n + n0 + b) ((1 - w) |H| + w h I)^-1 g,    w = (n + n0) / (n + n0 + b).
+
+    n0 is the number of examples that the prior is worth; it is learned. h is the mean curvature of
+    the earlier examples' loss, which is taken to be isotropic. For a linear Gaussian model of which
+    that is true, theta - b / (n + b) d is the Kalman filter's update. Real losses are not
+    linear-Gaussian, so h is multiplied by two learned factors, e^s and e^(s' sqrt(b / (n + b))):
+    the second fades to 1 as evidence gathers.
+
+    >>> step = DampedNewton()
+    >>> curvatures, parts = torch.tensor([[2.0]]), torch.ones(1, 1, 1)
+    >>> one = Evidence((), torch.ones(1), seen=torch.zeros(1), fresh=True)
+    >>> step(curvatures, parts, torch.tensor([2.0]), one).item()  # 0.5 of g / H
+    0.25
+    """
+
+    def __init__(self, prior_count: float = 1.0) -> None:
+        super().__init__()
+        self.log_prior_count = nn.Parameter(torch.tensor(math.log(prior_count)))
+        self.log_scale = nn.Parameter(torch.zeros(()))
+        self.early_log_scale = nn.Parameter(torch.zeros(()))
+
+    def forward(
+        self,
+        curvatures: Float[Tensor, "task k"],
+        parts: Float[Tensor, "task k p"],
+        earlier: Float[Tensor, " task"],
+        evidence: Evidence,
+    ) -> Float[Tensor, "task p"]:
+        """The step d; gradients flow to the learned numbers alone. Zero without any curvature.
+
+        Args:
+            curvatures: |H| along each of k directions.
+            parts: The parts of g along them.
+            earlier: h, the mean curvature of the earlier examples' loss.
+            evidence: Holds n and b.
+        """
+        behind = evidence.seen + self.log_prior_count.exp()
+        total = behind + evidence.num_observed
+        w = (behind / total)[:, None]
+        log_scale = self.log_scale + evidence.gain.sqrt() * self.early_log_scale
+        damped = (1 - w) * curvatures + w * (log_scale.exp() * earlier)[:, None]
+        share = ((evidence.seen + evidence.num_observed) / total)[:, None]
+        return ((share * reciprocal(damped))[..., None] * parts).sum(1)
+
+
+class Newton(Slope):
+    """The gradient, and the step of `DampedNewton` with a recent mean of |H| for h.
+
+    The mean of |H| over the Krylov space of each minibatch enters h with the weight
+    sqrt(b / (n + b)): curvature changes as theta moves, so h must forget as well as average. The
+    rates start at 0 for the gradient and at 1 for the step: before training, the rule is damped
+    Newton.
+
+    Args:
+        num_products: Hessian-vector products of a step, at least 1.
+
+    Raises:
+        ValueError: If `num_products` is below 1.
+    """
+
+    first_rates = (0.0, 1.0)
+
+    def __init__(self, num_products: int = 4) -> None:
+        super().__init__()
+        if num_products < 1:
+            raise ValueError(f"`num_products` must be at least 1; got {num_products}.")
+        self.num_products = num_products
+        self.damped = DampedNewton()
+
+    def start(self, theta: Theta) -> Float[Tensor, " task"]:
+        """h before any curvature is known: 0."""
+        return task_zeros(theta)
+
+    def directions(
+        self,
+        theta: Theta,
+        memory: Float[Tensor, " task"],
+        evidence: Evidence,
+        objective: Objective,
+    ) -> tuple[list[Float[Tensor, "task p"]], Float[Tensor, " task"]]:
+        """g and d, and the new h; outer gradients flow to the learned numbers of d alone."""
+        with torch.autocast(memory.device.type, enabled=False):
+            loss = of_vectors(objective.loss, theta)
+            gradient, product = hessian_products(loss, ravel(theta))
+            curvatures, parts = ritz(gradient, product, self.num_products)
+            # A part of less than 1e-4 of the gradient may be what rounding left.
+            real = parts.norm(dim=-1) > 1e-4 * gradient.norm(dim=-1, keepdim=True)
+            mean = (curvatures * real).sum(-1) / real.sum(-1).clamp(min=1)
+            h = memory + evidence.gain.sqrt() * (mean - memory)
+            return [gradient, self.damped(curvatures, parts, h, evidence)], h
+
+
+class InputMemory(NamedTuple):
+    """What is known of the inputs of linear layers, and of the curvature by their outputs."""
+
+    moments: tuple[Float[Tensor, "task columns columns"], ...]  # A of each layer, a mean
+    curvatures: Float[Tensor, "task block"]  # recent mean of h of each layer, and of the rest
+
+
+class WhitenedNewton(Slope):
+    """The step of `DampedNewton` in coordinates in which earlier evidence is isotropic.
+
+    For a predictor of thousands of parameters, whose curvature along one direction may be a
+    thousand times that along another. The earlier examples' Hessian is taken to be the Kronecker
+    product A x h I of each linear layer (see `Whitening`): A is a mean over all examples seen, h
+    a recent mean, and a prior worth `prior_count` examples of isotropic inputs joins them. With
+    theta = theta_0 + C S u, that Hessian is the identity in u, so the step in u is d with h = 1,
+    and the Krylov space adds what the minibatch's own Hessian has beside it.
+
+    The gradient is not a second direction: where the curvature is a thousand times its mean, even
+    a small learned rate of the gradient overshoots. A step costs `num_products + 1`
+    Hessian-vector products and the cube of a layer's inputs; the memory is their square.
+
+    Args:
+        predictor: What is adapted, by the rule that the slope is handed to as well.
+        num_products: Hessian-vector products for the Krylov space, at least 1.
+        prior_count: Examples that the prior is worth, above 0.
+
+    Raises:
+        ValueError: If no weight of a linear layer is adapted, or a number is out of range.
+
+    Source:
+        Ours: the extended Kalman filter, with a covariance as in K-FAC, Martens and Grosse (2015),
+        arXiv 1503.05671, whose output factor is one number.
+    """
+
+    first_rates = (1.0,)
+
+    def __init__(
+        self, predictor: Predictor, num_products: int = 1, *, prior_count: float = 100.0
+    ) -> None:
+        super().__init__()
+        if num_products < 1:
+            raise ValueError(f"`num_products` must be at least 1; got {num_products}.")
+        if not prior_count > 0:
+            raise ValueError(f"`prior_count` must be above 0; got {prior_count}.")
+        self.num_products, self.prior_count = num_products, prior_count
+        self.whitening = Whitening(predictor)
+        self.damped = DampedNewton(prior_count)
+
+    def start(self, theta: Theta) -> InputMemory:
+        """Nothing is known: zeros."""
+        blocks = task_zeros(theta)[:, None].expand(-1, self.whitening.num_blocks)
+        return InputMemory(self.whitening.start(theta), blocks)
+
+    def directions(
+        self, theta: Theta, memory: InputMemory, evidence: Evidence, objective: Objective
+    ) -> tuple[list[Float[Tensor, "task p"]], InputMemory]:
+        """d alone, and the new memory; outer gradients flow to the learned numbers of d alone.
+
+        Raises:
+            ValueError: If a linear layer does not read one vector for each input, the module would
+                change a buffer, or in inference mode.
+        """
+        with torch.autocast(evidence.seen.device.type, enabled=False):
+            whitening, x, mask = self.whitening, evidence.encoded.x, evidence.encoded.mask
+            moments = whitening.moments(theta, x, mask)
+            roots = whitening.roots(memory.moments, moments, evidence.seen, self.prior_count)
+
+            def coloured(u: Tensor) -> Theta:
+                return whitening.colour(unravel(u, theta), roots)
+
+            def loss(u: Tensor) -> Tensor:
+                change = coloured(u)
+                return objective.loss({name: theta[name] + change[name] for name in theta})
+
+            gradient, product = hessian_products(loss, torch.zeros_like(ravel(theta)))
+            h = whitening.curvatures(product, moments, roots)
+            h = memory.curvatures + evidence.gain.sqrt()[:, None] * (h - memory.curvatures)
+            level = whitening.levels(h)
+            split = ritz(level * gradient, lambda v: level * product(level * v), self.num_products)
+            step = self.damped(*split, torch.ones_like(evidence.seen), evidence)
+            means = tuple(
+                running_mean(mean, new, evidence)
+                for mean, new in zip(memory.moments, moments, strict=True)
+            )
+            return [ravel(coloured(level * step))], InputMemory(means, h)

@@ -1,8 +1,9 @@
 """Parametric, implicit and explicit regimes of amortized learning."""
 
 from iai_regimes.embedding import BilinearEmbedding
-from iai_regimes.evidence import annealed_gain, count_features
+from iai_regimes.evidence import Evidence, annealed_gain, count_features
 from iai_regimes.gradient_feature import clipped_log, log_and_sign, raw, rms_normalised
+from iai_regimes.gradient_rule import GradientRule, Move
 from iai_regimes.learned.learned_optimizer import LearnedOptimizer
 from iai_regimes.learned.learned_rule import LearnedRule
 from iai_regimes.learned.mlp_rule import MLPRule
@@ -35,9 +36,11 @@ __all__ = [
     "ColumnState",
     "Conv4",
     "Embedded",
+    "Evidence",
     "Explicit",
     "Gaussian",
     "GradientDescent",
+    "GradientRule",
     "Implicit",
     "ImplicitColumns",
     "ImplicitState",
@@ -45,6 +48,7 @@ __all__ = [
     "LearnedOptimizer",
     "LearnedRule",
     "MLPRule",
+    "Move",
     "NewtonCG",
     "ParameterTokens",
     "Parametric",

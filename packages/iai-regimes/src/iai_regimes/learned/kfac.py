@@ -14,9 +14,9 @@ _NEEDS = "Whitening needs linear layers that read one vector for each input; "
 
 
 class Whitening(nn.Module):
-    """Coordinates u with theta = theta_0 + C S u: C whitens the layers' inputs, S levels the layers.
+    """Coordinates u with theta = theta_0 + C S u.
 
-    A linear layer with the adapted matrix W = [weight, bias] reads a = [input, 1]. Its block of the
+    C whitens the inputs of linear layers, S makes the curvatures of the layers equal. A linear layer with the adapted matrix W = [weight, bias] reads a = [input, 1]. Its block of the
     Hessian is nearly a Kronecker product of the curvature by its outputs and the second moment A of
     a, the average of a a'. With A = L L' and h the mean curvature by the outputs,
 
@@ -149,7 +149,7 @@ class Whitening(nn.Module):
         moments: tuple[Tensor, ...],
         roots: tuple[Tensor, ...],
     ) -> Float[Tensor, "task block"]:
-        """h of each layer, and of the rest, on a minibatch; 0 where it is negative or unknown.
+        """The h of each layer and of the rest, on a minibatch; 0 where negative or unknown.
 
         h = tr(C'HC) / (rows tr(L^-1 A L^-T)), both traces over the numbers of a layer; for the rest
         it is the mean of the Hessian's diagonal. One product with a vector of random signs

@@ -138,7 +138,7 @@ class Newton(Slope):
         self.damped = DampedNewton()
 
     def start(self, theta: Theta) -> Float[Tensor, " task"]:
-        """h before any curvature is known: 0."""
+        """The h before any curvature is known: 0."""
         return task_zeros(theta)
 
     def directions(
@@ -148,7 +148,7 @@ class Newton(Slope):
         evidence: Evidence,
         objective: Objective,
     ) -> tuple[list[Float[Tensor, "task p"]], Float[Tensor, " task"]]:
-        """g and d, and the new h; outer gradients flow to the learned numbers of d alone."""
+        """Gives g and d, and the new h; outer gradients flow to the learned numbers of d alone."""
         with torch.autocast(memory.device.type, enabled=False):
             loss = of_vectors(objective.loss, theta)
             gradient, product = hessian_products(loss, ravel(theta))
@@ -210,13 +210,14 @@ class WhitenedNewton(Slope):
 
     def start(self, theta: Theta) -> InputMemory:
         """Nothing is known: zeros."""
-        blocks = task_zeros(theta)[:, None].expand(-1, self.whitening.num_blocks)
-        return InputMemory(self.whitening.start(theta), blocks)
+        zeros = task_zeros(theta)
+        curvatures = zeros.new_zeros(len(zeros), self.whitening.num_blocks)
+        return InputMemory(self.whitening.start(theta), curvatures)
 
     def directions(
         self, theta: Theta, memory: InputMemory, evidence: Evidence, objective: Objective
     ) -> tuple[list[Float[Tensor, "task p"]], InputMemory]:
-        """d alone, and the new memory; outer gradients flow to the learned numbers of d alone.
+        """Gives d alone, and the new memory; outer gradients flow to the learned numbers of d alone.
 
         Raises:
             ValueError: If a linear layer does not read one vector for each input, the module would

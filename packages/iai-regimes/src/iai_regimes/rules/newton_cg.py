@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from iai_regimes.curvature import hessian_products
 from iai_regimes.evidence import moved_where
 from iai_regimes.gradient import gradient_at
+from iai_regimes.hessian import hessian_products
 from iai_regimes.interfaces import Examples, LinearSolver, Objective
 from iai_regimes.rules.line_search import descend
 

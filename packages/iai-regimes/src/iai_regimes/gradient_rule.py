@@ -20,7 +20,29 @@ class Move(NamedTuple):
     carry: Any
 
 
-class GradientRule(nn.Module, ABC):
+class DescentRule(ABC):
+    """A rule that is done where the gradient of the minibatch's loss is zero: a `Solver`."""
+
+    @abstractmethod
+    def start(self, theta: Theta) -> Any:
+        """What the rule remembers before the first step: a pytree of tensors led by the tasks."""
+
+    @abstractmethod
+    def step(
+        self, theta: Theta, carry: Any, evidence: Evidence, objective: Objective
+    ) -> tuple[Theta, Any]:
+        """Moves theta and what the rule remembers by one minibatch."""
+
+    def encode(self, batch: Examples) -> tuple[()]:
+        """Nothing: the rule reads examples through the loss alone."""
+        return ()
+
+    def residual(self, theta: Theta, carry: Any, objective: Objective) -> Theta:
+        """The gradient: zero where no step leads anywhere."""
+        return gradient_at(objective, theta, differentiate=True)
+
+
+class GradientRule(nn.Module, DescentRule):
     """A step theta - rate * direction that is made of one gradient.
 
     Write `start` and `move`. A task without an observed example in the minibatch keeps its theta
@@ -52,10 +74,6 @@ class GradientRule(nn.Module, ABC):
         self.differentiate_gradient = differentiate_gradient
 
     @abstractmethod
-    def start(self, theta: Theta) -> Any:
-        """What the rule remembers before the first step: a pytree of tensors led by the tasks."""
-
-    @abstractmethod
     def move(self, theta: Theta, carry: Any, gradient: Theta, evidence: Evidence) -> Move:
         """The step that the gradient asks for.
 
@@ -65,10 +83,6 @@ class GradientRule(nn.Module, ABC):
             gradient: Of each task's loss on the minibatch at `theta`.
             evidence: How many examples the minibatch has, and how many were seen before.
         """
-
-    def encode(self, batch: Examples) -> tuple[()]:
-        """Nothing: the rule reads no example by itself."""
-        return ()
 
     def step(
         self, theta: Theta, carry: Any, evidence: Evidence, objective: Objective
@@ -83,7 +97,3 @@ class GradientRule(nn.Module, ABC):
             informed = evidence.informed.reshape(-1, *[1] * (value.dim() - 1)).to(value.dtype)
             moved[name] = torch.addcmul(value, rate * informed, move.direction[name], value=-1)
         return moved, moved_where(evidence.informed, move.carry, carry)
-
-    def residual(self, theta: Theta, carry: Any, objective: Objective) -> Theta:
-        """The gradient: zero where no step, whatever its rate, leads anywhere."""
-        return gradient_at(objective, theta, differentiate=True)

@@ -85,6 +85,17 @@ class Predictor(nn.Module):
             for name, shape in self.shapes.items()
         }
 
+    def full(self, value: float) -> dict[str, nn.Parameter]:
+        """A parameter full of `value` for each adapted one: rates or strengths to be learned.
+
+        >>> Predictor(nn.Linear(2, 1)).full(0.1)["bias"].tolist()
+        [0.1...]
+        """
+        return {
+            name: nn.Parameter(torch.full_like(self._parameter(name), value))
+            for name in self.shapes
+        }
+
     def shared(self) -> list[Tensor]:
         """The parameters that are not adapted, which all tasks share.
 

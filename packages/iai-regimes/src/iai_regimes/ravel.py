@@ -37,6 +37,11 @@ def of_vectors(
     return lambda flat: loss(unravel(flat, like))
 
 
+def shifted(theta: Theta, shift: Float[Tensor, "task p"]) -> Theta:
+    """Theta plus vectors; gradients flow to both."""
+    return {name: theta[name] + piece for name, piece in unravel(shift, theta).items()}
+
+
 def task_zeros(theta: Theta) -> Float[Tensor, " task"]:
     """A zero for each task, in the dtype and on the device of `theta`."""
     value = next(iter(theta.values()))

@@ -16,9 +16,10 @@ _NEEDS = "Whitening needs linear layers that read one vector for each input; "
 class Whitening(nn.Module):
     """Coordinates u with theta = theta_0 + C S u.
 
-    C whitens the inputs of linear layers, S makes the curvatures of the layers equal. A linear layer with the adapted matrix W = [weight, bias] reads a = [input, 1]. Its block of the
-    Hessian is nearly a Kronecker product of the curvature by its outputs and the second moment A of
-    a, the average of a a'. With A = L L' and h the mean curvature by the outputs,
+    C whitens the inputs of linear layers, S makes the curvatures of the layers equal. A linear
+    layer with the adapted matrix W = [weight, bias] reads a = [input, 1]. Its block of the Hessian
+    is nearly a Kronecker product of the curvature by its outputs and the second moment A of a, the
+    average of a a'. With A = L L' and h the mean curvature by the outputs,
 
         W = W_0 + h^-1/2 U L^-1,
 

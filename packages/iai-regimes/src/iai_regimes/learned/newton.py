@@ -217,7 +217,7 @@ class WhitenedNewton(Slope):
     def directions(
         self, theta: Theta, memory: InputMemory, evidence: Evidence, objective: Objective
     ) -> tuple[list[Float[Tensor, "task p"]], InputMemory]:
-        """Gives d alone, and the new memory; outer gradients flow to the learned numbers of d alone.
+        """Gives d and the new memory; outer gradients flow to the learned numbers of d alone.
 
         Raises:
             ValueError: If a linear layer does not read one vector for each input, the module would

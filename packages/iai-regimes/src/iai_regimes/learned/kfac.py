@@ -53,7 +53,7 @@ class Whitening(nn.Module):
         super().__init__()
         # The regime registers the predictor; a list keeps it from being registered a second time.
         self._predictor = [predictor]
-        shapes = predictor.shapes
+        self.shapes = shapes = predictor.shapes
         self.layers: dict[str, list[str]] = {}  # the adapted ones of each layer's weight and bias
         for layer, module in predictor.module.named_modules():
             weight, bias = (f"{layer}.{kind}" if layer else kind for kind in ("weight", "bias"))
@@ -172,7 +172,7 @@ class Whitening(nn.Module):
         squares = torch.ones_like(means)  # mean squares of the layers' white inputs
         for i, (moment, root) in enumerate(zip(moments, roots, strict=True)):
             squares[:, i] = ((root @ moment) * root).sum(2).mean(1)
-        return (means * reciprocal(squares)).clamp(min=0.0)
+        return torch.where(squares > 0, means / squares, 0.0).clamp(min=0.0)
 
     def levels(self, curvatures: Float[Tensor, "task block"]) -> Float[Tensor, "task p"]:
         """S, h^-1/2 for each number of theta.
@@ -214,12 +214,6 @@ class Whitening(nn.Module):
             if layer not in moments:  # `nn.MultiheadAttention`, say, uses a layer's weight itself
                 raise ValueError(f"{_NEEDS}{layer} reads none.")
         return tuple(moments[layer] for layer in self.layers)
-
-
-def reciprocal(x: Tensor) -> Tensor:
-    """1 / x where x is above 0, else 0; its derivative is never NaN."""
-    positive = x > 0
-    return torch.where(positive, 1 / torch.where(positive, x, 1.0), 0.0)
 
 
 def _columns(named: Theta, names: list[str]) -> list[Tensor]:

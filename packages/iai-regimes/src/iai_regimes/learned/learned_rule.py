@@ -53,12 +53,12 @@ class LearnedRule(nn.Module):
 
         theta <- theta + k (k c - sum_i (a_i + s_i(n, b) + k r_i) d_i).
 
-    a_i are learned constants, one for each number of theta, which start at the slope's first rates;
-    s_i is a learned linear function of the evidence count. c, r_i and s_i start at 0: training
-    starts from damped Newton, not from nothing. What the head reads is multiplied by k twice, so
-    its bias vanishes as 1 / n^2 and the rule becomes stochastic approximation with constant rates:
-    its mean step is zero where the expected gradient is. Without a slope, the update is theta +
-    k c; the residual form has 1 in place of k.
+    a_i are learned constants, one for each number of theta, which start at the slope's
+    `initial_rates`; s_i is a learned linear function of the evidence count. c, r_i and s_i start
+    at 0: training starts from damped Newton, not from nothing. What the head gives is multiplied by
+    k twice, so its bias vanishes as 1 / n^2 and the rule becomes stochastic approximation with
+    constant rates: its mean step is zero where the expected gradient is. Without a slope, the
+    update is theta + k c; the residual form has 1 in place of k.
 
     A token of theta holds its numbers of theta and of the directions, the running summary and the
     evidence count; a token of an example holds x, y and the residual of the current prediction.
@@ -129,8 +129,8 @@ class LearnedRule(nn.Module):
         dim, token_dim = encoder.dim, self.tokens.token_dim
         self.token_embedding = nn.Parameter(torch.randn(self.tokens.num_tokens, dim) * dim**-0.5)
         self.slope = Newton() if slope is None and signal != "data" else slope
-        first_rates = () if self.slope is None else self.slope.first_rates
-        state_dim = token_dim * (1 + len(first_rates))
+        initial_rates = () if self.slope is None else self.slope.initial_rates
+        state_dim = token_dim * (1 + len(initial_rates))
         state_dim += self.summary_dim + count * NUM_COUNT_FEATURES
         self.embed_state = BilinearEmbedding(dim + state_dim, dim)
         example_dim = x_dim + likelihood.num_features
@@ -139,13 +139,15 @@ class LearnedRule(nn.Module):
             self.embed_example = BilinearEmbedding(example_dim + residual_dim, dim)
         if self.summary_dim:
             self.statistic = BilinearEmbedding(example_dim, self.summary_dim, hidden_dim=dim)
-        self.head = nn.Linear(dim, token_dim * (self.num_proposals + len(first_rates)))
+        self.head = nn.Linear(dim, token_dim * (self.num_proposals + len(initial_rates)))
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-        if first_rates:
-            self.rates = nn.Parameter(torch.tensor(first_rates)[:, None].repeat(1, predictor.size))
+        if initial_rates:
+            self.rates = nn.Parameter(
+                torch.tensor(initial_rates)[:, None].repeat(1, predictor.size)
+            )
             if count:
-                self.schedule = nn.Linear(NUM_COUNT_FEATURES, len(first_rates), bias=False)
+                self.schedule = nn.Linear(NUM_COUNT_FEATURES, len(initial_rates), bias=False)
                 nn.init.zeros_(self.schedule.weight)
 
     def start(self, theta: Theta) -> Memory:
@@ -227,15 +229,15 @@ class LearnedRule(nn.Module):
         if directions:
             share = evidence.gain[:, None] if self.update == "annealed" else 1.0
             change = share * change
-            for first, rate, direction in zip(
-                self._first_rates(evidence), rates, directions, strict=True
+            for base, rate, direction in zip(
+                self._base_rates(evidence), rates, directions, strict=True
             ):
-                change = change - (first + share * rate) * direction
+                change = change - (base + share * rate) * direction
             if self.update == "gated":  # it proposes a value of theta, not a change
                 change = theta.detach() + change
         return move(self.update, theta, (change, *gate), evidence.gain)
 
-    def _first_rates(self, evidence: Evidence) -> Float[Tensor, "direction #task p"]:
+    def _base_rates(self, evidence: Evidence) -> Float[Tensor, "direction #task p"]:
         """a_i + s_i(n, b) of each direction."""
         rates = self.rates[:, None]
         if self.count:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from iai_regimes.evidence import Evidence, running_mean
 from iai_regimes.hessian import hessian_products
 from iai_regimes.interfaces import Objective, Theta
-from iai_regimes.learned.kfac import Whitening, reciprocal
+from iai_regimes.learned.kfac import Whitening
 from iai_regimes.learned.slope import Slope
 from iai_regimes.predictor import Predictor
 from iai_regimes.ravel import of_vectors, ravel, task_zeros, unravel
@@ -110,7 +110,7 @@ class DampedNewton(nn.Module):
         log_scale = self.log_scale + evidence.gain.sqrt() * self.early_log_scale
         damped = (1 - w) * curvatures + w * (log_scale.exp() * earlier)[:, None]
         share = ((evidence.seen + evidence.num_observed) / total)[:, None]
-        return ((share * reciprocal(damped))[..., None] * parts).sum(1)
+        return ((share * _reciprocal(damped))[..., None] * parts).sum(1)
 
 
 class Newton(Slope):
@@ -128,7 +128,7 @@ class Newton(Slope):
         ValueError: If `num_products` is below 1.
     """
 
-    first_rates = (0.0, 1.0)
+    initial_rates = (0.0, 1.0)
 
     def __init__(self, num_products: int = 4) -> None:
         super().__init__()
@@ -182,7 +182,7 @@ class WhitenedNewton(Slope):
     Hessian-vector products and the cube of a layer's inputs; the memory is their square.
 
     Args:
-        predictor: What is adapted, by the rule that the slope is handed to as well.
+        predictor: What is adapted: the one that the rule is given.
         num_products: Hessian-vector products for the Krylov space, at least 1.
         prior_count: Examples that the prior is worth, above 0.
 
@@ -194,7 +194,7 @@ class WhitenedNewton(Slope):
         arXiv 1503.05671, whose output factor is one number.
     """
 
-    first_rates = (1.0,)
+    initial_rates = (1.0,)
 
     def __init__(
         self, predictor: Predictor, num_products: int = 1, *, prior_count: float = 100.0
@@ -209,7 +209,14 @@ class WhitenedNewton(Slope):
         self.damped = DampedNewton(prior_count)
 
     def start(self, theta: Theta) -> InputMemory:
-        """Nothing is known: zeros."""
+        """Nothing is known: zeros.
+
+        Raises:
+            ValueError: If theta is not of the predictor.
+        """
+        shapes = {name: value.shape[1:] for name, value in theta.items()}
+        if shapes != self.whitening.shapes:
+            raise ValueError("`predictor` must be the same for a `WhitenedNewton` and its rule.")
         zeros = task_zeros(theta)
         curvatures = zeros.new_zeros(len(zeros), self.whitening.num_blocks)
         return InputMemory(self.whitening.start(theta), curvatures)
@@ -246,3 +253,9 @@ class WhitenedNewton(Slope):
                 for mean, new in zip(memory.moments, moments, strict=True)
             )
             return [ravel(coloured(level * step))], InputMemory(means, h)
+
+
+def _reciprocal(x: Tensor) -> Tensor:
+    """1 / x where x is above 0, else 0; its derivative is never NaN."""
+    positive = x > 0
+    return torch.where(positive, 1 / torch.where(positive, x, 1.0), 0.0)

@@ -31,25 +31,23 @@ class ParameterTokens:
     def __init__(self, shapes: Mapping[str, torch.Size], *, chunk: int = 64) -> None:
         if chunk < 1:
             raise ValueError(f"`chunk` must be at least 1; got {chunk}.")
-        rows = [shape[0] if len(shape) > 1 else 1 for shape in shapes.values()]
-        widths = [
-            shape[1:].numel() if len(shape) > 1 else shape.numel() for shape in shapes.values()
+        matrices = [
+            shape if len(shape) > 1 else torch.Size([1, *shape]) for shape in shapes.values()
         ]
-        self._sizes = [row * width for row, width in zip(rows, widths, strict=True)]
-        if not any(self._sizes):
+        sizes = [(matrix[0], matrix[1:].numel()) for matrix in matrices]
+        present = [width for rows, width in sizes if rows * width]
+        if not present:
             raise ValueError("`shapes` must hold at least one number; got none.")
-        present = (width for size, width in zip(self._sizes, widths, strict=True) if size)
-        self.token_dim = max(min(chunk, width) for width in present)
-        chunks = [math.ceil(width / self.token_dim) for width in widths]
-        self._layout = list(zip(rows, widths, chunks, strict=True))
-        self.num_tokens = sum(row * chunk for row, _, chunk in self._layout)
+        self.token_dim = min(chunk, max(present))
+        # Of each parameter: its rows, the numbers of a row, and the tokens of a row.
+        self._layout = [(rows, width, math.ceil(width / self.token_dim)) for rows, width in sizes]
+        self.num_tokens = sum(rows * chunks for rows, _, chunks in self._layout)
 
     def split(self, theta: Float[Tensor, "task p"]) -> Float[Tensor, "task token token_dim"]:
         """The tokens of raveled parameters, zeros where a token is short; gradients flow."""
+        pieces = theta.split([rows * width for rows, width, _ in self._layout], dim=1)
         tokens = []
-        for piece, (rows, width, chunks) in zip(
-            theta.split(self._sizes, dim=1), self._layout, strict=True
-        ):
+        for piece, (rows, width, chunks) in zip(pieces, self._layout, strict=True):
             matrix = piece.reshape(len(theta), rows, width)
             padded = pad(matrix, (0, chunks * self.token_dim - width))
             tokens.append(padded.reshape(len(theta), rows * chunks, self.token_dim))
@@ -57,10 +55,9 @@ class ParameterTokens:
 
     def join(self, tokens: Float[Tensor, "task token token_dim"]) -> Float[Tensor, "task p"]:
         """The raveled parameters of tokens, whatever stands in their padding; gradients flow."""
-        counts, pieces = [rows * chunks for rows, _, chunks in self._layout], []
-        for piece, (rows, width, chunks) in zip(
-            tokens.split(counts, dim=1), self._layout, strict=True
-        ):
+        pieces = tokens.split([rows * chunks for rows, _, chunks in self._layout], dim=1)
+        parameters = []
+        for piece, (rows, width, chunks) in zip(pieces, self._layout, strict=True):
             padded = piece.reshape(len(tokens), rows, chunks * self.token_dim)
-            pieces.append(padded[..., :width].flatten(1))
-        return torch.cat(pieces, dim=1)
+            parameters.append(padded[..., :width].flatten(1))
+        return torch.cat(parameters, dim=1)

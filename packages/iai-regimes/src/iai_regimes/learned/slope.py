@@ -15,11 +15,11 @@ from iai_regimes.ravel import ravel
 class Slope(nn.Module, ABC):
     """Directions made of a minibatch's loss, along which a learned rule moves theta.
 
-    `first_rates` holds one number for each direction: the value at which the rule's learned rates
+    `initial_rates` holds one number for each direction: the value at which the rule's learned rates
     along it start.
     """
 
-    first_rates: tuple[float, ...]
+    initial_rates: tuple[float, ...]
 
     @abstractmethod
     def start(self, theta: Theta) -> Any:
@@ -57,7 +57,7 @@ class Gradient(Slope):
         Mittal et al. (2025), arXiv 2510.11471.
     """
 
-    first_rates = (0.0,)
+    initial_rates = (0.0,)
 
     def __init__(self, *, differentiate: bool = False) -> None:
         super().__init__()

@@ -6,9 +6,10 @@ from iai_regimes.gradient_rule import GradientRule, Move
 from iai_regimes.learned.learned_optimizer import LearnedOptimizer
 from iai_regimes.learned.learned_rule import LearnedRule
 from iai_regimes.learned.mlp_rule import MLPRule
-from iai_regimes.learned.newton import Newton, WhitenedNewton
+from iai_regimes.learned.newton import Newton
 from iai_regimes.learned.recurrent_rule import RecurrentRule
 from iai_regimes.learned.slope import Gradient
+from iai_regimes.learned.whitened_newton import WhitenedNewton
 from iai_regimes.likelihood import Categorical, Gaussian
 from iai_regimes.models.conv4 import Conv4
 from iai_regimes.models.flow import flow

@@ -137,7 +137,7 @@ class Whitening(nn.Module):
         for names, root in zip(self.layers.values(), roots, strict=True):
             parts = _columns(white, names)
             product = torch.cat(parts, dim=2) @ root
-            pieces = product.split([part.shape[2] for part in parts], dim=2)
+            pieces = torch.split(product, [part.shape[2] for part in parts], dim=2)
             coloured |= {
                 name: piece.reshape(white[name].shape)
                 for name, piece in zip(names, pieces, strict=True)

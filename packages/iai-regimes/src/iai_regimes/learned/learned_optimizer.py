@@ -148,8 +148,8 @@ class LearnedOptimizer(Optimizer):
         gradient = self._theta([moving.gradient for moving in batch])
         carry = self.rule.start(theta)
         if states[0]:
-            leaves = zip(*(state["carry"] for state in states), strict=True)
-            carry = tree_unflatten([torch.cat(rows) for rows in leaves], tree_structure(carry))
+            columns = zip(*(state["carry"] for state in states), strict=True)
+            carry = tree_unflatten([torch.cat(column) for column in columns], tree_structure(carry))
         zeros = task_zeros(theta)
         move = self.rule.move(theta, carry, gradient, Evidence((), zeros + 1, zeros, True))
         rate = move.rate[_NAME] if isinstance(move.rate, Mapping) else move.rate

@@ -121,6 +121,6 @@ def _features(
     scaled = [
         # Values far below 3e-3 stay small.
         part * (part.square().mean(1, keepdim=True) + 1e-5).rsqrt()
-        for part in values.split(sizes, dim=1)
+        for part in torch.split(values, sizes, dim=1)
     ]
     return torch.cat(scaled, dim=1), ratios

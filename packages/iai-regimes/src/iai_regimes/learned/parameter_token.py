@@ -45,7 +45,7 @@ class ParameterTokens:
 
     def split(self, theta: Float[Tensor, "task p"]) -> Float[Tensor, "task token token_dim"]:
         """The tokens of raveled parameters, zeros where a token is short; gradients flow."""
-        pieces = theta.split([rows * width for rows, width, _ in self._layout], dim=1)
+        pieces = torch.split(theta, [rows * width for rows, width, _ in self._layout], dim=1)
         tokens = []
         for piece, (rows, width, chunks) in zip(pieces, self._layout, strict=True):
             matrix = piece.reshape(len(theta), rows, width)
@@ -55,7 +55,7 @@ class ParameterTokens:
 
     def join(self, tokens: Float[Tensor, "task token token_dim"]) -> Float[Tensor, "task p"]:
         """The raveled parameters of tokens, whatever stands in their padding; gradients flow."""
-        pieces = tokens.split([rows * chunks for rows, _, chunks in self._layout], dim=1)
+        pieces = torch.split(tokens, [rows * chunks for rows, _, chunks in self._layout], dim=1)
         parameters = []
         for piece, (rows, width, chunks) in zip(pieces, self._layout, strict=True):
             padded = piece.reshape(len(tokens), rows, chunks * self.token_dim)

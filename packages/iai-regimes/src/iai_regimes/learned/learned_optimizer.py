@@ -18,16 +18,22 @@ _NAME = "parameter"  # in the theta that the rule is given
 _MOST_NUMBERS = 2**16  # of tensors in one step of the rule: more would cost memory, not save time
 
 
+class _Moving(NamedTuple):
+    parameter: Tensor
+    gradient: Tensor
+    lr: float
+
+
 class LearnedOptimizer(Optimizer):
     """Trains any module by a rule that reads one gradient: a learned one, or a plain one.
 
-    Each parameter tensor is a theta by itself, with a carry of its own. Tensors of one shape are
-    moved together, as tasks of one step. The rule's own weights stay as they are.
+    Each parameter tensor is a theta by itself, with its own carry. Tensors of one shape are moved
+    together, as tasks of one step. The rule's weights do not change.
 
     What `torch.optim` promises holds: groups, closures, tensors without `.grad` skipped,
     `state_dict` without pickled objects, schedulers. The rule computes in the dtype of its own
     weights, where it has any, and keeps its carry in it; the parameters keep theirs. A gradient
-    that is not finite spoils its own tensor and that tensor's carry, no other.
+    that is not finite reaches its own tensor and that tensor's carry alone.
 
     Args:
         params: Parameters, or groups of them, as every optimizer takes them.
@@ -130,7 +136,7 @@ class LearnedOptimizer(Optimizer):
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "rule": self.rule}
 
-    def _batches(self, moving: list["_Moving"]) -> Iterator[list["_Moving"]]:
+    def _batches(self, moving: list[_Moving]) -> Iterator[list[_Moving]]:
         """Tensors that are tasks of one step: alike, all with a carry or none, and not too many."""
         alike: dict[Any, list[_Moving]] = {}
         for tensor in moving:
@@ -141,7 +147,7 @@ class LearnedOptimizer(Optimizer):
             size = max(1, _MOST_NUMBERS // tensors[0].parameter.numel())
             yield from (tensors[i : i + size] for i in range(0, len(tensors), size))
 
-    def _move(self, batch: list["_Moving"]) -> None:
+    def _move(self, batch: list[_Moving]) -> None:
         """One step of the rule on tensors of one shape, each a task."""
         states = [self.state[moving.parameter] for moving in batch]
         theta = self._theta([moving.parameter for moving in batch])
@@ -163,9 +169,3 @@ class LearnedOptimizer(Optimizer):
         own = chain(self.rule.parameters(), self.rule.buffers())
         dtype = next((t.dtype for t in own if t.is_floating_point()), tensors[0].dtype)
         return {_NAME: torch.stack([tensor.detach().to(dtype) for tensor in tensors])}
-
-
-class _Moving(NamedTuple):
-    parameter: Tensor
-    gradient: Tensor
-    lr: float

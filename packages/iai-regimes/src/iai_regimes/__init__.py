@@ -2,13 +2,14 @@
 
 from iai_regimes.embedding import BilinearEmbedding
 from iai_regimes.evidence import Evidence, annealed_gain, count_features
-from iai_regimes.gradient_feature import clipped_log, log_and_sign, raw, rms_normalised
 from iai_regimes.gradient_rule import GradientRule, Move
 from iai_regimes.learned.learned_optimizer import LearnedOptimizer
 from iai_regimes.learned.learned_rule import LearnedRule
 from iai_regimes.learned.mlp_rule import MLPRule
-from iai_regimes.learned.parameter_token import ParameterTokens
+from iai_regimes.learned.newton import Newton
 from iai_regimes.learned.recurrent_rule import RecurrentRule
+from iai_regimes.learned.slope import Gradient
+from iai_regimes.learned.whitened_newton import WhitenedNewton
 from iai_regimes.likelihood import Categorical, Gaussian
 from iai_regimes.models.conv4 import Conv4
 from iai_regimes.models.flow import flow
@@ -39,6 +40,7 @@ __all__ = [
     "Evidence",
     "Explicit",
     "Gaussian",
+    "Gradient",
     "GradientDescent",
     "GradientRule",
     "Implicit",
@@ -49,19 +51,16 @@ __all__ = [
     "LearnedRule",
     "MLPRule",
     "Move",
+    "Newton",
     "NewtonCG",
-    "ParameterTokens",
     "Parametric",
     "Predictor",
     "Proximal",
     "RecurrentRule",
     "Unlabelled",
     "UntilConverged",
+    "WhitenedNewton",
     "annealed_gain",
-    "clipped_log",
     "count_features",
     "flow",
-    "log_and_sign",
-    "raw",
-    "rms_normalised",
 ]

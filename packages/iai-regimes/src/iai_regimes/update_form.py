@@ -1,4 +1,4 @@
-"""How a proposed change moves a state: residual, gated or annealed."""
+"""How a proposal of a network moves a state: residual, gated or annealed."""
 
 from typing import Literal
 
@@ -13,7 +13,7 @@ UPDATE_FORMS: tuple[UpdateForm, ...] = ("residual", "gated", "annealed")
 
 
 def num_proposals(form: UpdateForm) -> int:
-    """How many numbers the form takes for each number of the state.
+    """Numbers that a network must propose for each number of the state.
 
     Raises:
         ValueError: If `form` is not one of residual, gated, annealed.
@@ -38,11 +38,11 @@ def move(
     with s = sigmoid(gate + 2) and sg the stopped gradient.
 
     Args:
-        form: Which of the three.
-        state: What is refined.
+        form: One of the three.
+        state: The state before the minibatch.
         proposal: (delta,) for residual and annealed, (value, gate) for gated, each shaped as the
             state.
-        gain: Share of this minibatch in all the evidence, in [0, 1].
+        gain: Share of this minibatch in all the evidence, b / (n + b).
 
     Returns:
         The new state; gradients flow to the state, where the form has them, and to the proposal.

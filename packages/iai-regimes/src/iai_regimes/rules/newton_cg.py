@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from iai_regimes.curvature import hessian_products
 from iai_regimes.evidence import Evidence, moved_where
 from iai_regimes.gradient_rule import DescentRule
+from iai_regimes.hessian import hessian_products
 from iai_regimes.interfaces import LinearSolver, Objective, Theta
 from iai_regimes.ravel import of_vectors, ravel, shifted, task_zeros
 from iai_regimes.rules.line_search import descend

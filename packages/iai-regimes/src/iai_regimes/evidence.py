@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
@@ -37,6 +37,15 @@ class Evidence(NamedTuple):
     def seen_after(self) -> Float[Tensor, " task"]:
         """Distinct examples that the state has read once this minibatch is among them."""
         return self.seen + self.num_observed if self.fresh else self.seen
+
+
+def spread(numbers: Shaped[Tensor, " task"], like: Tensor) -> Shaped[Tensor, "task ..."]:
+    """A number for each task, with axes of size 1 behind it to broadcast with `task *shape`.
+
+    >>> spread(torch.tensor([1.0, 2.0]), torch.zeros(2, 3, 4)).shape
+    torch.Size([2, 1, 1])
+    """
+    return numbers.view(-1, *[1] * (like.dim() - 1))
 
 
 def annealed_gain(
@@ -115,8 +124,7 @@ def running_mean(
     """
     if not evidence.fresh:
         return mean
-    gain = evidence.gain.reshape(-1, *[1] * (mean.dim() - 1))
-    return mean + gain * (new - mean)
+    return mean + spread(evidence.gain, mean) * (new - mean)
 
 
 def moved_where(moving: Bool[Tensor, " task"], new: Any, old: Any) -> Any:
@@ -135,8 +143,4 @@ def moved_where(moving: Bool[Tensor, " task"], new: Any, old: Any) -> Any:
     (tensor([[ 1.],
             [-2.]]), tensor([ 3., -4.]))
     """
-
-    def choose(one: Tensor, other: Tensor) -> Tensor:
-        return torch.where(moving.reshape(-1, *[1] * (one.dim() - 1)), one, other)
-
-    return tree_map(choose, new, old)
+    return tree_map(lambda a, b: torch.where(spread(moving, a), a, b), new, old)

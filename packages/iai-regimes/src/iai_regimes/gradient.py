@@ -1,23 +1,34 @@
 """Each task's own gradient of its loss, as constant or as differentiable as is asked for."""
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from iai_regimes.evidence import spread
 from iai_regimes.interfaces import Objective, Theta
 
 
-def gradient_at(objective: Objective, theta: Theta, *, differentiate: bool) -> Theta:
+def gradient_at(
+    objective: Objective,
+    theta: Theta,
+    *,
+    differentiate: bool,
+    scale: Float[Tensor, " task"] | None = None,
+) -> Theta:
     """The gradient of each task's loss at its own parameters, in full precision.
 
     It is a constant, and no graph is kept, unless someone can use one: gradients are enabled, the
     caller asks for it, and theta or what the objective shares with it requires gradients.
 
-    An objective that has a method `gradient_at(theta, *, differentiate)` of its own is asked
+    An objective that has a method `gradient_at(theta, *, differentiate, scale)` of its own is asked
     instead: one that adds a quadratic to another knows that gradient without a graph.
 
     Args:
         objective: The loss.
         theta: Where.
         differentiate: Whether outer gradients flow through the gradient.
+        scale: What each gradient is multiplied by. To scale the loss costs nothing, where to scale
+            a gradient costs a pass over it. Outer gradients flow to it.
 
     Returns:
         Names and shapes as in `theta`; zero for a parameter on which the loss does not depend.
@@ -37,11 +48,12 @@ def gradient_at(objective: Objective, theta: Theta, *, differentiate: bool) -> T
     refuse_inference_mode()
     own = getattr(objective, "gradient_at", None)
     if own is not None:
-        gradient: Theta = own(theta, differentiate=differentiate)
+        gradient: Theta = own(theta, differentiate=differentiate, scale=scale)
         return gradient
     values = theta.values()
     follow = differentiate and torch.is_grad_enabled()
     follow = follow and (objective.shared or any(value.requires_grad for value in values))
+    scaled = scale is not None and (follow or not scale.requires_grad)
     device = next(iter(values)).device.type
     with torch.enable_grad(), torch.autocast(device, enabled=False):
         # New nodes: where the objective holds theta itself (as an anchor, say), that is constant.
@@ -51,11 +63,15 @@ def gradient_at(objective: Objective, theta: Theta, *, differentiate: bool) -> T
             else value.detach().requires_grad_()
             for name, value in theta.items()
         }
-        total = objective.loss(point).sum()
+        losses = objective.loss(point)
+        total = (losses * scale if scaled else losses).sum()
         gradients = torch.autograd.grad(
             total, list(point.values()), create_graph=follow, materialize_grads=True
         )
-    return dict(zip(theta, gradients, strict=True))
+    gradient = dict(zip(theta, gradients, strict=True))
+    if scale is None or scaled:
+        return gradient
+    return {name: spread(scale, value) * value for name, value in gradient.items()}
 
 
 def refuse_inference_mode() -> None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from iai_regimes.evidence import Evidence, moved_where
+from iai_regimes.evidence import Evidence, moved_where, spread
 from iai_regimes.gradient import gradient_at
 from iai_regimes.interfaces import Examples, Objective, Theta
 
@@ -90,10 +90,14 @@ class GradientRule(nn.Module, DescentRule):
         """One step; gradients flow to theta, to the carry and to what the rule learns."""
         gradient = gradient_at(objective, theta, differentiate=self.differentiate_gradient)
         move = self.move(theta, carry, gradient, evidence)
+        # A rate of 0 keeps a task where it is; to choose afterwards would copy theta once more.
+        moving = evidence.informed.to(evidence.seen.dtype)
+        if not isinstance(move.rate, Mapping):
+            moving = move.rate * moving
         moved = {}
         for name, value in theta.items():
-            rate = move.rate[name] if isinstance(move.rate, Mapping) else move.rate
-            # A rate of 0 keeps a task where it is; to choose afterwards would copy theta once more.
-            informed = evidence.informed.reshape(-1, *[1] * (value.dim() - 1)).to(value.dtype)
-            moved[name] = torch.addcmul(value, rate * informed, move.direction[name], value=-1)
+            rate = spread(moving, value)
+            if isinstance(move.rate, Mapping):
+                rate = move.rate[name] * rate
+            moved[name] = torch.addcmul(value, rate, move.direction[name], value=-1)
         return moved, moved_where(evidence.informed, move.carry, carry)

@@ -136,18 +136,23 @@ class Predictor(nn.Module):
         Returns:
             What the function gives, led by the task axis; gradients of any order flow.
         """
-        first = next(iter(theta.values()))
+        num_tasks, cuda = len(inputs[0]), inputs[0].is_cuda
         # The fused kernels of attention have no second derivative, and no batch of tasks; those of
         # recurrent layers on a GPU have none either.
-        cuda = self._recurrent and first.is_cuda
-        with sdpa_kernel(SDPBackend.MATH), cudnn.flags(enabled=False) if cuda else nullcontext():
-            if (len(first) > 1 and not self._recurrent) or not len(first):
-                return vmap(function, randomness="different")(theta, *inputs)
-            tasks = [
-                function(_task(theta, index), *(tensor[index] for tensor in inputs))
-                for index in range(len(first))
-            ]
-            return tree_map(lambda *leaves: torch.stack(leaves), *tasks)
+        slow = cudnn.flags(enabled=False) if self._recurrent and cuda else nullcontext()
+        with sdpa_kernel(SDPBackend.MATH), slow:
+            if num_tasks == 1:  # a view: to unbind would copy every gradient once more
+                alone = {name: value.squeeze(0) for name, value in theta.items()}
+                result = function(alone, *(tensor.squeeze(0) for tensor in inputs))
+                return tree_map(lambda leaf: leaf[None], result)
+            if self._recurrent and num_tasks:
+                rows = zip(*(value.unbind() for value in (*theta.values(), *inputs)), strict=True)
+                results = [
+                    function(dict(zip(theta, row, strict=False)), *row[len(theta) :])
+                    for row in rows
+                ]
+                return tree_map(lambda *leaves: torch.stack(leaves), *results)
+            return vmap(function, randomness="different")(theta, *inputs)
 
     def check_buffers(self, theta: Theta, x: Float[Tensor, "task n *x_shape"]) -> None:
         """Raises ValueError if a forward would update running statistics or change a buffer."""

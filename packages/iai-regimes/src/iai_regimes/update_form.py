@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from iai_regimes.evidence import spread
+
 UpdateForm = Literal["residual", "gated", "annealed"]
 UPDATE_FORMS: tuple[UpdateForm, ...] = ("residual", "gated", "annealed")
 
@@ -52,7 +54,7 @@ def move(
     >>> move("annealed", torch.tensor([[1.0]]), (torch.tensor([[4.0]]),), torch.tensor([0.25]))
     tensor([[2.]])
     """
-    gain = gain.reshape(-1, *[1] * (state.dim() - 1))
+    gain = spread(gain, state)
     if form == "annealed":
         moved = state + gain * proposal[0]
     elif form == "residual":

@@ -3,8 +3,10 @@
 import math
 from collections.abc import Mapping
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from iai_regimes.evidence import spread
 from iai_regimes.interfaces import Theta
 
 Coefficients = float | Tensor | Mapping[str, Tensor]
@@ -35,6 +37,7 @@ class Coefficient(nn.Module):
         super().__init__()
         self.label, self.by_step = label, by_step
         self.number: float | None = None
+        self.value: Tensor
         self.named: dict[str, str] = {}  # which attribute is for which parameter
         if isinstance(value, Tensor):
             self._check_shape(label, value, ())
@@ -64,21 +67,22 @@ class Coefficient(nn.Module):
             shape = tuple(theta[name].shape[1:])
             self._check_shape(f"{self.label}[{name!r}]", getattr(self, attribute), shape)
 
-    def at(self, name: str, value: Tensor, steps: Tensor | None = None) -> float | Tensor:
-        """What broadcasts with an adapted parameter `task *shape`.
+    def of_tasks(self, steps: Float[Tensor, " task"] | None = None) -> float | Tensor:
+        """A number for all tasks, or one for each; there is none where tensors go by name.
 
         Args:
-            name: Of the parameter.
-            value: The parameter, whose shape is read.
-            steps: Number of steps that each task took before, `task`.
+            steps: Number of steps that each task took before, where there are rows for them.
         """
-        if self.number is not None:
-            return self.number
-        tensor: Tensor = getattr(self, self.named.get(name, "value"))
-        if steps is None or tensor.dim() == (value.dim() - 1 if self.named else 0):
-            return tensor
-        rows = tensor[steps.long().clamp(max=len(tensor) - 1)]
-        return rows.reshape(*rows.shape, *[1] * (value.dim() - rows.dim()))
+        return self.number if self.number is not None else _row(self.value, steps, 0)
+
+    def at(
+        self, name: str, value: Tensor, steps: Float[Tensor, " task"] | None = None
+    ) -> float | Tensor:
+        """What the adapted parameter of this name is multiplied by, to broadcast with `value`."""
+        if self.named:
+            return _row(getattr(self, self.named[name]), steps, value.dim() - 1)
+        number = self.of_tasks(steps)
+        return spread(number, value) if isinstance(number, Tensor) and number.dim() else number
 
     def _check_shape(self, label: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
         got, by_step = tuple(tensor.shape), ("step", *shape)
@@ -97,3 +101,10 @@ class Coefficient(nn.Module):
             self.register_parameter(attribute, tensor)
         else:
             self.register_buffer(attribute, tensor)
+
+
+def _row(tensor: Tensor, steps: Tensor | None, num_axes: int) -> Tensor:
+    """The row of each task's step, where the tensor has an axis for it."""
+    if steps is None or tensor.dim() == num_axes:
+        return tensor
+    return tensor[steps.long().clamp(max=len(tensor) - 1)]

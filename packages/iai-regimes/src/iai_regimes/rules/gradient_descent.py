@@ -2,12 +2,14 @@
 
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from iai_regimes.evidence import Evidence
-from iai_regimes.gradient_rule import GradientRule, Move
-from iai_regimes.interfaces import Theta
+from iai_regimes.evidence import Evidence, moved_where, spread
+from iai_regimes.gradient import gradient_at
+from iai_regimes.gradient_rule import DescentRule
+from iai_regimes.interfaces import Objective, Theta
 from iai_regimes.ravel import task_zeros
 from iai_regimes.rules.coefficient import Coefficient, Coefficients
 
@@ -19,7 +21,7 @@ class DescentCarry(NamedTuple):
     steps: Float[Tensor, " task"]
 
 
-class GradientDescent(GradientRule):
+class GradientDescent(nn.Module, DescentRule):
     """theta - rate * gradient of the minibatch's loss: the inner loop of MAML and its family.
 
     A task without an observed example in the minibatch stays as it is. Outer gradients flow to
@@ -44,7 +46,6 @@ class GradientDescent(GradientRule):
         al. (2017), arXiv 1707.09835 (Meta-SGD, one a parameter); Antoniou et al. (2019), arXiv
         1810.09502 (one a step). Momentum as in `torch.optim.SGD`.
 
-    >>> import torch
     >>> class Quadratic:
     ...     shared = False
     ...     def loss(self, theta):
@@ -60,10 +61,11 @@ class GradientDescent(GradientRule):
     def __init__(
         self, rate: Coefficients, *, momentum: float = 0.0, differentiate_gradient: bool = True
     ) -> None:
-        super().__init__(differentiate_gradient=differentiate_gradient)
+        super().__init__()
         if not 0 <= momentum < 1:
             raise ValueError(f"`momentum` must lie in 0..1, below 1; got {momentum}.")
         self.rate, self.momentum = Coefficient("rate", rate, by_step=True), momentum
+        self.differentiate_gradient = differentiate_gradient
 
     def start(self, theta: Theta) -> DescentCarry:
         """No momentum and no step yet.
@@ -72,14 +74,28 @@ class GradientDescent(GradientRule):
             ValueError: If `rate` does not fit theta.
         """
         self.rate.check(theta)
-        zeros = {name: value.new_zeros(value.shape) for name, value in theta.items()}
-        return DescentCarry(zeros if self.momentum else {}, task_zeros(theta))
+        moving = theta if self.momentum else {}
+        momentum = {name: value.new_zeros(value.shape) for name, value in moving.items()}
+        return DescentCarry(momentum, task_zeros(theta))
 
-    def move(self, theta: Theta, carry: DescentCarry, gradient: Theta, evidence: Evidence) -> Move:
-        """Along the gradient, or the running sum of gradients."""
-        rate = {name: self.rate.at(name, g, carry.steps) for name, g in gradient.items()}
-        steps = carry.steps + 1
-        if not self.momentum:
-            return Move(rate, gradient, DescentCarry({}, steps))
-        summed = {name: self.momentum * carry.momentum[name] + g for name, g in gradient.items()}
-        return Move(rate, summed, DescentCarry(summed, steps))
+    def step(
+        self, theta: Theta, carry: DescentCarry, evidence: Evidence, objective: Objective
+    ) -> tuple[Theta, DescentCarry]:
+        """One step down; gradients flow as the class says."""
+        differentiate, momentum, steps = self.differentiate_gradient, carry.momentum, carry.steps
+        moving = evidence.informed.to(steps.dtype)  # a rate of 0 keeps a task where it is
+        if not (self.momentum or self.rate.named):
+            # The gradient of -rate * loss, which costs no product of the rate and a gradient.
+            scale = -self.rate.of_tasks(steps) * moving
+            change = gradient_at(objective, theta, differentiate=differentiate, scale=scale)
+            moved = {name: value + change[name] for name, value in theta.items()}
+            return moved, DescentCarry(momentum, steps + moving)
+        direction = gradient_at(objective, theta, differentiate=differentiate)
+        if self.momentum:
+            summed = {name: self.momentum * m + direction[name] for name, m in momentum.items()}
+            direction = momentum = moved_where(evidence.informed, summed, momentum)
+        moved = {}
+        for name, value in theta.items():
+            rate = self.rate.at(name, value, steps) * spread(moving, value)
+            moved[name] = torch.addcmul(value, rate, direction[name], value=-1)
+        return moved, DescentCarry(momentum, steps + moving)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from iai_regimes.check import check_solver
-from iai_regimes.evidence import Evidence
+from iai_regimes.evidence import Evidence, spread
 from iai_regimes.gradient import gradient_at
 from iai_regimes.interfaces import Examples, Objective, Solver, Theta
 from iai_regimes.ravel import ravel
@@ -109,13 +109,15 @@ class _Anchored:
         }
         return self._objective.loss(theta) + 0.5 * ravel(squares).sum(1)
 
-    def gradient_at(self, theta: Theta, *, differentiate: bool) -> Theta:
+    def gradient_at(self, theta: Theta, *, differentiate: bool, scale: Tensor | None) -> Theta:
         """As the function of this name; the pull needs no graph for its gradient."""
-        gradient = gradient_at(self._objective, theta, differentiate=differentiate)
+        gradient = gradient_at(self._objective, theta, differentiate=differentiate, scale=scale)
         pulled: Theta = {}
         with torch.set_grad_enabled(differentiate and torch.is_grad_enabled()):
             for name, value in theta.items():
                 strength, away = self._strength.at(name, value), value - self._anchor[name]
+                if scale is not None:
+                    strength = strength * spread(scale, value)
                 if isinstance(strength, Tensor):
                     pulled[name] = torch.addcmul(gradient[name], strength, away)
                 else:

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from iai_regimes.check import check_solver
-from iai_regimes.evidence import Evidence, moved_where
+from iai_regimes.evidence import Evidence, moved_where, spread
 from iai_regimes.gradient import gradient_at
 from iai_regimes.interfaces import Examples, Objective, Solver, Theta
 from iai_regimes.ravel import task_zeros
@@ -114,11 +114,15 @@ class _Remembering:
     def shared(self) -> bool:
         return self._objective.shared
 
-    def gradient_at(self, theta: Theta, *, differentiate: bool) -> Theta:
+    def gradient_at(self, theta: Theta, *, differentiate: bool, scale: Tensor | None) -> Theta:
         """As the function of this name."""
         follow = differentiate and torch.is_grad_enabled()
         if self._last is None or self._last[0] is not theta or follow > self._last[1]:
             gradient = gradient_at(self._objective, theta, differentiate=differentiate)
             self._last = theta, follow, gradient
         gradient = self._last[2]
-        return gradient if follow else {name: g.detach() for name, g in gradient.items()}
+        if not follow:
+            gradient = {name: g.detach() for name, g in gradient.items()}
+        if scale is None:
+            return gradient
+        return {name: spread(scale, g) * g for name, g in gradient.items()}

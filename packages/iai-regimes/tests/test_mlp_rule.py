@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from iai_regimes import Adam, Categorical, Gaussian, MLPRule, Parametric, Predictor
-from iai_regimes.testing import check_regime
+from iai_regimes.testing import check_rule
 from regime_parts import X_DIM, draw, read
 from simple_objective import Quadratic, one_example, run
 from torch import nn
@@ -154,7 +154,8 @@ def test_a_step_makes_no_tensor_of_python_numbers(monkeypatch):
 
 @pytest.mark.parametrize("likelihood", [Gaussian(1, scale=0.5), Categorical(3)])
 def test_role(likelihood):
-    check_regime(regime(likelihood), draw(likelihood, 2, 4), draw(likelihood, 2, 2, seed=1))
+    made = regime(likelihood)
+    check_rule(made.rule, made.predictor, likelihood, draw(likelihood, 2, 4))
 
 
 def test_a_task_without_an_observed_example_keeps_theta_and_means():

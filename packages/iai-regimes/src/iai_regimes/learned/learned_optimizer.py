@@ -15,7 +15,7 @@ from iai_regimes.interfaces import Theta
 from iai_regimes.ravel import task_zeros
 
 _NAME = "parameter"  # in the theta that the rule is given
-_MOST_NUMBERS = 2**16  # of tensors in one step of the rule: more would cost memory, not save time
+_MOST_NUMBERS = 2**16  # that one step of the rule moves: more take memory and save no time
 
 
 class _Moving(NamedTuple):
@@ -38,13 +38,13 @@ class LearnedOptimizer(Optimizer):
     Args:
         params: Parameters, or groups of them, as every optimizer takes them.
         rule: Moves theta: `RecurrentRule`, `MLPRule`, `GradientDescent`, `Adam`, or yours. It is on
-            the device of the parameters. It is told that each step reads one example and that no
-            example was seen before.
+            the device of the parameters. The evidence of each step is one example, none seen
+            before.
         lr: What each step is multiplied by: an option of a group, and what a scheduler changes. 1
             is the rule's own step.
 
     Raises:
-        ValueError: If `lr` is below 0, or the rule fits parameters of one size only.
+        ValueError: If `lr` is below 0, or the rule was made for certain parameters.
         TypeError: If `rule` is not a `GradientRule`.
 
     >>> from iai_regimes import Adam
@@ -63,7 +63,7 @@ class LearnedOptimizer(Optimizer):
                 f"got {type(rule).__name__}."
             )
         self.rule = rule
-        for size in (1, 2):  # a rule that fits parameters of one size only says so
+        for size in (1, 2):  # raises ValueError if the rule was made for certain parameters
             rule.start(self._theta([torch.zeros(size)]))
         super().__init__(params, {"lr": lr})
 

@@ -44,7 +44,7 @@ class Memory(NamedTuple):
 
 
 class LearnedRule(nn.Module):
-    """theta moves by what a set encoder reads in a minibatch, in theta and in directions downhill.
+    """Moves theta by what a set encoder reads in a minibatch, in theta and in its loss's slope.
 
     The tokens of theta and the tokens of the examples form one set. The tokens of theta are then
     read back from it, and a linear head turns each of them into a correction c and rates r_i of its

@@ -27,18 +27,17 @@ class WhitenedNewton(Slope):
     """The step of `DampedNewton` in coordinates in which earlier evidence is isotropic.
 
     For a predictor of thousands of parameters, whose curvature along one direction may be a
-    thousand times that along another. The earlier examples' Hessian is taken to be the Kronecker
-    product A x h I of each linear layer (see `Whitening`): A is a mean over all examples seen, h
-    a recent mean, and a prior worth `prior_count` examples of isotropic inputs joins them. With
-    theta = theta_0 + C S u, that Hessian is the identity in u, so the step in u is d with h = 1,
-    and the Krylov space adds what the minibatch's own Hessian has beside it.
+    thousand times that along another. For each linear layer the earlier examples' Hessian is taken
+    to be the Kronecker product of h I and A (see `Whitening`): A is a mean over all examples seen
+    and `prior_count` more with isotropic inputs, h a recent mean over minibatches. With theta =
+    theta_0 + C S u, that Hessian is the identity in u, so the step in u is d with h = 1.
 
     The gradient is not a second direction: where the curvature is a thousand times its mean, even
     a small learned rate of the gradient overshoots. A step costs `num_products + 1`
-    Hessian-vector products and the cube of a layer's inputs; the memory is their square.
+    Hessian-vector products and a Cholesky factor of each A; the memory is the size of all A.
 
     Args:
-        predictor: What is adapted: the one that the rule is given.
+        predictor: What is adapted; give the rule the same predictor.
         num_products: Hessian-vector products for the Krylov space, at least 1.
         prior_count: Examples that the prior is worth, above 0.
 

@@ -2,22 +2,43 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from iai_regimes.evidence import Evidence, moved_where, spread
 from iai_regimes.gradient import gradient_at
-from iai_regimes.interfaces import Examples, Objective, Theta
+from iai_regimes.interfaces import Examples, Objective, Rule, Theta
 
 
 class Move(NamedTuple):
-    """theta <- theta - rate * direction, and what the rule remembers afterwards."""
+    """A step theta - rate * direction, and what the rule carries afterwards."""
 
     rate: float | Mapping[str, Tensor]  # by name: each broadcasts with `task *shape`
     direction: Theta
     carry: Any
+
+    def take(self, theta: Theta, carry: Any, evidence: Evidence) -> tuple[Theta, Any]:
+        """Theta and the carry after the step, for the tasks with an observed example.
+
+        The other tasks keep theirs, whatever finite step this is.
+        """
+        moved = {}
+        for name, value in theta.items():
+            # A rate of 0 keeps a task where it is; to choose afterwards would copy theta once more.
+            moving = spread(evidence.informed, value).to(value.dtype)
+            rate = self.rate[name] if isinstance(self.rate, Mapping) else self.rate
+            moved[name] = torch.addcmul(value, rate * moving, self.direction[name], value=-1)
+        return moved, moved_where(evidence.informed, self.carry, carry)
+
+
+@runtime_checkable
+class GradientMover(Rule, Protocol):
+    """A rule that can move theta by a gradient that is handed to it."""
+
+    def move(self, theta: Theta, carry: Any, gradient: Theta, evidence: Evidence) -> Move:
+        """The step that the gradient asks for."""
 
 
 class DescentRule(ABC):
@@ -25,13 +46,13 @@ class DescentRule(ABC):
 
     @abstractmethod
     def start(self, theta: Theta) -> Any:
-        """What the rule remembers before the first step: a pytree of tensors led by the tasks."""
+        """What the rule carries before the first step: a pytree of tensors led by the tasks."""
 
     @abstractmethod
     def step(
         self, theta: Theta, carry: Any, evidence: Evidence, objective: Objective
     ) -> tuple[Theta, Any]:
-        """Moves theta and what the rule remembers by one minibatch."""
+        """Moves theta and what the rule carries by one minibatch."""
 
     def encode(self, batch: Examples) -> tuple[()]:
         """Nothing: the rule reads examples through the loss alone."""
@@ -43,10 +64,10 @@ class DescentRule(ABC):
 
 
 class GradientRule(nn.Module, DescentRule):
-    """A step theta - rate * direction that is made of one gradient.
+    """A step theta - rate * direction that is made of one gradient: write `start` and `move`.
 
-    Write `start` and `move`. A task without an observed example in the minibatch keeps its theta
-    and its carry, whatever finite step `move` gives it.
+    A task without an observed example in the minibatch keeps its theta and its carry, whatever
+    finite step `move` gives it.
 
     Args:
         differentiate_gradient: Whether outer gradients flow through the gradient; if not, it is a
@@ -64,8 +85,8 @@ class GradientRule(nn.Module, DescentRule):
     ...     def residual(self, theta):
     ...         return theta["w"][:, None]
     >>> rule, theta = SignDescent(differentiate_gradient=False), {"w": torch.zeros(1, 2)}
-    >>> told = Evidence(None, torch.ones(1), torch.zeros(1), True)
-    >>> rule.step(theta, rule.start(theta), told, Linear())
+    >>> evidence = Evidence((), torch.ones(1), torch.zeros(1), True)
+    >>> rule.step(theta, rule.start(theta), evidence, Linear())
     ({'w': tensor([[-0.5000,  0.5000]])}, ())
     """
 
@@ -89,15 +110,4 @@ class GradientRule(nn.Module, DescentRule):
     ) -> tuple[Theta, Any]:
         """One step; gradients flow to theta, to the carry and to what the rule learns."""
         gradient = gradient_at(objective, theta, differentiate=self.differentiate_gradient)
-        move = self.move(theta, carry, gradient, evidence)
-        # A rate of 0 keeps a task where it is; to choose afterwards would copy theta once more.
-        moving = evidence.informed.to(evidence.seen.dtype)
-        if not isinstance(move.rate, Mapping):
-            moving = move.rate * moving
-        moved = {}
-        for name, value in theta.items():
-            rate = spread(moving, value)
-            if isinstance(move.rate, Mapping):
-                rate = move.rate[name] * rate
-            moved[name] = torch.addcmul(value, rate, move.direction[name], value=-1)
-        return moved, moved_where(evidence.informed, move.carry, carry)
+        return self.move(theta, carry, gradient, evidence).take(theta, carry, evidence)

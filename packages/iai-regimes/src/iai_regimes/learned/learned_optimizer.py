@@ -5,12 +5,12 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer, ParamsT
 from torch.utils._pytree import tree_leaves, tree_structure, tree_unflatten
 
 from iai_regimes.evidence import Evidence
-from iai_regimes.gradient_rule import GradientRule
+from iai_regimes.gradient_rule import GradientMover
 from iai_regimes.interfaces import Theta
 from iai_regimes.ravel import task_zeros
 
@@ -45,7 +45,7 @@ class LearnedOptimizer(Optimizer):
 
     Raises:
         ValueError: If `lr` is below 0, or the rule was made for certain parameters.
-        TypeError: If `rule` is not a `GradientRule`.
+        TypeError: If `rule` has no method `move`.
 
     >>> from iai_regimes import Adam
     >>> weight = torch.nn.Parameter(torch.tensor([4.0]))
@@ -56,11 +56,11 @@ class LearnedOptimizer(Optimizer):
     3.75000...
     """
 
-    def __init__(self, params: ParamsT, rule: GradientRule, *, lr: float = 1.0) -> None:
-        if not isinstance(rule, GradientRule):
+    def __init__(self, params: ParamsT, rule: GradientMover, *, lr: float = 1.0) -> None:
+        if not isinstance(rule, GradientMover):
             raise TypeError(
-                "`rule` must be a `GradientRule`, which moves theta by its gradient alone; "
-                f"got {type(rule).__name__}."
+                "`rule` must have a method `move`, by which a gradient alone moves theta; "
+                f"{type(rule).__name__} has none."
             )
         self.rule = rule
         for size in (1, 2):  # raises ValueError if the rule was made for certain parameters
@@ -166,6 +166,7 @@ class LearnedOptimizer(Optimizer):
 
     def _theta(self, tensors: list[Tensor]) -> Theta:
         """Tensors of one shape as tasks, in the dtype that the rule computes in."""
-        own = chain(self.rule.parameters(), self.rule.buffers())
+        module = self.rule if isinstance(self.rule, nn.Module) else nn.Module()
+        own = chain(module.parameters(), module.buffers())
         dtype = next((t.dtype for t in own if t.is_floating_point()), tensors[0].dtype)
         return {_NAME: torch.stack([tensor.detach().to(dtype) for tensor in tensors])}

@@ -2,13 +2,12 @@
 
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from iai_regimes.evidence import Evidence, moved_where, spread
+from iai_regimes.evidence import Evidence
 from iai_regimes.gradient import gradient_at
-from iai_regimes.gradient_rule import DescentRule
+from iai_regimes.gradient_rule import DescentRule, Move
 from iai_regimes.interfaces import Objective, Theta
 from iai_regimes.ravel import task_zeros
 from iai_regimes.rules.coefficient import Coefficient, Coefficients
@@ -46,6 +45,7 @@ class GradientDescent(nn.Module, DescentRule):
         al. (2017), arXiv 1707.09835 (Meta-SGD, one a parameter); Antoniou et al. (2019), arXiv
         1810.09502 (one a step). Momentum as in `torch.optim.SGD`.
 
+    >>> import torch
     >>> class Quadratic:
     ...     shared = False
     ...     def loss(self, theta):
@@ -78,24 +78,25 @@ class GradientDescent(nn.Module, DescentRule):
         momentum = {name: value.new_zeros(value.shape) for name, value in moving.items()}
         return DescentCarry(momentum, task_zeros(theta))
 
+    def move(self, theta: Theta, carry: DescentCarry, gradient: Theta, evidence: Evidence) -> Move:
+        """Along the gradient, or the running sum of gradients."""
+        rate = {name: self.rate.at(name, value, carry.steps) for name, value in theta.items()}
+        momentum = {
+            name: self.momentum * value + gradient[name] for name, value in carry.momentum.items()
+        }
+        return Move(rate, momentum or gradient, DescentCarry(momentum, carry.steps + 1))
+
     def step(
         self, theta: Theta, carry: DescentCarry, evidence: Evidence, objective: Objective
     ) -> tuple[Theta, DescentCarry]:
         """One step down; gradients flow as the class says."""
-        differentiate, momentum, steps = self.differentiate_gradient, carry.momentum, carry.steps
-        moving = evidence.informed.to(steps.dtype)  # a rate of 0 keeps a task where it is
-        if not (self.momentum or self.rate.named):
-            # The gradient of -rate * loss, which costs no product of the rate and a gradient.
-            scale = -self.rate.of_tasks(steps) * moving
-            change = gradient_at(objective, theta, differentiate=differentiate, scale=scale)
-            moved = {name: value + change[name] for name, value in theta.items()}
-            return moved, DescentCarry(momentum, steps + moving)
-        direction = gradient_at(objective, theta, differentiate=differentiate)
-        if self.momentum:
-            summed = {name: self.momentum * m + direction[name] for name, m in momentum.items()}
-            direction = momentum = moved_where(evidence.informed, summed, momentum)
-        moved = {}
-        for name, value in theta.items():
-            rate = self.rate.at(name, value, steps) * spread(moving, value)
-            moved[name] = torch.addcmul(value, rate, direction[name], value=-1)
-        return moved, DescentCarry(momentum, steps + moving)
+        differentiate = self.differentiate_gradient
+        if self.momentum or self.rate.named:
+            gradient = gradient_at(objective, theta, differentiate=differentiate)
+            return self.move(theta, carry, gradient, evidence).take(theta, carry, evidence)
+        # The step is the gradient of -rate * loss: nothing as large as theta is multiplied.
+        moving = evidence.informed.to(carry.steps.dtype)
+        scale = -self.rate.of_tasks(carry.steps) * moving
+        change = gradient_at(objective, theta, differentiate=differentiate, scale=scale)
+        moved = {name: value + change[name] for name, value in theta.items()}
+        return moved, DescentCarry({}, carry.steps + moving)

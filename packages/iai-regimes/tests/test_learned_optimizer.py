@@ -7,6 +7,7 @@ import re
 import pytest
 import torch
 from iai_regimes import (
+    LBFGS,
     Adam,
     Categorical,
     Gaussian,
@@ -19,6 +20,8 @@ from iai_regimes import (
     RecurrentRule,
     UntilConverged,
 )
+from iai_regimes.gradient import gradient_at
+from iai_regimes.gradient_rule import DescentRule
 from regime_parts import MeanEncoder, draw
 from torch import nn
 
@@ -293,6 +296,7 @@ def learned_rule():
     [
         learned_rule(),
         UntilConverged(GradientDescent(0.1), tolerance=1e3, max_steps=5),
+        LBFGS(),
         torch.optim.SGD(mlp().parameters()),
     ],
     ids=lambda rule: type(rule).__name__,
@@ -300,11 +304,42 @@ def learned_rule():
 @pytest.mark.usefixtures("own_errors")
 def test_a_rule_that_needs_more_than_a_gradient_is_refused(rule):
     message = (
-        "`rule` must be a `GradientRule`, which moves theta by its gradient alone; "
+        "`rule` must be a `GradientRule` or `GradientDescent`, which moves theta by one gradient; "
         f"got {type(rule).__name__}."
     )
     with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
         LearnedOptimizer(mlp().parameters(), rule)
+
+
+class LooksTwice(nn.Module, DescentRule):
+    def __init__(self, look):
+        super().__init__()
+        self.look = look
+
+    def start(self, theta):
+        return ()
+
+    def step(self, theta, carry, evidence, objective):
+        gradient_at(objective, theta, differentiate=False)
+        self.look(objective, theta)
+        return theta, carry
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda objective, theta: gradient_at(objective, theta, differentiate=False),
+        lambda objective, theta: objective.loss(theta),
+        lambda objective, theta: objective.residual(theta),
+    ],
+)
+def test_a_rule_that_looks_twice_is_refused_before_anything_moves(look):
+    module, other = mlp(), mlp()
+    optimizer = LearnedOptimizer(module.parameters(), LooksTwice(look))
+    backward(module, 0)
+    with pytest.raises(ValueError, match=r"^`rule` must move theta by one gradient; it asks for"):
+        optimizer.step()
+    assert_same(module, other, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from iai_regimes import Explicit, Gaussian, Gradient, LatentDecoder, Newton, Parametric, Predictor
 from iai_regimes.ravel import ravel
-from iai_regimes.testing import check_regime
+from iai_regimes.testing import check_rule
 from regime_parts import X_DIM, Examples, draw, paper, parametric, read, rule
 from torch import nn
 from torch.utils._pytree import tree_leaves
@@ -209,4 +209,4 @@ def test_a_likelihood_with_parameters_is_registered_once_and_moves_and_copies():
     nn.init.ones_(regime.likelihood.log_scale)
     assert torch.equal(read(twin, batch.x, batch).carry.summary, expected)
     assert twin.rule._likelihood[0] is twin.likelihood
-    check_regime(regime, batch, batch)
+    check_rule(regime.rule, regime.predictor, likelihood, batch)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from iai_regimes import Adam, Categorical, Gaussian, MLPRule, Parametric, Predictor
-from iai_regimes.testing import check_regime
+from iai_regimes.testing import check_rule
 from regime_parts import X_DIM, draw, read
 from simple_objective import Quadratic, one_example, run
 from torch import nn
@@ -140,7 +140,11 @@ def test_untrained_it_is_adam_and_can_learn():
 def test_a_step_makes_no_tensor_of_python_numbers(monkeypatch):
     """Each would be copied to the device, which the step would wait for."""
     rule, theta = MLPRule(), {"w": torch.ones(2, 3)}
-    carry, objective, evidence = rule.start(theta), Quadratic(torch.ones(3)), one_example(2)
+    carry, objective, evidence = (
+        rule.start(theta),
+        Quadratic(torch.ones(3)),
+        one_example(2, torch.float32),
+    )
 
     def refuse(*arguments, **options):
         raise AssertionError("A tensor was made of Python numbers.")
@@ -154,7 +158,8 @@ def test_a_step_makes_no_tensor_of_python_numbers(monkeypatch):
 
 @pytest.mark.parametrize("likelihood", [Gaussian(1, scale=0.5), Categorical(3)])
 def test_role(likelihood):
-    check_regime(regime(likelihood), draw(likelihood, 2, 4), draw(likelihood, 2, 2, seed=1))
+    predictor = Predictor(nn.Linear(X_DIM, likelihood.num_outputs))
+    check_rule(trained(hidden_dim=4), predictor, likelihood, draw(likelihood, 2, 4))
 
 
 def test_a_task_without_an_observed_example_keeps_theta_and_means():

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from iai_regimes import Categorical, Gaussian, Parametric, Predictor, RecurrentRule
 from iai_regimes.learned.recurrent_rule import clipped_log
-from iai_regimes.testing import check_regime
+from iai_regimes.testing import check_rule
 from regime_parts import X_DIM, Examples, draw, read
 from simple_objective import Quadratic, one_example, run
 from torch import nn
@@ -66,8 +66,8 @@ def test_untrained_it_is_sign_descent_and_can_learn():
 
 def test_role():
     likelihood = Gaussian(1, scale=0.5)
-    regime = Parametric(Predictor(nn.Linear(X_DIM, 1)), likelihood, RecurrentRule(hidden_dim=4))
-    check_regime(regime, draw(likelihood, 2, 4), draw(likelihood, 2, 2, seed=1))
+    predictor, learned = Predictor(nn.Linear(X_DIM, 1)), RecurrentRule(hidden_dim=4)
+    check_rule(learned, predictor, likelihood, draw(likelihood, 2, 4))
 
 
 def test_a_task_without_an_observed_example_keeps_theta_and_memory():

@@ -17,7 +17,7 @@ from iai_regimes import (
 from iai_regimes.learned.whitened_newton import InputMemory
 from iai_regimes.objective import MinibatchObjective
 from iai_regimes.ravel import ravel, shifted
-from iai_regimes.testing import check_regime
+from iai_regimes.testing import check_rule
 from regime_parts import X_DIM, Examples, draw, draw_ragged, read, rule, whitened
 from torch import nn
 from torch.utils._pytree import tree_leaves
@@ -270,7 +270,7 @@ def test_numbers_of_no_layer_take_part(adapt):
     start = regime.init(3)
     moved = regime.update(start, regime.encode(batch)).theta
     assert (ravel(moved) != ravel(start.theta)).all()
-    check_regime(regime, batch, draw(likelihood, seed=1))
+    check_rule(learned, predictor, likelihood, batch)
 
 
 def test_every_number_of_a_predictor_of_thousands_moves():

@@ -1,27 +1,48 @@
 """A rule as a `torch.optim.Optimizer`: what was meta-trained on tasks trains any module."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer, ParamsT
 from torch.utils._pytree import tree_leaves, tree_structure, tree_unflatten
 
-from iai_regimes.evidence import Evidence
-from iai_regimes.gradient_rule import GradientRule
+from iai_regimes.evidence import Evidence, spread
+from iai_regimes.gradient_rule import DescentRule
 from iai_regimes.interfaces import Theta
 from iai_regimes.ravel import task_zeros
 
 _NAME = "parameter"  # in the theta that the rule is given
 _MOST_NUMBERS = 2**16  # that one step of the rule moves: more take memory and save no time
+_ONE_GRADIENT = "`rule` must move theta by one gradient; it asks for more."
 
 
 class _Moving(NamedTuple):
     parameter: Tensor
     gradient: Tensor
     lr: float
+
+
+class _Known:
+    """A loss of which nothing is known but its gradient at theta, which can be asked for once."""
+
+    shared = False
+
+    def __init__(self, gradient: Theta) -> None:
+        self._gradient: Theta | None = gradient
+
+    def gradient_at(self, theta: Theta, *, differentiate: bool, scale: Tensor | None) -> Theta:
+        gradient, self._gradient = self._gradient, None
+        if gradient is None:
+            raise ValueError(_ONE_GRADIENT)
+        return {n: g if scale is None else spread(scale, g) * g for n, g in gradient.items()}
+
+    def loss(self, theta: Theta) -> Tensor:
+        raise ValueError(_ONE_GRADIENT)
+
+    residual = loss
 
 
 class LearnedOptimizer(Optimizer):
@@ -45,7 +66,7 @@ class LearnedOptimizer(Optimizer):
 
     Raises:
         ValueError: If `lr` is below 0, or the rule was made for certain parameters.
-        TypeError: If `rule` is not a `GradientRule`.
+        TypeError: If `rule` does not move theta by one gradient.
 
     >>> from iai_regimes import Adam
     >>> weight = torch.nn.Parameter(torch.tensor([4.0]))
@@ -56,13 +77,13 @@ class LearnedOptimizer(Optimizer):
     3.75000...
     """
 
-    def __init__(self, params: ParamsT, rule: GradientRule, *, lr: float = 1.0) -> None:
-        if not isinstance(rule, GradientRule):
+    def __init__(self, params: ParamsT, rule: DescentRule, *, lr: float = 1.0) -> None:
+        if not (isinstance(rule, DescentRule) and isinstance(rule, nn.Module)):
             raise TypeError(
-                "`rule` must be a `GradientRule`, which moves theta by its gradient alone; "
-                f"got {type(rule).__name__}."
+                "`rule` must be a `GradientRule` or `GradientDescent`, which moves theta by one "
+                f"gradient; got {type(rule).__name__}."
             )
-        self.rule = rule
+        self.rule: Any = rule
         for size in (1, 2):  # raises ValueError if the rule was made for certain parameters
             rule.start(self._theta([torch.zeros(size)]))
         super().__init__(params, {"lr": lr})
@@ -157,11 +178,11 @@ class LearnedOptimizer(Optimizer):
             columns = zip(*(state["carry"] for state in states), strict=True)
             carry = tree_unflatten([torch.cat(column) for column in columns], tree_structure(carry))
         zeros = task_zeros(theta)
-        move = self.rule.move(theta, carry, gradient, Evidence((), zeros + 1, zeros, True))
-        rate = move.rate[_NAME] if isinstance(move.rate, Mapping) else move.rate
-        change, leaves = rate * move.direction[_NAME], tree_leaves(move.carry)
+        evidence = Evidence((), zeros + 1, zeros, True)
+        moved, carry = self.rule.step(theta, carry, evidence, _Known(gradient))
+        change, leaves = moved[_NAME] - theta[_NAME], tree_leaves(carry)
         for i, (moving, state) in enumerate(zip(batch, states, strict=True)):
-            moving.parameter.sub_(moving.lr * change[i])
+            moving.parameter.add_(moving.lr * change[i])
             state["carry"] = [leaf[i : i + 1].clone() for leaf in leaves]
 
     def _theta(self, tensors: list[Tensor]) -> Theta:

@@ -120,7 +120,7 @@ RULES = {
     "adam-differentiated": lambda: Adam(0.1, differentiate_gradient=True),
     "descent": lambda: GradientDescent(0.3),
     "descent-momentum": lambda: GradientDescent(0.2, momentum=0.5),
-    "descent-learned": lambda: GradientDescent(nn.Parameter(torch.full((2, 1), 0.3))),
+    "descent-learned": lambda: GradientDescent(nn.Parameter(torch.full((2,), 0.3))),
     "proximal": lambda: Proximal(GradientDescent(0.3), nn.Parameter(torch.tensor(0.1))),
     "until-converged": lambda: UntilConverged(
         GradientDescent(0.3, momentum=0.5), tolerance=0.1, max_steps=5

@@ -209,4 +209,4 @@ def test_a_likelihood_with_parameters_is_registered_once_and_moves_and_copies():
     nn.init.ones_(regime.likelihood.log_scale)
     assert torch.equal(read(twin, batch.x, batch).carry.summary, expected)
     assert twin.rule._likelihood[0] is twin.likelihood
-    check_rule(regime.rule, regime.predictor, likelihood, batch)
+    check_rule(regime.rule, regime.predictor, regime.likelihood, batch)

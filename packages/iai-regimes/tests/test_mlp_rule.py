@@ -158,8 +158,8 @@ def test_a_step_makes_no_tensor_of_python_numbers(monkeypatch):
 
 @pytest.mark.parametrize("likelihood", [Gaussian(1, scale=0.5), Categorical(3)])
 def test_role(likelihood):
-    predictor = Predictor(nn.Linear(X_DIM, likelihood.num_outputs))
-    check_rule(trained(hidden_dim=4), predictor, likelihood, draw(likelihood, 2, 4))
+    made = regime(likelihood)
+    check_rule(made.rule, made.predictor, likelihood, draw(likelihood, 2, 4))
 
 
 def test_a_task_without_an_observed_example_keeps_theta_and_means():

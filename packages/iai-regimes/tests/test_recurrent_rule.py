@@ -66,8 +66,8 @@ def test_untrained_it_is_sign_descent_and_can_learn():
 
 def test_role():
     likelihood = Gaussian(1, scale=0.5)
-    predictor, learned = Predictor(nn.Linear(X_DIM, 1)), RecurrentRule(hidden_dim=4)
-    check_rule(learned, predictor, likelihood, draw(likelihood, 2, 4))
+    predictor = Predictor(nn.Linear(X_DIM, 1))
+    check_rule(RecurrentRule(hidden_dim=4), predictor, likelihood, draw(likelihood, 2, 4))
 
 
 def test_a_task_without_an_observed_example_keeps_theta_and_memory():

@@ -34,9 +34,10 @@ class Quadratic:
         return theta["w"][:, None]
 
 
-def one_example(num_tasks=1, seen=0.0):
-    """Evidence of one observed example in each task."""
-    return Evidence((), torch.ones(num_tasks), torch.full((num_tasks,), seen), True)
+def one_example(num_tasks=1, dtype=torch.float64):
+    """Evidence of one observed example in each task, and none before."""
+    one = torch.ones(num_tasks, dtype=dtype)
+    return Evidence((), one, torch.zeros_like(one), True)
 
 
 def run(rule, w, gradients):
@@ -44,5 +45,5 @@ def run(rule, w, gradients):
     theta = {"w": w}
     carry = rule.start(theta)
     for gradient in gradients:
-        theta, carry = rule.step(theta, carry, one_example(len(w)), Linear(gradient))
+        theta, carry = rule.step(theta, carry, one_example(len(w), w.dtype), Linear(gradient))
     return theta["w"], carry

@@ -7,6 +7,7 @@ import re
 import pytest
 import torch
 from iai_regimes import (
+    LBFGS,
     Adam,
     Categorical,
     Gaussian,
@@ -293,6 +294,7 @@ def learned_rule():
     [
         learned_rule(),
         UntilConverged(GradientDescent(0.1), tolerance=1e3, max_steps=5),
+        LBFGS(),
         torch.optim.SGD(mlp().parameters()),
     ],
     ids=lambda rule: type(rule).__name__,
@@ -300,8 +302,8 @@ def learned_rule():
 @pytest.mark.usefixtures("own_errors")
 def test_a_rule_that_needs_more_than_a_gradient_is_refused(rule):
     message = (
-        "`rule` must be a `GradientRule`, which moves theta by its gradient alone; "
-        f"got {type(rule).__name__}."
+        "`rule` must have a method `move`, by which a gradient alone moves theta; "
+        f"{type(rule).__name__} has none."
     )
     with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
         LearnedOptimizer(mlp().parameters(), rule)

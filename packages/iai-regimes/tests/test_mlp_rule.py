@@ -140,7 +140,11 @@ def test_untrained_it_is_adam_and_can_learn():
 def test_a_step_makes_no_tensor_of_python_numbers(monkeypatch):
     """Each would be copied to the device, which the step would wait for."""
     rule, theta = MLPRule(), {"w": torch.ones(2, 3)}
-    carry, objective, evidence = rule.start(theta), Quadratic(torch.ones(3)), one_example(2)
+    carry, objective, evidence = (
+        rule.start(theta),
+        Quadratic(torch.ones(3)),
+        one_example(2, torch.float32),
+    )
 
     def refuse(*arguments, **options):
         raise AssertionError("A tensor was made of Python numbers.")

@@ -53,7 +53,7 @@ def gradient_at(
     values = theta.values()
     follow = differentiate and torch.is_grad_enabled()
     follow = follow and (objective.shared or any(value.requires_grad for value in values))
-    scaled = scale is not None and (follow or not scale.requires_grad)
+    inside = None if scale is None or (scale.requires_grad and not follow) else scale
     device = next(iter(values)).device.type
     with torch.enable_grad(), torch.autocast(device, enabled=False):
         # New nodes: where the objective holds theta itself (as an anchor, say), that is constant.
@@ -64,12 +64,12 @@ def gradient_at(
             for name, value in theta.items()
         }
         losses = objective.loss(point)
-        total = (losses * scale if scaled else losses).sum()
+        total = (losses if inside is None else inside * losses).sum()
         gradients = torch.autograd.grad(
             total, list(point.values()), create_graph=follow, materialize_grads=True
         )
     gradient = dict(zip(theta, gradients, strict=True))
-    if scale is None or scaled:
+    if scale is inside:
         return gradient
     return {name: spread(scale, value) * value for name, value in gradient.items()}
 

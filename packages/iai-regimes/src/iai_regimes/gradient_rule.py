@@ -15,7 +15,7 @@ from iai_regimes.interfaces import Examples, Objective, Rule, Theta
 class Move(NamedTuple):
     """A step theta - rate * direction, and what the rule carries afterwards."""
 
-    rate: float | Mapping[str, Tensor]  # by name: each broadcasts with `task *shape`
+    rate: float | Mapping[str, float | Tensor]  # by name: each broadcasts with `task *shape`
     direction: Theta
     carry: Any
 

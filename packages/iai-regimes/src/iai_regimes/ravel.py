@@ -26,7 +26,7 @@ def unravel(flat: Float[Tensor, "task p"], like: Theta) -> Theta:
     tensor([[[1., 2.]]])
     """
     sizes = [value.shape[1:].numel() for value in like.values()]
-    pieces = zip(like.items(), flat.split(sizes, dim=1), strict=True)
+    pieces = zip(like.items(), torch.split(flat, sizes, dim=1), strict=True)
     return {name: piece.reshape(len(flat), *value.shape[1:]) for (name, value), piece in pieces}
 
 

@@ -99,7 +99,8 @@ class UntilConverged(nn.Module):
     def _norm(self, theta: Theta, inner: Any, objective: Objective) -> Tensor:
         residual = self.rule.residual(theta, inner, objective).values()
         norms = [value.detach().reshape(len(value), -1).norm(dim=1) for value in residual]
-        return torch.stack(norms).norm(dim=0)
+        norm: Tensor = torch.stack(norms).norm(dim=0)
+        return norm
 
 
 class _Remembering:

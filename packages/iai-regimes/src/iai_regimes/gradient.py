@@ -53,7 +53,7 @@ def gradient_at(
     values = theta.values()
     follow = differentiate and torch.is_grad_enabled()
     follow = follow and (objective.shared or any(value.requires_grad for value in values))
-    inside = None if scale is None or (scale.requires_grad and not follow) else scale
+    inside = follow or scale is None or not scale.requires_grad  # or it would get no gradient
     device = next(iter(values)).device.type
     with torch.enable_grad(), torch.autocast(device, enabled=False):
         # New nodes: where the objective holds theta itself (as an anchor, say), that is constant.
@@ -64,12 +64,13 @@ def gradient_at(
             for name, value in theta.items()
         }
         losses = objective.loss(point)
-        total = (losses if inside is None else inside * losses).sum()
+        if scale is not None and inside:
+            losses = scale * losses
         gradients = torch.autograd.grad(
-            total, list(point.values()), create_graph=follow, materialize_grads=True
+            losses.sum(), list(point.values()), create_graph=follow, materialize_grads=True
         )
     gradient = dict(zip(theta, gradients, strict=True))
-    if scale is inside:
+    if scale is None or inside:
         return gradient
     return {name: spread(scale, value) * value for name, value in gradient.items()}
 

@@ -139,5 +139,5 @@ def test_says_what_is_wrong():
     with pytest.raises(ValueError, match="`x` must have at least one column; got none"):
         regime.encode(support._replace(x=support.x[..., :0]))
     state = regime.init(3, query.x)
-    with pytest.raises(ValueError, match=r"the place of a column, \(3, 5, 1\); got \(3, 5, 2\)."):
+    with pytest.raises(ValueError, match=r"the index of a column, \(3, 5, 1\); got \(3, 5, 2\)."):
         regime.predict(state, query.x.expand(-1, -1, 2))

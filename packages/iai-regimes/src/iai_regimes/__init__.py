@@ -15,10 +15,11 @@ from iai_regimes.models.conv4 import Conv4
 from iai_regimes.models.flow import flow
 from iai_regimes.models.latent_decoder import LatentDecoder
 from iai_regimes.predictor import Predictor
+from iai_regimes.regimes.answer import ImplicitState
 from iai_regimes.regimes.embedded import Embedded
 from iai_regimes.regimes.explicit import Explicit
-from iai_regimes.regimes.implicit import Implicit, ImplicitState
-from iai_regimes.regimes.implicit_columns import ColumnState, ImplicitColumns
+from iai_regimes.regimes.implicit import Implicit
+from iai_regimes.regimes.implicit_columns import ImplicitColumns
 from iai_regimes.regimes.parametric import AdaptedState, Parametric
 from iai_regimes.rules.adam import Adam
 from iai_regimes.rules.gradient_descent import GradientDescent
@@ -34,7 +35,6 @@ __all__ = [
     "AdaptedState",
     "BilinearEmbedding",
     "Categorical",
-    "ColumnState",
     "Conv4",
     "Embedded",
     "Evidence",

@@ -29,6 +29,13 @@ def check_examples(batch: Examples, likelihood: Likelihood) -> None:
     likelihood.check(batch.y, batch.mask)
 
 
+def check_sizes(least: int = 1, **sizes: int) -> None:
+    """Raises ValueError, naming it, for a size below the least one."""
+    for name, size in sizes.items():
+        if size < least:
+            raise ValueError(f"`{name}` must be at least {least}; got {size}.")
+
+
 def flat_inputs(name: str, x: Tensor, dim: int) -> Tensor:
     """Inputs `task n *x_shape` as `task n dim`.
 

@@ -3,6 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from iai_regimes.check import check_sizes
+
 
 class BilinearEmbedding(nn.Module):
     """A token that holds its inputs and learned products of pairs of them: A v + B (C v * D v).
@@ -32,10 +34,7 @@ class BilinearEmbedding(nn.Module):
     def __init__(self, in_dim: int, out_dim: int, *, hidden_dim: int | None = None) -> None:
         super().__init__()
         hidden_dim = out_dim if hidden_dim is None else hidden_dim
-        sizes = {"in_dim": in_dim, "out_dim": out_dim, "hidden_dim": hidden_dim}
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"`{name}` must be at least 1; got {size}.")
+        check_sizes(in_dim=in_dim, out_dim=out_dim, hidden_dim=hidden_dim)
         self.factors = nn.Linear(in_dim, 2 * hidden_dim)
         self.linear = nn.Linear(in_dim, out_dim)
         self.products = nn.Linear(hidden_dim, out_dim, bias=False)

@@ -7,6 +7,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from iai_regimes.check import check_sizes
+
 
 class Gaussian(nn.Module):
     """A normal distribution on each real target.
@@ -33,8 +35,7 @@ class Gaussian(nn.Module):
 
     def __init__(self, y_dim: int, *, scale: float | None = None, min_scale: float = 0.1) -> None:
         super().__init__()
-        if y_dim < 1:
-            raise ValueError(f"`y_dim` must be at least 1; got {y_dim}.")
+        check_sizes(y_dim=y_dim)
         if scale is not None and not scale > 0:
             raise ValueError(f"`scale` must be positive; got {scale}.")
         if not min_scale > 0:
@@ -114,8 +115,7 @@ class Categorical(nn.Module):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        if num_classes < 2:
-            raise ValueError(f"`num_classes` must be at least 2; got {num_classes}.")
+        check_sizes(2, num_classes=num_classes)
         self.num_classes = num_classes
 
     @property

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from iai_regimes.check import check_sizes
 from iai_regimes.evidence import Evidence
 from iai_regimes.gradient import gradient_at
 from iai_regimes.gradient_rule import DescentRule
@@ -61,8 +62,7 @@ class LBFGS(DescentRule):
     """
 
     def __init__(self, *, history: int = 10) -> None:
-        if history < 1:
-            raise ValueError(f"`history` must be at least 1; got {history}.")
+        check_sizes(history=history)
         self.history = history
 
     def start(self, theta: Theta) -> LBFGSCarry:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from iai_regimes.check import check_solver
+from iai_regimes.check import check_sizes, check_solver
 from iai_regimes.evidence import Evidence, moved_where, spread
 from iai_regimes.gradient import gradient_at
 from iai_regimes.interfaces import Examples, Objective, Solver, Theta
@@ -59,8 +59,7 @@ class UntilConverged(nn.Module):
         check_solver(rule)
         if not tolerance > 0:
             raise ValueError(f"`tolerance` must be above 0; got {tolerance}.")
-        if max_steps < 1:
-            raise ValueError(f"`max_steps` must be at least 1; got {max_steps}.")
+        check_sizes(max_steps=max_steps)
         self.rule, self.tolerance, self.max_steps = rule, tolerance, max_steps
 
     def start(self, theta: Theta) -> ConvergedCarry:

@@ -15,17 +15,19 @@ import torch
 from torch import Tensor, nn
 
 from iai_train.config import FitConfig
-from iai_train.evaluate import Answer, Metric, evaluate, first
+from iai_train.cost import peak_bytes, seconds
+from iai_train.evaluate import Answer, Metric, answer_after, evaluate, first
 from iai_train.figure import figure
 from iai_train.files import make_folder, write_atomically
 from iai_train.fit import fit, progress_bar
 from iai_train.gradient import Weight
-from iai_train.interfaces import Source, Traceable
+from iai_train.interfaces import Source, TaskSampler, TasksT, Traceable
 from iai_train.processes import Device, process_generator, process_index, resolve_device
 from iai_train.report import RunInfo, table, write_metrics
 from iai_train.row import Row, summarise
 
 ChoiceT = TypeVar("ChoiceT")
+Cost = Literal["seconds", "bytes"]
 
 
 @attrs.frozen(kw_only=True)
@@ -84,6 +86,32 @@ class Experiment:
         make_folder(settings.out)
         torch.manual_seed(settings.seed)
 
+    def draw(
+        self,
+        sampler: TaskSampler[TasksT],
+        num_tasks: int,
+        *,
+        num_support: int,
+        num_query: int,
+        tuning: bool = False,
+        chunk: int | None = None,
+    ) -> list[TasksT]:
+        """Draws batches of tasks to measure on, the same for every method.
+
+        Args:
+            sampler: The distribution of tasks.
+            num_tasks: How many in all.
+            num_support: Support examples of a task.
+            num_query: Queries of a task.
+            tuning: Draws other tasks from the same sampler, to choose by: see `tuned`.
+            chunk: The most tasks of a batch; None: all of them.
+        """
+        generator = self.generator(15_000 if tuning else 10_000)
+        chunk = chunk or num_tasks
+        sizes = [min(chunk, num_tasks - begin) for begin in range(0, num_tasks, chunk)]
+        counts = {"num_support": num_support, "num_query": num_query}
+        return [sampler.sample(size, **counts, generator=generator) for size in sizes]
+
     def generator(self, offset: int) -> torch.Generator:
         """A generator seeded with the run's seed plus an offset, on the run's device.
 
@@ -141,6 +169,7 @@ class Experiment:
         steps: Collection[int] | Mapping[int, int],
         *,
         split: str = "in",
+        costs: Collection[Cost] = (),
     ) -> list[Row]:
         """The rows of a learner, a baseline or an oracle.
 
@@ -154,6 +183,10 @@ class Experiment:
                 function is given the tasks with so many of their first examples alone, and so is a
                 learner, which then reads them in one step.
             split: Name of the tasks in the rows.
+            costs: Further metrics of every step: the "seconds" that a task of the first batch takes
+                when its examples are read anew and its queries answered, and the growth of memory,
+                in "bytes" a task, meanwhile. They are measured once, and kept in costs.json for a
+                run that goes on.
         """
         measure = partial(
             evaluate,
@@ -163,13 +196,30 @@ class Experiment:
             split=split,
             seed=self._settings.seed,
         )
-        if not isinstance(steps, Mapping):
-            return measure(batches, steps=steps)
-        return [
-            attrs.evolve(row, step=step)
-            for step, examples in steps.items()
-            for row in measure([first(batch, examples) for batch in batches], steps=[1])
-        ]
+        if isinstance(steps, Mapping):
+            rows = [
+                attrs.evolve(row, step=step)
+                for step, examples in steps.items()
+                for row in measure([first(batch, examples) for batch in batches], steps=[1])
+            ]
+        else:
+            rows = measure(batches, steps=steps)
+        for row in [row for row in rows if row.metric == self._metric]:
+            tasks, step = batches[0], row.step
+            if isinstance(steps, Mapping):
+                tasks, step = first(tasks, steps[step]), 1
+            work = partial(answer_after, learner, tasks, step=step)
+            rows += [self._cost(cost, row, tasks, work) for cost in costs]
+        return rows
+
+    def _cost(self, cost: Cost, row: Row, tasks: Any, work: Callable[[], Tensor]) -> Row:
+        """What it costs, a task, to have the answers that a row is of."""
+        num_tasks, num_query = tasks.query.mask.shape
+        answers = f"{num_query} queries, {num_tasks} tasks side by side"
+        what = f"{cost} of {row.method}, step {row.step}, {row.examples:g} examples, {answers}"
+        measure = {"seconds": partial(seconds, repeats=2), "bytes": peak_bytes}[cost]
+        value = self.once(what, lambda: measure(work, self.device) / num_tasks)
+        return attrs.evolve(row, metric=cost, value=value, stderr=math.nan)
 
     def row(
         self,
@@ -203,6 +253,7 @@ class Experiment:
         *,
         best: Literal["largest", "smallest"],
         split: str = "in",
+        costs: Collection[Cost] = (),
     ) -> list[Row]:
         """The rows of a baseline with a free number, such as a learning rate.
 
@@ -218,6 +269,7 @@ class Experiment:
             steps: See `measure`.
             best: Whether the largest mean of the metric is best, or the smallest.
             split: Name of the tasks in the rows.
+            costs: See `measure`.
 
         Raises:
             ValueError: `tuning` is `batches`.
@@ -236,8 +288,9 @@ class Experiment:
                         leading[row.step] = score, choice
         rows = []
         for chosen in dict.fromkeys(choice for _, choice in leading.values()):
-            measured = self.measure(method, make(chosen), batches, steps, split=split)
-            rows += [row for row in measured if leading[row.step][1] == chosen]
+            at: Any = [step for step, (_, choice) in leading.items() if choice == chosen]
+            at = {step: steps[step] for step in at} if isinstance(steps, Mapping) else at
+            rows += self.measure(method, make(chosen), batches, at, split=split, costs=costs)
         return sorted(rows, key=lambda row: row.step)
 
     def once(self, what: str, work: Callable[[], float]) -> float:
@@ -261,6 +314,7 @@ class Experiment:
         by: Literal["examples", "step"] = "examples",
         scale: Literal["log", "linear"] = "log",
         draw: Callable[[list[Row], Path], None] | None = None,
+        tables: Collection[str] = (),
     ) -> None:
         """Writes metrics.json and figure.png, and prints a table of the first metric.
 
@@ -270,6 +324,7 @@ class Experiment:
             by: What the columns of the table and the x axis are.
             scale: Scale of the figure's y axis.
             draw: Draws another figure of the rows, to the path that it is given.
+            tables: Further metrics to print a table of, such as a cost.
         """
         if process_index():
             return
@@ -287,5 +342,6 @@ class Experiment:
             figure(self.rows, picture, metric=self._metric, scale=scale, by=by)
         else:
             draw(self.rows, picture)
-        rich.print(table(self.rows, metric=self._metric, by=by))
+        for metric in (self._metric, *tables):
+            rich.print(table(self.rows, metric=metric, by=by))
         rich.print(f"Wrote {path} and {picture}.")

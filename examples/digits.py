@@ -14,7 +14,7 @@ import attrs
 import iai_regimes as regimes
 from iai_encoders import SetTransformer
 from iai_iterate import Iterated, Pool
-from iai_tasks import ProjectedClassification, TaskBatch, digits
+from iai_tasks import ProjectedClassification, digits
 from iai_train import Experiment, FitConfig, SamplerSource, Settings, accuracy, each_task, parse
 from sklearn.linear_model import LogisticRegression
 from torch import nn
@@ -103,7 +103,7 @@ def linear_head(train: Train) -> regimes.Predictor:
 def main() -> None:
     """Trains each learner, measures it beside the baselines, and writes what came out."""
     preset, config = parse(PRESETS, "Meta-learn to classify handwritten digits.")
-    run = Experiment("digits", preset, config, metrics={"accuracy": accuracy})
+    run = Experiment("digits", preset, config, metrics={"accuracy": accuracy}, best="largest")
     images, train, minibatch = digits(), config.train, config.train.minibatch
     support = images.train_images, images.train_labels
     query = {"query_images": images.test_images, "query_labels": images.test_labels}
@@ -112,10 +112,6 @@ def main() -> None:
     # minibatch of its task; holding images back to prevent that cost more than it gained.
     seen = ProjectedClassification(*support, num_tasks=SEEN_TASKS, **sizes)
     unseen = ProjectedClassification(*support, **query, first_seed=SEEN_TASKS, **sizes)
-
-    def draw(num_tasks: int, offset: int) -> list[TaskBatch]:
-        counts = {"num_support": config.support, "num_query": 64}
-        return [unseen.sample(num_tasks, **counts, generator=run.generator(offset))]
 
     def source(learner: Iterated) -> Pool | SamplerSource:
         """Live tasks; for a learner that reads at once, new ones with as many examples in all."""
@@ -126,8 +122,10 @@ def main() -> None:
         counts["num_tasks"] = max(1, round(2 * train.num_tasks / (train.max_steps + 1)))
         return SamplerSource(seen, num_support=(minibatch, train.max_steps * minibatch), **counts)
 
-    tasks, tuning = draw(config.test_tasks, 10_000), draw(config.test_tasks, 15_000)
-    few = draw(max(4, config.test_tasks // 8), 15_000)
+    counts = {"num_support": config.support, "num_query": 64}
+    tasks = run.draw(unseen, config.test_tasks, **counts)
+    tuning = run.draw(unseen, config.test_tasks, **counts, tuning=True)
+    few = run.draw(unseen, max(4, config.test_tasks // 8), **counts, tuning=True)
     # What is read by each step of the first pass over the examples.
     read = {s: s * minibatch for s in config.steps if 0 < s * minibatch <= config.support}
     for name in config.learners:
@@ -135,7 +133,7 @@ def main() -> None:
         run.train(name, learner, source(learner))
         run.rows += run.measure(name, learner, tasks, config.steps if learner.minibatch else read)
 
-    def logistic_regression(c: float) -> object:
+    def logistic(c: float) -> object:
         return each_task(LogisticRegression(C=c, max_iter=1000))
 
     def adam(rate: float) -> Iterated:
@@ -143,10 +141,8 @@ def main() -> None:
         return Iterated(regime, steps=1, minibatch=minibatch)
 
     head, likelihood = linear_head(train).to(run.device), regimes.Categorical(train.num_classes)
-    run.rows += run.tuned(
-        "logistic regression", logistic_regression, STRENGTHS, few, tasks, read, best="largest"
-    )
-    run.rows += run.tuned("adam", adam, RATES, tuning, tasks, config.steps, best="largest")
+    run.rows += run.tuned("logistic regression", logistic, STRENGTHS, few, tasks, read)
+    run.rows += run.tuned("adam", adam, RATES, tuning, tasks, config.steps)
     run.finish(scale="linear")
 
 

@@ -11,20 +11,23 @@ Queries are drawn as the support is ("in"), three times as wide ("wide"), or far
 ("far"). The error is the squared distance to the noiseless answer, so 0 is the floor.
 """
 
+import copy
 import math
+from functools import partial
 from pathlib import Path
 
 import attrs
 import iai_regimes as regimes
 from iai_encoders import SetTransformer
 from iai_iterate import Iterated, Pool
-from iai_tasks import LinearRegression, TaskBatch
-from iai_train import Experiment, FitConfig, Row, SamplerSource, Settings, mean_squared_error, parse
+from iai_tasks import LinearRegression
+from iai_train import Experiment, FitConfig, SamplerSource, Settings, mean_squared_error, parse
 from torch import nn
 
 SHIFTS = {"in": "none", "wide": "wide", "far": "far"}
 RATES = (1.0, 0.3, 0.1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5)  # of Adam
 MAIN, UNTRAINED = "parametric, both", "parametric, untrained"
+AT_ONCE = "implicit, one step, all examples"
 
 
 @attrs.frozen(kw_only=True)
@@ -68,46 +71,53 @@ PRESETS = {
 
 def learners(train: Train, likelihood: regimes.Gaussian) -> dict[str, Iterated]:
     """Every learner of the comparison, by the name of its rows."""
+    dim, curvature = train.dim, {"curvature": train.curvature}
+    encoder = partial(SetTransformer, train.width, train.layers, train.heads, 2 * train.width)
 
-    def encoder() -> SetTransformer:
-        return SetTransformer(train.width, train.layers, train.heads, 2 * train.width)
-
-    def refined(regime: nn.Module, steps: int = 1) -> Iterated:
+    def parametric(*, steps: int = 1, **choices: object) -> Iterated:
+        model = linear_model(dim)
+        rule = regimes.LearnedRule(model, likelihood, encoder(), x_dim=dim, **curvature | choices)
+        regime = regimes.Parametric(model, likelihood, rule)
         return Iterated(regime, steps=steps, minibatch=train.minibatch)
 
-    def parametric(**choices: object) -> regimes.Parametric:
-        model = linear_model(train)
-        choices = {"x_dim": train.dim, "curvature": train.curvature, **choices}
-        rule = regimes.LearnedRule(model, likelihood, encoder(), **choices)
-        return regimes.Parametric(model, likelihood, rule)
-
-    sizes = {"hidden_dim": train.width, "num_layers": 1}
-    decoder = regimes.LatentDecoder(train.dim, 4 * train.dim, 1, **sizes)
-    latent, choices = regimes.Predictor(decoder, adapt=["latent"]), {"curvature": train.curvature}
-    rule = regimes.LearnedRule(latent, likelihood, encoder(), x_dim=train.dim, **choices)
+    decoder = regimes.LatentDecoder(dim, 4 * dim, 1, hidden_dim=train.width, num_layers=1)
+    latent = regimes.Predictor(decoder, adapt=["latent"])
+    rule = regimes.LearnedRule(latent, likelihood, encoder(), x_dim=dim, **curvature)
+    explicit = regimes.Explicit(latent, likelihood, rule)
     # The state, signals and update of Mittal et al. (2025), trained on new tasks as they do.
     of_paper = {"update": "residual", "summary_dim": 0, "count": False, "curvature": 0}
-    paper = refined(parametric(**of_paper), steps=train.max_steps)
-    implicit, at_once = (
-        regimes.Implicit(encoder(), likelihood, x_dim=train.dim) for _ in ("refined", "at once")
-    )
+    paper = parametric(steps=train.max_steps, **of_paper)
+    refined, at_once = (regimes.Implicit(encoder(), likelihood, x_dim=dim) for _ in range(2))
     return {
-        MAIN: refined(parametric()),
-        "parametric, data": refined(parametric(signal="data")),
-        "parametric, gradient": refined(parametric(signal="gradient")),
+        MAIN: parametric(),
+        "parametric, data": parametric(signal="data"),
+        "parametric, gradient": parametric(signal="gradient"),
         "parametric, the paper's form": paper,
-        "explicit, both": refined(regimes.Explicit(latent, likelihood, rule)),
-        "implicit": refined(implicit),
-        "implicit, one step, all examples": Iterated(at_once, steps=1),
+        "explicit, both": Iterated(explicit, steps=1, minibatch=train.minibatch),
+        "implicit": Iterated(refined, steps=1, minibatch=train.minibatch),
+        AT_ONCE: Iterated(at_once, steps=1),
     }
 
 
-def linear_model(train: Train) -> regimes.Predictor:
+def linear_model(dim: int) -> regimes.Predictor:
     """y = w . [x, 1], starting at the prior's mean, 0."""
-    model = nn.Linear(train.dim, 1)
+    model = nn.Linear(dim, 1)
     nn.init.zeros_(model.weight)
     nn.init.zeros_(model.bias)
     return regimes.Predictor(model)
+
+
+def source(train: Train, learner: Iterated, sampler: LinearRegression, **how: object) -> object:
+    """Live tasks for a learner of one step; else new ones, as many examples in all."""
+    longest = train.max_steps * train.minibatch
+    if not learner.minibatch:
+        num_tasks = round(2 * train.num_tasks / (train.max_steps + 1))
+        num_support = train.minibatch, longest
+    elif learner.steps > 1:
+        num_tasks, num_support = round(train.num_tasks / train.max_steps), longest
+    else:
+        return Pool(learner, sampler, num_tasks=train.num_tasks, max_steps=train.max_steps, **how)
+    return SamplerSource(sampler, num_tasks=num_tasks, num_support=num_support, **how)
 
 
 def main() -> None:
@@ -117,65 +127,39 @@ def main() -> None:
     run, train = Experiment("linear_regression", preset, config, metrics=metrics), config.train
     likelihood = regimes.Gaussian(1, scale=math.sqrt(train.noise_variance))
     # The mean of y as the query's target: the same minimiser as y itself, and less variance.
-    noise = {"noise_variance": train.noise_variance, "noisy_query": False}
-    sampler = LinearRegression(train.dim, **noise)
-    steps = {split: config.steps + config.deep_steps * (split == "in") for split in SHIFTS}
-
-    def draw(split: str, offset: int) -> list[TaskBatch]:
-        num_support = train.minibatch * max(steps[split])
-        counts = {"num_support": num_support, "num_query": 64, "generator": run.generator(offset)}
-        shifted = attrs.evolve(sampler, query_shift=SHIFTS[split])
-        return [shifted.sample(config.test_tasks, **counts)]
-
-    def source(learner: Iterated) -> Pool | SamplerSource:
-        """Live tasks for a learner of one step; else new ones, as many examples in all."""
-        counts = {"num_query": train.num_query, "generator": run.training_generator()}
-        if learner.minibatch and learner.steps == 1:
-            counts |= {"num_tasks": train.num_tasks, "max_steps": train.max_steps}
-            return Pool(learner, sampler, **counts)
-        longest = train.max_steps * train.minibatch
-        per_task = train.max_steps if learner.minibatch else (train.max_steps + 1) / 2
-        counts["num_tasks"] = max(1, round(train.num_tasks / per_task))
-        num_support = longest if learner.minibatch else (train.minibatch, longest)
-        return SamplerSource(sampler, num_support=num_support, **counts)
-
-    def measure(name: str, learner: Iterated) -> None:
-        for split, tasks in tests.items():
-            at = steps[split] if name in (MAIN, UNTRAINED) else config.steps
-            if not learner.minibatch:
-                at = {step: step * train.minibatch for step in at if step}
-            run.rows += run.measure(name, learner, tasks, at, split=split)
-
-    tests = {split: draw(split, 10_000) for split in SHIFTS}
-    for split, tasks in tests.items():
-        read = {step: step * train.minibatch for step in steps[split]}
-        run.rows += run.measure("oracle", sampler.oracle, tasks, read, split=split)
-    for name, learner in learners(train, likelihood).items():
-        learner.to(run.device)
-        if name == MAIN:
-            measure(UNTRAINED, learner)
+    sampler = LinearRegression(train.dim, noise_variance=train.noise_variance, noisy_query=False)
+    trained, model = learners(train, likelihood), linear_model(train.dim).to(run.device)
+    untrained = copy.deepcopy(trained[MAIN]).to(run.device)
+    for name, learner in trained.items():
+        how = {"num_query": train.num_query, "generator": run.training_generator()}
+        tasks = source(train, learner.to(run.device), sampler, **how)
         # The least error that n examples allow falls as 1 / n: so weighted, all depths count.
-        run.train(name, learner, source(learner), weight=lambda seen: 1 + seen)
-        measure(name, learner)
+        run.train(name, learner, tasks, weight=lambda seen: 1 + seen)
 
     def adam(rate: float) -> Iterated:
         regime = regimes.Parametric(model, likelihood, regimes.Adam(rate))
         return Iterated(regime, steps=1, minibatch=train.minibatch)
 
-    model = linear_model(train).to(run.device)
-    for split, tasks in tests.items():
-        of = {"best": "smallest", "split": split}
-        tuning = draw(split, 15_000)
-        run.rows += run.tuned("adam", adam, RATES, tuning, tasks, config.steps, **of)
-    run.rows += over_oracle(run.rows)
+    for split, shift in SHIFTS.items():
+        steps = config.steps + config.deep_steps * (split == "in")
+        read = {step: step * train.minibatch for step in steps}
+        shifted = attrs.evolve(sampler, query_shift=shift)
+        draw = partial(
+            run.draw, shifted, config.test_tasks, num_support=max(read.values()), num_query=64
+        )
+        tasks, tuning = draw(), draw(tuning=True)
+        of = {"batches": draw(), "split": split}
+        run.rows += run.measure("oracle", shifted.oracle, steps=read, **of)
+        run.rows += run.measure(UNTRAINED, untrained, steps=steps, **of)
+        for name, learner in trained.items():
+            at = {MAIN: steps, AT_ONCE: {step: read[step] for step in config.steps if step}}
+            run.rows += run.measure(name, learner, steps=at.get(name, config.steps), **of)
+        run.rows += run.tuned("adam", adam, RATES, tuning, steps=config.steps, **of)
+    least = {(row.split, row.step): row.value for row in run.rows if row.method == "oracle"}
+    for row in list(run.rows):
+        over = {"metric": "excess_over_oracle", "value": row.value / least[row.split, row.step]}
+        run.rows.append(attrs.evolve(row, **over, stderr=math.nan))
     run.finish()
-
-
-def over_oracle(rows: list[Row]) -> list[Row]:
-    """Excess error over the oracle's on the same tasks; the oracle's own is 1."""
-    least = {(row.split, row.step): row.value for row in rows if row.method == "oracle"}
-    of = {"metric": "excess_over_oracle", "stderr": math.nan}
-    return [attrs.evolve(row, value=row.value / least[row.split, row.step], **of) for row in rows]
 
 
 if __name__ == "__main__":

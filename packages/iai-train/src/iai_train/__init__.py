@@ -2,13 +2,13 @@
 
 from iai_train.checkpoint import CheckpointError, load_weights, save_weights
 from iai_train.command_line import parse
-from iai_train.config import FitConfig
+from iai_train.config import FitConfig, Settings
 from iai_train.cost import peak_bytes, seconds
 from iai_train.distance import maximum_mean_discrepancy, wasserstein
 from iai_train.estimator import each_task
 from iai_train.evaluate import evaluate, first
-from iai_train.experiment import Experiment, Settings
-from iai_train.figure import clouds, curves, figure, legend, save_figure
+from iai_train.experiment import Experiment
+from iai_train.figure import clouds, curves, figure, save_figure
 from iai_train.fit import FitResult, fit
 from iai_train.interfaces import LabelledTasks, Learner, Query, Snapshot, Source, Traceable
 from iai_train.log import read_log
@@ -54,7 +54,6 @@ __all__ = [
     "fit",
     "installed_versions",
     "learning_rate_factor",
-    "legend",
     "load_weights",
     "maximum_mean_discrepancy",
     "mean_squared_error",

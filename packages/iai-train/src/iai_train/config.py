@@ -1,8 +1,11 @@
-"""The settings of a training run."""
+"""The settings of a training run, and of an experiment."""
 
+from pathlib import Path
 from typing import Any, Literal
 
 import attrs
+
+from iai_train.processes import Device
 
 # Settings that a run may change and go on: what is written down, and how much is done at a time.
 _NOT_THE_RUN = ("chunk", "log_every", "checkpoint_every", "tensorboard")
@@ -86,3 +89,20 @@ class FitConfig:
         False
         """
         return attrs.asdict(self, filter=lambda field, _: field.name not in _NOT_THE_RUN)
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """What every `Experiment` can be told; a subclass adds its own settings."""
+
+    out: Path
+    """Folder for checkpoints, metrics.json and figure.png; a stopped run goes on from it."""
+    seed: int = 0
+    """Seed of weights and tasks."""
+    device: Device = "auto"
+    """auto is CUDA where there is one."""
+    train: Any
+    """What decides the weights, beside the seed and `fit`: a run that goes on must have the same.
+    An attrs record."""
+    fit: FitConfig
+    """Training, the same for every learner."""

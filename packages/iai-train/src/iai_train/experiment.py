@@ -14,7 +14,7 @@ import rich
 import torch
 from torch import Tensor, nn
 
-from iai_train.config import FitConfig
+from iai_train.config import FitConfig, Settings
 from iai_train.cost import peak_bytes, seconds
 from iai_train.evaluate import Answer, Metric, answer_after, evaluate, first
 from iai_train.figure import figure
@@ -22,45 +22,30 @@ from iai_train.files import make_folder, write_atomically
 from iai_train.fit import fit, progress_bar
 from iai_train.gradient import Weight
 from iai_train.interfaces import Source, TaskSampler, TasksT, Traceable
-from iai_train.processes import Device, process_generator, process_index, resolve_device
+from iai_train.processes import process_generator, process_index, resolve_device
 from iai_train.report import RunInfo, table, write_metrics
-from iai_train.row import Row, summarise
+from iai_train.row import Row
 
 ChoiceT = TypeVar("ChoiceT")
 Cost = Literal["seconds", "bytes"]
 
 
-@attrs.frozen(kw_only=True)
-class Settings:
-    """What every experiment can be told; a subclass adds its own settings."""
-
-    out: Path
-    """Folder for checkpoints, metrics.json and figure.png; a stopped run goes on from it."""
-    seed: int = 0
-    """Seed of weights and tasks."""
-    device: Device = "auto"
-    """auto is CUDA where there is one."""
-    train: Any
-    """An attrs record: what decides the weights beside `fit` and the seed. A checkpoint of another
-    record is refused. What a run may change and still go on stands outside of it."""
-    fit: FitConfig
-    """Training, the same for every learner."""
-
-
 class Experiment:
     """Trains learners, measures them and baselines, and writes metrics.json and figure.png.
 
-    A method's results are `Row`s: `measure` and its kin return them, `rows` collects them, and
-    `finish` writes them down and prints one table. Run again in the same folder, an experiment that
-    was stopped goes on from its last checkpoint; only measurements are taken anew.
+    `measure` and `tuned` return rows, `rows` collects them, and `finish` writes them down and
+    prints one table. Run again in the same folder, an experiment that was stopped goes on from its
+    last checkpoint; measurements are taken anew.
 
-    Seeds torch's global generator, from which modules draw their first weights.
+    It seeds torch's global generator, from which modules draw their first weights.
 
     Args:
         name: Name of the experiment in metrics.json.
         preset: Name of the preset that the settings came from.
         settings: What `parse` returned.
-        metrics: Name and function of each metric. Tables, figures and choices are of the first.
+        metrics: Name and function of each metric. The table and the figure show the first, and
+            `tuned` chooses by it.
+        best: Whether the smallest value of the first metric is best, or the largest.
         data: Name and fingerprint of each data set that is not drawn from the seed. They stand in
             metrics.json, and a checkpoint of other data is refused.
 
@@ -75,12 +60,14 @@ class Experiment:
         settings: Settings,
         *,
         metrics: Mapping[str, Metric],
+        best: Literal["smallest", "largest"] = "smallest",
         data: Mapping[str, str] | None = None,
     ) -> None:
         self.device = resolve_device(settings.device)
         self.rows: list[Row] = []
         self._name, self._preset, self._settings = name, preset, settings
         self._metrics, self._metric = metrics, next(iter(metrics))
+        self._sign = 1 if best == "largest" else -1
         self._data = dict(data or {})
         self._began = time.perf_counter()
         make_folder(settings.out)
@@ -115,7 +102,7 @@ class Experiment:
     def generator(self, offset: int) -> torch.Generator:
         """A generator seeded with the run's seed plus an offset, on the run's device.
 
-        Test tasks have an offset of their own, and tuning tasks another.
+        The tasks of `draw` are drawn with 10,000 or 15,000.
         """
         return torch.Generator(self.device).manual_seed(self._settings.seed + offset)
 
@@ -142,9 +129,10 @@ class Experiment:
             weight: Weight of each loss given the number of examples seen: see `fit`.
 
         Raises:
-            CheckpointError: The checkpoint is damaged, or of another setup.
+            CheckpointError: The checkpoint is damaged, or of another method, seed, data or `train`.
         """
         settings = self._settings
+        identity = {"method": method, "seed": settings.seed, "data": self._data}
         fit(
             learner,
             source,
@@ -153,12 +141,7 @@ class Experiment:
             device=settings.device,
             weight=weight,
             name=method,
-            setup={
-                "method": method,
-                "seed": settings.seed,
-                "data": self._data,
-                "train": attrs.asdict(settings.train),
-            },
+            setup={**identity, "train": attrs.asdict(settings.train)},
         )
 
     def measure(
@@ -180,30 +163,24 @@ class Experiment:
             batches: Labelled tasks.
             steps: After which of its steps a learner is measured. Or, for each step of the rows, a
                 number of examples: what a learner that refines its state has read by that step. A
-                function is given the tasks with so many of their first examples alone, and so is a
-                learner, which then reads them in one step.
+                function is given the tasks with so many of their first examples alone; a learner
+                reads these in one step.
             split: Name of the tasks in the rows.
             costs: Further metrics of every step: the "seconds" that a task of the first batch takes
                 when its examples are read anew and its queries answered, and the growth of memory,
                 in "bytes" a task, meanwhile. They are measured once, and kept in costs.json for a
                 run that goes on.
         """
-        measure = partial(
-            evaluate,
-            learner,
-            metrics=self._metrics,
-            method=method,
-            split=split,
-            seed=self._settings.seed,
-        )
-        if isinstance(steps, Mapping):
+        of: dict[str, Any] = {"method": method, "split": split, "seed": self._settings.seed}
+        measure: Callable[..., list[Row]] = partial(evaluate, learner, metrics=self._metrics, **of)
+        if not isinstance(steps, Mapping):
+            rows = measure(batches, steps=steps)
+        else:
             rows = [
                 attrs.evolve(row, step=step)
                 for step, examples in steps.items()
                 for row in measure([first(batch, examples) for batch in batches], steps=[1])
             ]
-        else:
-            rows = measure(batches, steps=steps)
         for row in [row for row in rows if row.metric == self._metric]:
             tasks, step = batches[0], row.step
             if isinstance(steps, Mapping):
@@ -221,27 +198,6 @@ class Experiment:
         value = self.once(what, lambda: measure(work, self.device) / num_tasks)
         return attrs.evolve(row, metric=cost, value=value, stderr=math.nan)
 
-    def row(
-        self,
-        method: str,
-        values: Tensor | float,
-        *,
-        step: int,
-        examples: float,
-        split: str = "in",
-        metric: str | None = None,
-    ) -> Row:
-        """A row of the values of many tasks, or of one number, such as a cost."""
-        return summarise(
-            torch.as_tensor(values, dtype=torch.float64).reshape(-1),
-            method=method,
-            split=split,
-            step=step,
-            examples=examples,
-            metric=metric or self._metric,
-            seed=self._settings.seed,
-        )
-
     def tuned(
         self,
         method: str,
@@ -251,7 +207,6 @@ class Experiment:
         batches: Sequence[Any],
         steps: Collection[int] | Mapping[int, int],
         *,
-        best: Literal["largest", "smallest"],
         split: str = "in",
         costs: Collection[Cost] = (),
     ) -> list[Row]:
@@ -267,7 +222,6 @@ class Experiment:
             tuning: Labelled tasks, by which is chosen.
             batches: Other labelled tasks, which the rows are of.
             steps: See `measure`.
-            best: Whether the largest mean of the metric is best, or the smallest.
             split: Name of the tasks in the rows.
             costs: See `measure`.
 
@@ -276,12 +230,11 @@ class Experiment:
         """
         if tuning is batches:
             raise ValueError("`tuning` must be other tasks than `batches`; got the same.")
-        sign = 1 if best == "largest" else -1
         leading: dict[int, tuple[float, ChoiceT]] = {}
         with progress_bar() as bar:
             for choice in bar.track(choices, description=f"{method}: tuning"):
                 for row in self.measure(method, make(choice), tuning, steps):
-                    score = sign * row.value if math.isfinite(row.value) else -math.inf
+                    score = self._sign * row.value if math.isfinite(row.value) else -math.inf
                     if row.metric == self._metric and (
                         row.step not in leading or score > leading[row.step][0]
                     ):
@@ -300,20 +253,19 @@ class Experiment:
             what: What the number is of, and all that it depends on beside training and the device.
             work: Measures it.
         """
-        path = self._settings.out / "costs.json"
-        kept = json.loads(path.read_text()) if path.exists() else {}
-        key = f"{what}, on {self.device}"
+        path, key = self._settings.out / "costs.json", f"{what}, on {self.device}"
+        kept: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
         if key not in kept:
             kept[key] = work()
             write_atomically(path, json.dumps(kept, indent=1).encode())
-        return float(kept[key])
+        return kept[key]
 
     def finish(
         self,
         *,
         by: Literal["examples", "step"] = "examples",
         scale: Literal["log", "linear"] = "log",
-        draw: Callable[[list[Row], Path], None] | None = None,
+        draw: Callable[[Path], None] | None = None,
         tables: Collection[str] = (),
     ) -> None:
         """Writes metrics.json and figure.png, and prints a table of the first metric.
@@ -323,13 +275,12 @@ class Experiment:
         Args:
             by: What the columns of the table and the x axis are.
             scale: Scale of the figure's y axis.
-            draw: Draws another figure of the rows, to the path that it is given.
+            draw: Draws another figure, to the path that it is given: see `curves`.
             tables: Further metrics to print a table of, such as a cost.
         """
         if process_index():
             return
-        out = self._settings.out
-        run = RunInfo(
+        info = RunInfo(
             example=self._name,
             preset=self._preset,
             seed=self._settings.seed,
@@ -337,11 +288,10 @@ class Experiment:
             wall_seconds=time.perf_counter() - self._began,
             data=self._data,
         )
-        path, picture = write_metrics(out, run, self.rows), out / "figure.png"
-        if draw is None:
-            figure(self.rows, picture, metric=self._metric, scale=scale, by=by)
-        else:
-            draw(self.rows, picture)
+        path = write_metrics(self._settings.out, info, self.rows)
+        picture = path.with_name("figure.png")
+        draw = draw or partial(figure, self.rows, metric=self._metric, scale=scale, by=by)
+        draw(picture)
         for metric in (self._metric, *tables):
             rich.print(table(self.rows, metric=metric, by=by))
         rich.print(f"Wrote {path} and {picture}.")

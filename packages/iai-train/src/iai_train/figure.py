@@ -70,7 +70,6 @@ def figure(
             panel.set_ylabel("")
     for panel in grid.flat[len(splits) :]:
         panel.remove()
-    legend(canvas)
     save_figure(canvas, path)
 
 
@@ -108,9 +107,11 @@ def curves(
     panel.set_xscale("log" if by == "examples" else "symlog")
     panel.set_yscale(scale)
     styles = [_style(index) for index in range(len(methods))]
-    black = {"color": "black", "linestyle": "--", "linewidth": 1.2, "zorder": 3}
+    black = {"color": "black", "linestyle": "--", "marker": "*", "linewidth": 1.2, "zorder": 3}
     for method, style in zip([*methods, oracle], [*styles, black], strict=True):
         curve = [row for row in shown if row.method == method and row.split == split]
+        if scale == "log":
+            curve = [row for row in curve if row.value > 0]
         curve.sort(key=lambda row: getattr(row, by))
         _draw(panel, [float(getattr(row, by)) for row in curve], curve, method, style, scale)
     ticks = sorted({float(getattr(row, by)) for row in shown})
@@ -121,16 +122,6 @@ def curves(
     panel.set_ylabel(metric.replace("_", " "))
     panel.grid(which="major", alpha=0.25, linewidth=0.6)
     panel.spines[["top", "right"]].set_visible(False)
-
-
-def legend(canvas: "Figure") -> None:
-    """Names each method of all the panels once, on the right."""
-    handles = {
-        label: handle
-        for panel in canvas.axes
-        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
-    }
-    canvas.legend(handles.values(), handles.keys(), loc="outside right center", frameon=False)
 
 
 def clouds(
@@ -166,11 +157,22 @@ def clouds(
 
 
 def save_figure(canvas: "Figure", path: str | Path) -> None:
-    """Writes a figure, whole or not at all, in the format that the file's ending names.
+    """Names each curve of all its panels once, on the right, and writes a figure, whole or not.
+
+    Args:
+        canvas: The figure, of layout "constrained".
+        path: The file; its ending names the format.
 
     Raises:
         OSError: The file could not be written.
     """
+    handles = {
+        label: handle
+        for panel in canvas.axes
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    if handles:
+        canvas.legend(handles.values(), handles.keys(), loc="outside right center", frameon=False)
     path, content = Path(path), io.BytesIO()
     canvas.savefig(content, format=path.suffix.removeprefix(".") or "png", dpi=200)
     make_folder(path.parent)

@@ -31,10 +31,10 @@ class Row:
 
 
 def summarise(
-    values: Float[Tensor, " task"],
+    values: Float[Tensor, " task"] | float,
     *,
     method: str,
-    split: str,
+    split: str = "in",
     step: int,
     examples: int | float,
     metric: str,
@@ -43,7 +43,7 @@ def summarise(
     """Make a row of the values of many tasks: how baselines and oracles join a learner's rows.
 
     Args:
-        values: The metric of each task.
+        values: The metric of each task; or one number, such as a cost.
         method: Name of the method.
         split: "in", or the shift's name.
         step: Steps of refinement taken.
@@ -60,7 +60,8 @@ def summarise(
     >>> row.value, row.stderr
     (2.0, 1.0)
     """
-    mean, stderr = _mean_and_stderr(values.detach().double().tolist())
+    each = [values] if isinstance(values, float) else values.detach().double().tolist()
+    mean, stderr = _mean_and_stderr(each)
     return Row(
         method=method,
         split=split,

@@ -12,6 +12,7 @@ from iai_regimes.likelihood import Categorical, Gaussian
 from iai_regimes.models.conv4 import Conv4
 from iai_regimes.models.flow import flow
 from iai_regimes.models.latent_decoder import LatentDecoder
+from iai_regimes.models.zero_linear import zero_linear
 from iai_regimes.predictor import Predictor
 from iai_regimes.regimes.embedded import Embedded
 from iai_regimes.regimes.explicit import Explicit
@@ -60,4 +61,5 @@ __all__ = [
     "log_and_sign",
     "raw",
     "rms_normalised",
+    "zero_linear",
 ]

@@ -20,7 +20,6 @@ from iai_train.processes import (
     process_index,
     resolve_device,
 )
-from iai_train.reading import steps_reading
 from iai_train.report import RunInfo, installed_versions, read_metrics, table, write_metrics
 from iai_train.row import Row, over_seeds, summarise
 from iai_train.run import NonFiniteError
@@ -69,7 +68,6 @@ __all__ = [
     "save_figure",
     "save_weights",
     "seconds",
-    "steps_reading",
     "summarise",
     "table",
     "wasserstein",

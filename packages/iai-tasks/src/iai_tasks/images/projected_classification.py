@@ -1,7 +1,7 @@
 """Tasks made of one labelled set: each sees it through its own projection and label permutation."""
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int64
@@ -11,6 +11,7 @@ from iai_tasks import counter_random
 from iai_tasks._draw import check_draw
 from iai_tasks.examples import Examples, TaskBatch
 from iai_tasks.images._image_pool import Array, image_pool
+from iai_tasks.images.labelled_images import LabelledImages
 from iai_tasks.spec import Categorical, TaskSpec
 
 _PROJECTION, _PERMUTATION, _COUNT, _LABELS = range(4)  # the streams of a task's seed
@@ -144,6 +145,17 @@ class ProjectedClassification:
         self._projection, self._projection_dim = projection, projection_dim
         self._first_seed = first_seed
         self._end_seed = _END if num_tasks is None else first_seed + num_tasks
+
+    @classmethod
+    def held_out(cls, images: LabelledImages, **options: Any) -> "ProjectedClassification":
+        """Tasks whose support is drawn from training images, and whose queries from test images.
+
+        Args:
+            images: Training and test images.
+            options: The other arguments.
+        """
+        query = {"query_images": images.test_images, "query_labels": images.test_labels}
+        return cls(images.train_images, images.train_labels, **query, **options)
 
     @property
     def spec(self) -> TaskSpec:

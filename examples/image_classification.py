@@ -23,7 +23,7 @@ from iai_encoders import SetTransformer
 from iai_iterate import Iterated, Pool, steps_reading
 from iai_tasks import LabelledImages, ProjectedClassification, TaskBatch, digits, mnist
 from iai_tasks import fashion_mnist as fashion
-from iai_train import Experiment, FitConfig, SamplerSource, Settings, accuracy, each_task, parse
+from iai_train import Experiment, FitConfig, SamplerSource, Settings, accuracy, parse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
@@ -135,28 +135,20 @@ def build(train: Train, name: str) -> Iterated:
     sizes = {"x_dim": train.dim, "summary_dim": train.summary}
     if kind == "implicit":
         return Iterated(regimes.Implicit(encoder, likelihood, **sizes), steps=1)
-    if kind == "explicit":
-        decoder = regimes.LatentDecoder(train.dim, train.width, train.num_classes)
-        latent = regimes.Predictor(decoder, adapt=["latent"])
-        rule = regimes.LearnedRule(latent, likelihood, encoder, signal=signal, **sizes)
-        return Iterated(regimes.Explicit(latent, likelihood, rule), steps=1)
-    predictor = model(train, kind.removeprefix("parametric "))
-    rule = regimes.LearnedRule(
-        predictor,
-        likelihood,
-        encoder,
-        signal=signal,
-        whiten=signal != "data",
-        curvature=1,
-        chunk=train.dim + 1,  # a token holds the weights of one unit, and its bias
-        **sizes,
-    )
-    return Iterated(regimes.Parametric(predictor, likelihood, rule), steps=1)
+    predictor, options = model(train, kind), {"signal": signal, **sizes}
+    if kind != "explicit":  # a token holds the weights of one unit, and its bias
+        options |= {"whiten": signal != "data", "curvature": 1, "chunk": train.dim + 1}
+    rule = regimes.LearnedRule(predictor, likelihood, encoder, **options)
+    regime = regimes.Explicit if kind == "explicit" else regimes.Parametric
+    return Iterated(regime(predictor, likelihood, rule), steps=1)
 
 
 def model(train: Train, kind: str) -> regimes.Predictor:
-    """A linear head that starts at even odds, or an MLP that starts at random."""
-    if kind == "linear":
+    """A linear head that starts at even odds, an MLP, or a decoder whose latent is adapted."""
+    if kind == "explicit":
+        decoder = regimes.LatentDecoder(train.dim, train.width, train.num_classes)
+        return regimes.Predictor(decoder, adapt=["latent"])
+    if kind == "parametric linear":
         return regimes.Predictor(regimes.zero_linear(train.dim, train.num_classes))
     first, last = nn.Linear(train.dim, train.hidden), nn.Linear(train.hidden, train.num_classes)
     return regimes.Predictor(nn.Sequential(first, nn.ReLU(), last))
@@ -214,11 +206,8 @@ def main() -> None:
             if name in READ_AGAIN:
                 run.rows += run.measure(f"{name}, read again", again, batches, read, **of)
 
-    def logistic(c: float) -> object:
-        return each_task(LogisticRegression(C=c, max_iter=200))
-
-    def nearest(k: int) -> object:
-        return each_task(KNeighborsClassifier(k))
+    def logistic(c: float) -> LogisticRegression:
+        return LogisticRegression(C=c, max_iter=200)
 
     def adam(predictor: regimes.Predictor, rate: float) -> Iterated:
         likelihood = regimes.Categorical(train.num_classes)
@@ -232,11 +221,11 @@ def main() -> None:
         on = tuning, batches, read
         of = {"split": split, "costs": COSTS.get(split, ())[:1]}
         run.rows += run.tuned("logistic regression", logistic, STRENGTHS, *on, **of)
-        run.rows += run.tuned("nearest neighbours", nearest, near, *on, **of)
+        run.rows += run.tuned("nearest neighbours", KNeighborsClassifier, near, *on, **of)
         of = {"split": split, "costs": COSTS.get(split, ())}
         for kind in ("linear", "mlp"):
             torch.manual_seed(config.seed)
-            make = partial(adam, model(train, kind).to(run.device))
+            make = partial(adam, model(train, f"parametric {kind}").to(run.device))
             run.rows += run.tuned(f"adam, {kind}", make, RATES, tuning, batches, list(read), **of)
     run.finish(scale="linear", tables=["seconds"])
 

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 
 from iai_train.config import FitConfig, Settings
 from iai_train.cost import peak_bytes, seconds
+from iai_train.estimator import each_task
 from iai_train.evaluate import Answer, Metric, answer_after, evaluate, first
 from iai_train.figure import figure
 from iai_train.files import make_folder, write_atomically
 from iai_train.fit import fit, progress_bar
 from iai_train.gradient import Weight
-from iai_train.interfaces import Source, TaskSampler, TasksT, Traceable
+from iai_train.interfaces import Estimator, Source, TaskSampler, TasksT, Traceable
 from iai_train.processes import process_generator, process_index, resolve_device
 from iai_train.report import RunInfo, table, write_metrics
 from iai_train.row import Row
@@ -147,7 +148,7 @@ class Experiment:
     def measure(
         self,
         method: str,
-        learner: Traceable[Any] | Answer,
+        learner: Traceable[Any] | Answer | Estimator,
         batches: Sequence[Any],
         steps: Collection[int] | Mapping[int, int],
         *,
@@ -158,8 +159,8 @@ class Experiment:
 
         Args:
             method: Its name in the rows.
-            learner: A learner, or a function that is given labelled tasks and returns outputs for
-                their queries.
+            learner: A learner; a function that is given labelled tasks and returns outputs for
+                their queries; or an estimator, which is fitted to each task: see `each_task`.
             batches: Labelled tasks.
             steps: After which of its steps a learner is measured. Or, for each step of the rows, a
                 number of examples: what a learner that refines its state has read by that step. A
@@ -171,6 +172,8 @@ class Experiment:
                 in "bytes" a task, meanwhile. They are measured once, and kept in costs.json for a
                 run that goes on.
         """
+        if isinstance(learner, Estimator):
+            learner = each_task(learner)
         of: dict[str, Any] = {"method": method, "split": split, "seed": self._settings.seed}
         measure: Callable[..., list[Row]] = partial(evaluate, learner, metrics=self._metrics, **of)
         if not isinstance(steps, Mapping):
@@ -201,7 +204,7 @@ class Experiment:
     def tuned(
         self,
         method: str,
-        make: Callable[[ChoiceT], Traceable[Any] | Answer],
+        make: Callable[[ChoiceT], Traceable[Any] | Answer | Estimator],
         choices: Collection[ChoiceT],
         tuning: Sequence[Any],
         batches: Sequence[Any],

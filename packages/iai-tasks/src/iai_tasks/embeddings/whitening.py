@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
-def whitening(embeddings: Float[Tensor, "image dim"], num_components: int) -> nn.Linear:
+def whitening(embeddings: Float[Tensor, "image _"], dim: int) -> nn.Linear:
     """The map to the first principal components, each divided by its standard deviation.
 
     A component of less than a millionth of the largest variance is divided as if it had that: it
@@ -14,14 +14,14 @@ def whitening(embeddings: Float[Tensor, "image dim"], num_components: int) -> nn
     Args:
         embeddings: What the mean and the covariance are those of, such as the embeddings of
             training images alone.
-        num_components: How many components to keep, from the largest variance down.
+        dim: How many components to keep, from the largest variance down.
 
     Returns:
         A layer without gradients: applied to `embeddings` it gives numbers of mean 0 whose
         covariance is the identity. The component of largest variance comes last.
 
     Raises:
-        ValueError: `num_components` is below 1, or more than an embedding has numbers.
+        ValueError: `dim` is below 1, or more than an embedding has numbers.
 
     >>> layer = whitening(torch.tensor([[0.0, 3.0], [2.0, 3.0], [4.0, 3.0]]), 1)
     >>> layer(torch.tensor([[2.0, 3.0], [4.0, 3.0]])).abs()
@@ -29,15 +29,14 @@ def whitening(embeddings: Float[Tensor, "image dim"], num_components: int) -> nn
             [1.]])
     """
     x = embeddings.double()
-    if not 1 <= num_components <= x.shape[1]:
+    if not 1 <= dim <= x.shape[1]:
         raise ValueError(
-            f"`num_components` must be from 1 to {x.shape[1]}, the numbers of an embedding; "
-            f"got {num_components}."
+            f"`dim` must be from 1 to {x.shape[1]}, the numbers of an embedding; got {dim}."
         )
     variances, directions = torch.linalg.eigh(x.T.cov())
-    scale = variances[-num_components:].clamp(min=1e-6 * variances[-1]).rsqrt()
-    weight = (directions[:, -num_components:] * scale).T
-    layer = nn.utils.skip_init(nn.Linear, x.shape[1], num_components).requires_grad_(False)
+    scale = variances[-dim:].clamp(min=1e-6 * variances[-1]).rsqrt()
+    weight = (directions[:, -dim:] * scale).T
+    layer = nn.utils.skip_init(nn.Linear, x.shape[1], dim).requires_grad_(False)
     layer.weight.copy_(weight)
     layer.bias.copy_(-weight @ x.mean(0))
     return layer

@@ -134,61 +134,60 @@ def model(train: Train, kind: str) -> regimes.Predictor:
 
 
 def embedded(config: Config, device: torch.device) -> dict[str, tasks.LabelledImages]:
-    """White embeddings of the images of every split."""
+    """White embeddings of the images of each split."""
     train, mine, stores = config.train, config.images, config.stores or config.out / "stores"
     backbone = tasks.load_backbone(train.backbone, size=train.size, weights=config.weights)
+    backbone, splits = backbone.to(device), {}
 
     def store(source: tasks.ImageSource, name: str) -> tasks.EmbeddingStore:
-        """Embeddings that are made once, and opened from then on."""
+        """Embeds images once; from then on their store is opened."""
         with Progress(transient=True) as bar:
             task = bar.add_task(f"embed {name}")
             return tasks.embed(
                 source,
-                backbone.to(device),
+                backbone,
                 stores / f"{name}-{train.backbone}-{train.size}",
                 unreadable=config.unreadable,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
 
-    splits = {}
     if mine is not None:
         kept = store(tasks.image_files(mine), f"yours-{mine.name}")
-        held_out = tasks.LabelledImages.hold_out(kept.embeddings, kept.labels, every=QUERY_EVERY)
-        splits[f"yours: {mine.name}"] = held_out
+        images = tasks.LabelledImages.hold_out(kept.embeddings, kept.labels, every=QUERY_EVERY)
+        splits[f"yours: {mine.name}"] = images
     if train.source == "digits":
         images, shape = tasks.digits().map(lambda x: 15 * x), (8, 8, 1)
     else:
-        data = config.data or config.out / "images"
-        images, shape = tasks.cifar10(data, download=True), (32, 32, 3)
+        folder = config.data or config.out / "images"
+        images, shape = tasks.cifar10(folder, download=True), (32, 32, 3)
     parts = {}
     for part in ("train", "test"):
         pixels, labels = getattr(images, f"{part}_images"), getattr(images, f"{part}_labels")
         pixels = pixels.reshape(-1, *shape).movedim(-1, 1).to(torch.uint8).contiguous()
         source = tasks.ImageArrays(images=pixels, labels=labels, class_names=CLASSES)
         parts[f"{part}_images"] = store(source, f"{train.source}-{part}").embeddings
-    every = attrs.evolve(images, **parts)
-    seen, unseen = range(train.seen_classes), range(train.seen_classes, len(CLASSES))
-    white = tasks.whitening(every.of_classes(seen).train_images, train.dim)
-    splits = {
-        "in": every.of_classes(seen),
-        "unseen classes": every.of_classes(unseen),
-        "all classes": every,
-    } | splits
+    images = attrs.evolve(images, **parts)
+    seen = images.of_classes(range(train.seen_classes))
+    unseen = images.of_classes(range(train.seen_classes, len(CLASSES)))
+    splits = {"in": seen, "unseen classes": unseen, "all classes": images, **splits}
+    white = tasks.whitening(seen.train_images, train.dim)
     return {split: images.map(white) for split, images in splits.items()}
 
 
 def check(config: Config) -> None:
     """Refuses, before anything is embedded, what would fail only afterwards."""
-    train, num_classes = config.train, len(CLASSES)
-    if not 2 <= train.seen_classes < num_classes:
+    train, most = config.train, len(CLASSES)
+    if not 2 <= train.seen_classes < most:
         raise SystemExit(
-            f"`train.seen_classes` must be from 2 to {num_classes - 1}, to leave an unseen one; got {train.seen_classes}."
+            f"`train.seen_classes` must be from 2 to {most - 1}, to leave an unseen one; got "
+            f"{train.seen_classes}."
         )
     if config.images is not None:
-        num_classes = max(num_classes, len(tasks.image_files(config.images).class_names))
-    if train.num_classes < num_classes:
+        most = max(most, len(tasks.image_files(config.images).class_names))
+    if train.num_classes < most:
         raise SystemExit(
-            f"`train.num_classes` must be at least {num_classes}, the most classes of a test; got {train.num_classes}."
+            f"`train.num_classes` must be at least {most}, the most classes of a test; got "
+            f"{train.num_classes}."
         )
 
 
@@ -197,7 +196,7 @@ def main() -> None:
     preset, config = parse(PRESETS, "Meta-learn to classify images, embedded ones.")
     check(config)
     train = config.train
-    minibatch = (train.minibatches[0], *train.minibatches)
+    minibatch = (train.minibatches[0], *train.minibatches)  # of the steps of a test
     run = Experiment("embeddings", preset, config, metrics={"accuracy": accuracy}, best="largest")
     images, rotation = embedded(config, run.device), {"projection": "rotation"}
     read = {
@@ -249,17 +248,18 @@ def main() -> None:
     warnings.simplefilter("ignore", ConvergenceWarning)  # 200 iterations are its share
     near = [k for k in NEIGHBOURS if k <= min(config.examples)]
     for split, batches in tests.items():
-        on = draw(split, config.tuning_tasks, TUNING_TASKS), batches
-        of = {"split": split, "costs": COSTS.get(split, ())[:1]}
-        run.rows += run.tuned("logistic regression", logistic, STRENGTHS, *on, read[split], **of)
-        run.rows += run.tuned(
-            "nearest neighbours", KNeighborsClassifier, near, *on, read[split], **of
+        tuning = draw(split, config.tuning_tasks, TUNING_TASKS)
+        on, of = (tuning, batches, read[split]), {"split": split, "costs": COSTS.get(split, ())[:1]}
+        run.rows += run.tuned("logistic regression", logistic, STRENGTHS, *on, **of)
+        run.rows += run.tuned("nearest neighbours", KNeighborsClassifier, near, *on, **of)
+        on, of = (
+            (tuning, batches, list(read[split])),
+            {"split": split, "costs": COSTS.get(split, ())},
         )
-        of["costs"] = COSTS.get(split, ())
         for kind in ("linear", "mlp"):
             torch.manual_seed(config.seed)
             make = partial(adam, model(train, f"parametric {kind}").to(run.device))
-            run.rows += run.tuned(f"adam, {kind}", make, RATES, *on, list(read[split]), **of)
+            run.rows += run.tuned(f"adam, {kind}", make, RATES, *on, **of)
     run.finish(scale="linear", tables=["seconds"])
 
 

@@ -30,13 +30,13 @@ from torch import nn
 SEEN_TASKS, TUNING_TASKS = 2**20, 2**21  # first seeds of unseen tasks, to test and to tune on
 RATES = (0.3, 0.1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4)  # of Adam
 STRENGTHS = (1e-3, 1e-2, 0.1, 1.0, 10.0)  # C of logistic regression, one over its penalty
+METRICS = {"accuracy": accuracy}
 NEIGHBOURS = (1, 3, 5, 10)
 MODELS, SIGNALS = ("parametric linear", "parametric mlp", "explicit"), ("both", "gradient", "data")
 AT_ONCE = "implicit, one step, all examples"
 READ_AGAIN, TIMES_AGAIN = ("parametric linear, gradient", "parametric mlp, both"), 2
 CLASSES = tuple("0123456789")  # of CIFAR-10, and of the digits
 QUERY_EVERY = 3  # of the images of a class of yours, each third is asked about
-COSTS = {"in": ("seconds", "bytes")}  # measured on this split alone
 Learner = Literal[*(f"{m}, {signal}" for m in MODELS for signal in SIGNALS), "implicit", AT_ONCE]
 
 
@@ -197,7 +197,7 @@ def main() -> None:
     check(config)
     train = config.train
     minibatch = (train.minibatches[0], *train.minibatches)  # of the steps of a test
-    run = Experiment("embeddings", preset, config, metrics={"accuracy": accuracy}, best="largest")
+    run = Experiment("embeddings", preset, config, metrics=METRICS, best="largest", costs=True)
     images, rotation = embedded(config, run.device), {"projection": "rotation"}
     read = {
         split: steps_reading(config.examples, minibatch=minibatch, at_most=len(those.train_labels))
@@ -229,13 +229,12 @@ def main() -> None:
         learner = build(train, name).to(run.device)
         run.train(name, learner, source(learner, name))
         learner.minibatch = None if name == AT_ONCE else minibatch
-        again = partial(learner.eval().answer, again=TIMES_AGAIN)
         for split, batches in tests.items():
-            of = {"split": split, "costs": COSTS.get(split, ())}
             at = list(read[split]) if learner.minibatch else read[split]
-            run.rows += run.measure(name, learner, batches, at, **of)
+            run.rows += run.measure(name, learner, batches, at, split=split)
             if name in READ_AGAIN:
-                run.rows += run.measure(f"{name}, read again", again, batches, read[split], **of)
+                again = f"{name}, read again", partial(learner.eval().answer, again=TIMES_AGAIN)
+                run.rows += run.measure(*again, batches, read[split], split=split)
 
     def logistic(c: float) -> LogisticRegression:
         return LogisticRegression(C=c, max_iter=200)
@@ -249,18 +248,16 @@ def main() -> None:
     near = [k for k in NEIGHBOURS if k <= min(config.examples)]
     for split, batches in tests.items():
         tuning = draw(split, config.tuning_tasks, TUNING_TASKS)
-        on, of = (tuning, batches, read[split]), {"split": split, "costs": COSTS.get(split, ())[:1]}
-        run.rows += run.tuned("logistic regression", logistic, STRENGTHS, *on, **of)
-        run.rows += run.tuned("nearest neighbours", KNeighborsClassifier, near, *on, **of)
-        on, of = (
-            (tuning, batches, list(read[split])),
-            {"split": split, "costs": COSTS.get(split, ())},
+        on = {"tuning": tuning, "batches": batches, "split": split}
+        run.rows += run.tuned("logistic regression", logistic, STRENGTHS, steps=read[split], **on)
+        run.rows += run.tuned(
+            "nearest neighbours", KNeighborsClassifier, near, steps=read[split], **on
         )
         for kind in ("linear", "mlp"):
             torch.manual_seed(config.seed)
             make = partial(adam, model(train, f"parametric {kind}").to(run.device))
-            run.rows += run.tuned(f"adam, {kind}", make, RATES, *on, **of)
-    run.finish(scale="linear", tables=["seconds"])
+            run.rows += run.tuned(f"adam, {kind}", make, RATES, steps=list(read[split]), **on)
+    run.finish(scale="linear")
 
 
 if __name__ == "__main__":

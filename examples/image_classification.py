@@ -33,13 +33,13 @@ SEEN_TASKS = 2**20  # seeds of training tasks; all others are unseen
 TUNING_TASKS = 2**21  # the first seed of the tasks that baselines are tuned on
 RATES = (0.3, 0.1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4)  # of Adam
 STRENGTHS = (1e-3, 1e-2, 0.1, 1.0, 10.0)  # C of logistic regression, one over its penalty
+METRICS = {"accuracy": accuracy}
 NEIGHBOURS = (1, 3, 5, 10)
 MODELS = ("parametric linear", "parametric mlp", "explicit")
 SIGNALS = ("both", "gradient", "data")
 AT_ONCE = "implicit, one step, all examples"
 READ_AGAIN = ("parametric linear, gradient", "parametric mlp, both")  # measured so as well
 TIMES_AGAIN = 2
-COSTS = {"in": ("seconds", "bytes")}  # measured on this split alone
 
 Images = Literal["mnist", "fashion", "digits"]
 Learner = Literal[*(f"{m}, {signal}" for m in MODELS for signal in SIGNALS), "implicit", AT_ONCE]
@@ -169,7 +169,7 @@ def main() -> None:
             f"{train.num_classes}."
         )
     name = f"image_classification-{train.images}"
-    run = Experiment(name, preset, config, metrics={"accuracy": accuracy}, best="largest")
+    run = Experiment(name, preset, config, metrics=METRICS, best="largest", costs=True)
     images = {"in" if name == train.images else name: load(config, name) for name in config.test_on}
     support, projection = images["in"], {"projection_dim": train.dim}
     seen = ProjectedClassification(
@@ -198,13 +198,12 @@ def main() -> None:
         learner = build(train, name).to(run.device)
         run.train(name, learner, source(learner, name))
         learner.minibatch = None if name == AT_ONCE else config.minibatch
-        again = partial(learner.eval().answer, again=TIMES_AGAIN)
         for split, batches in tasks.items():
-            of = {"split": split, "costs": COSTS.get(split, ())}
             at = list(read) if learner.minibatch else read
-            run.rows += run.measure(name, learner, batches, at, **of)
+            run.rows += run.measure(name, learner, batches, at, split=split)
             if name in READ_AGAIN:
-                run.rows += run.measure(f"{name}, read again", again, batches, read, **of)
+                again = f"{name}, read again", partial(learner.eval().answer, again=TIMES_AGAIN)
+                run.rows += run.measure(*again, batches, read, split=split)
 
     def logistic(c: float) -> LogisticRegression:
         return LogisticRegression(C=c, max_iter=200)
@@ -218,16 +217,14 @@ def main() -> None:
     near = [k for k in NEIGHBOURS if k <= min(config.examples)]
     for split, batches in tasks.items():
         tuning = draw(split, config.tuning_tasks, TUNING_TASKS)
-        on = tuning, batches, read
-        of = {"split": split, "costs": COSTS.get(split, ())[:1]}
-        run.rows += run.tuned("logistic regression", logistic, STRENGTHS, *on, **of)
-        run.rows += run.tuned("nearest neighbours", KNeighborsClassifier, near, *on, **of)
-        of = {"split": split, "costs": COSTS.get(split, ())}
+        on = {"tuning": tuning, "batches": batches, "split": split}
+        run.rows += run.tuned("logistic regression", logistic, STRENGTHS, steps=read, **on)
+        run.rows += run.tuned("nearest neighbours", KNeighborsClassifier, near, steps=read, **on)
         for kind in ("linear", "mlp"):
             torch.manual_seed(config.seed)
             make = partial(adam, model(train, f"parametric {kind}").to(run.device))
-            run.rows += run.tuned(f"adam, {kind}", make, RATES, tuning, batches, list(read), **of)
-    run.finish(scale="linear", tables=["seconds"])
+            run.rows += run.tuned(f"adam, {kind}", make, RATES, steps=list(read), **on)
+    run.finish(scale="linear")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,12 @@
 """Linear regression, refined minibatch by minibatch
 ====================================================
 
-Tasks y = w . [x, 1] + noise with w ~ N(0, I). A learner reads 16 examples a step and never holds
-more than its state; the best answer that the examples read so far allow, the Bayesian ridge, is
-known in closed form. All learners are trained on at most 10 steps, for as many iterations on as
-many examples, and measured far beyond. "Untrained" is the parametric rule before training: damped
-Newton steps.
-
-Queries are drawn as the support is ("in"), three times as wide ("wide"), or far from the origin
-("far"). The error is the squared distance to the noiseless answer, so 0 is the floor.
+A task is y = w . [x, 1] + noise with w ~ N(0, I). A learner reads 16 examples a step and keeps its
+state alone; the best answer that the examples read so far allow, the Bayesian ridge, is known in
+closed form. All learners are trained on at most 10 steps, for as many iterations on as many
+examples, and measured far beyond. "Untrained" is the parametric rule before training: damped Newton
+steps. Queries are drawn as the support is ("in"), three times as wide ("wide"), or far from the
+origin ("far"). The error is the squared distance to the noiseless answer, so 0 is the floor.
 """
 
 import copy
@@ -74,26 +72,23 @@ def learners(train: Train, likelihood: regimes.Gaussian) -> dict[str, Iterated]:
     dim, curvature = train.dim, {"curvature": train.curvature}
     encoder = partial(SetTransformer, train.width, train.layers, train.heads, 2 * train.width)
 
-    def parametric(*, steps: int = 1, **choices: object) -> Iterated:
-        model = linear_model(dim)
-        rule = regimes.LearnedRule(model, likelihood, encoder(), x_dim=dim, **curvature | choices)
-        regime = regimes.Parametric(model, likelihood, rule)
-        return Iterated(regime, steps=steps, minibatch=train.minibatch)
+    def learned(regime: type, model: regimes.Predictor, steps: int = 1, **how: object) -> Iterated:
+        rule = regimes.LearnedRule(model, likelihood, encoder(), x_dim=dim, **curvature | how)
+        return Iterated(regime(model, likelihood, rule), steps=steps, minibatch=train.minibatch)
 
+    parametric = partial(learned, regimes.Parametric)
     decoder = regimes.LatentDecoder(dim, 4 * dim, 1, hidden_dim=train.width, num_layers=1)
-    latent = regimes.Predictor(decoder, adapt=["latent"])
-    rule = regimes.LearnedRule(latent, likelihood, encoder(), x_dim=dim, **curvature)
-    explicit = regimes.Explicit(latent, likelihood, rule)
+    explicit = learned(regimes.Explicit, regimes.Predictor(decoder, adapt=["latent"]))
     # The state, signals and update of Mittal et al. (2025), trained on new tasks as they do.
     of_paper = {"update": "residual", "summary_dim": 0, "count": False, "curvature": 0}
-    paper = parametric(steps=train.max_steps, **of_paper)
+    paper = parametric(linear_model(dim), train.max_steps, **of_paper)
     refined, at_once = (regimes.Implicit(encoder(), likelihood, x_dim=dim) for _ in range(2))
     return {
-        MAIN: parametric(),
-        "parametric, data": parametric(signal="data"),
-        "parametric, gradient": parametric(signal="gradient"),
+        MAIN: parametric(linear_model(dim)),
+        "parametric, data": parametric(linear_model(dim), signal="data"),
+        "parametric, gradient": parametric(linear_model(dim), signal="gradient"),
         "parametric, the paper's form": paper,
-        "explicit, both": Iterated(explicit, steps=1, minibatch=train.minibatch),
+        "explicit, both": explicit,
         "implicit": Iterated(refined, steps=1, minibatch=train.minibatch),
         AT_ONCE: Iterated(at_once, steps=1),
     }
@@ -109,14 +104,13 @@ def linear_model(dim: int) -> regimes.Predictor:
 
 def source(train: Train, learner: Iterated, sampler: LinearRegression, **how: object) -> object:
     """Live tasks for a learner of one step; else new ones, as many examples in all."""
-    longest = train.max_steps * train.minibatch
-    if not learner.minibatch:
-        num_tasks = round(2 * train.num_tasks / (train.max_steps + 1))
-        num_support = train.minibatch, longest
-    elif learner.steps > 1:
-        num_tasks, num_support = round(train.num_tasks / train.max_steps), longest
-    else:
+    if learner.minibatch and learner.steps == 1:
         return Pool(learner, sampler, num_tasks=train.num_tasks, max_steps=train.max_steps, **how)
+    longest = train.max_steps * train.minibatch
+    steps, num_support = train.max_steps, longest
+    if not learner.minibatch:
+        steps, num_support = (train.max_steps + 1) / 2, (train.minibatch, longest)
+    num_tasks = round(train.num_tasks / steps)
     return SamplerSource(sampler, num_tasks=num_tasks, num_support=num_support, **how)
 
 
@@ -129,7 +123,7 @@ def main() -> None:
     # The mean of y as the query's target: the same minimiser as y itself, and less variance.
     sampler = LinearRegression(train.dim, noise_variance=train.noise_variance, noisy_query=False)
     trained, model = learners(train, likelihood), linear_model(train.dim).to(run.device)
-    untrained = copy.deepcopy(trained[MAIN]).to(run.device)
+    compared = {UNTRAINED: copy.deepcopy(trained[MAIN]).to(run.device), **trained}
     for name, learner in trained.items():
         how = {"num_query": train.num_query, "generator": run.training_generator()}
         tasks = source(train, learner.to(run.device), sampler, **how)
@@ -144,15 +138,16 @@ def main() -> None:
         steps = config.steps + config.deep_steps * (split == "in")
         read = {step: step * train.minibatch for step in steps}
         shifted = attrs.evolve(sampler, query_shift=shift)
-        draw = partial(
-            run.draw, shifted, config.test_tasks, num_support=max(read.values()), num_query=64
-        )
-        tasks, tuning = draw(), draw(tuning=True)
-        of = {"batches": draw(), "split": split}
+        draw = partial(run.draw, shifted, config.test_tasks, num_query=64)
+        tuning = draw(num_support=max(read.values()), tuning=True)
+        of = {"batches": draw(num_support=max(read.values())), "split": split}
         run.rows += run.measure("oracle", shifted.oracle, steps=read, **of)
-        run.rows += run.measure(UNTRAINED, untrained, steps=steps, **of)
-        for name, learner in trained.items():
-            at = {MAIN: steps, AT_ONCE: {step: read[step] for step in config.steps if step}}
+        for name, learner in compared.items():
+            at = {
+                MAIN: steps,
+                UNTRAINED: steps,
+                AT_ONCE: {step: read[step] for step in config.steps if step},
+            }
             run.rows += run.measure(name, learner, steps=at.get(name, config.steps), **of)
         run.rows += run.tuned("adam", adam, RATES, tuning, steps=config.steps, **of)
     least = {(row.split, row.step): row.value for row in run.rows if row.method == "oracle"}

@@ -2,7 +2,8 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from iai_train import Row, Traceable, evaluate, mean_squared_error
+from iai_train import Row, evaluate, mean_squared_error
+from iai_train.interfaces import Traceable
 from iai_train.testing import check_traceable
 from least_squares import Batch, Descent, Regression, Stage
 from torch import Tensor

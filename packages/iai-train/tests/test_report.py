@@ -6,7 +6,7 @@ from pathlib import Path
 import attrs
 import pytest
 from example_rows import row
-from iai_train import Row, RunInfo, figure, installed_versions, read_metrics, table, write_metrics
+from iai_train import Row, RunInfo, figure, read_metrics, table, write_metrics
 from rich.console import Console
 
 RUN = RunInfo(example="digits", preset="smoke", seed=0, device="cpu", wall_seconds=1.5)
@@ -39,7 +39,7 @@ def test_metrics_that_cannot_be_written_are_said(tmp_path: Path) -> None:
 
 
 def test_versions_name_python_and_torch() -> None:
-    assert {"python", "torch"} <= installed_versions().keys()
+    assert {"python", "torch"} <= RUN.versions.keys()
 
 
 def test_a_table_has_a_line_a_method_and_a_column_a_step() -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iai_train.checkpoint import load_checkpoint, save_checkpoint
 from iai_train.interfaces import LabelledTasks, Learner, Source, Traceable
-from iai_train.leaves import leaves
+from iai_train.training.checkpoint import load_checkpoint, save_checkpoint
+from iai_train.training.tree import leaves
 
 _ITERATIONS = 3
 

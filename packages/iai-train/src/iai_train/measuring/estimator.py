@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from iai_train.evaluate import Answer
 from iai_train.interfaces import Estimator
+from iai_train.measuring.evaluate import Answer
 
 
 def each_task(estimator: Estimator) -> Answer:

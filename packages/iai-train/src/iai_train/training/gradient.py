@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from iai_train.config import FitConfig
-from iai_train.leaves import leaves
+from iai_train.training.tree import leaves
 
 Weight = Callable[[Float[Tensor, "step task"]], Float[Tensor, "step task"]]
 
@@ -19,7 +19,7 @@ Weight = Callable[[Float[Tensor, "step task"]], Float[Tensor, "step task"]]
 class MetaGradient:
     """Runs the learner on a batch of tasks and gives its weights their gradient.
 
-    In chunks, the weights gather the gradient of one chunk after the other, and several processes
+    In chunks, the weights sum up the gradients of one chunk after the other, and several processes
     exchange theirs with the last. A chunk counts by its number of tasks, so that the sum is the
     gradient of all tasks at once.
 
@@ -45,10 +45,10 @@ class MetaGradient:
         self._autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
     def add(self, tasks: Any, state: Any) -> tuple[Float[Tensor, ""], Any]:
-        """Add the gradient of the mean loss to that of the weights.
+        """Adds the gradient of the mean loss to that of the weights.
 
         Returns:
-            The mean loss, detached, and the state that the learner left the tasks in.
+            The mean loss, without gradient, and the state that the learner left the tasks in.
 
         Raises:
             TypeError: `tasks`, or `state`, cannot be cut into chunks.
@@ -63,8 +63,8 @@ class MetaGradient:
             waits = self._accelerator.no_sync(self._model) if stop < num_tasks else nullcontext()
             with waits:
                 loss, after = self._add(
-                    _rows("tasks", tasks, start, stop),
-                    _rows("state", state, start, stop),
+                    _slice("tasks", tasks, start, stop),
+                    _slice("state", state, start, stop),
                     num_tasks=stop - start,
                     share=(stop - start) / num_tasks,
                 )
@@ -101,6 +101,7 @@ def _check_losses(losses: Tensor, seen: Tensor, num_tasks: int | None) -> None:
 
 
 def _joined(*parts: Any) -> Tensor:
+    """The states of all chunks as one."""
     if not all(isinstance(part, Tensor) and part.ndim for part in parts):
         got = tuple(parts[0].shape) if isinstance(parts[0], Tensor) else type(parts[0]).__name__
         raise ValueError(
@@ -117,7 +118,7 @@ def _num_tasks(tasks: Any) -> int:
     raise TypeError(f"`tasks` must hold tensors to be cut into chunks; got {type(tasks).__name__}.")
 
 
-def _rows(name: str, tree: Any, start: int, stop: int) -> Any:
+def _slice(name: str, tree: Any, start: int, stop: int) -> Any:
     """Some of the tasks: `[start:stop]` of every tensor or record in a pytree."""
     try:
         cut = tree_map(lambda leaf: None if leaf is None else leaf[start:stop], tree)

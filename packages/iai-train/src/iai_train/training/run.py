@@ -1,4 +1,4 @@
-"""A training run as it stands: what a checkpoint holds, and what is read off the device."""
+"""A training run between two iterations: what a checkpoint holds, and what is read off the device."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -7,22 +7,19 @@ from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import (
-    broadcast_object_list,
-    gather_object,
-)
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
-from iai_train.checkpoint import (
+from iai_train.config import FitConfig
+from iai_train.interfaces import Source
+from iai_train.training.checkpoint import (
     CheckpointError,
     check_setup,
     check_weights,
     load_checkpoint,
     save_checkpoint,
 )
-from iai_train.config import FitConfig
-from iai_train.interfaces import Source
-from iai_train.update import Updater
+from iai_train.training.update import Updater
 
 
 class NonFiniteError(ArithmeticError):
@@ -37,7 +34,7 @@ class Run:
         learner: What is trained, on its device.
         source: Where this process takes its tasks from.
         config: The settings.
-        setup: What the checkpoint belongs to, as plain JSON values.
+        setup: What a checkpoint must have been written with, as plain JSON values.
         path: The checkpoint, or None.
     """
 
@@ -50,17 +47,13 @@ class Run:
         setup: Mapping[str, object],
         path: Path | None,
     ) -> None:
-        self.accelerator = accelerator
-        self.learner = learner
-        self.source = source
+        self.accelerator, self.learner, self.source = accelerator, learner, source
         self.updater = Updater(learner.parameters(), config)
         self.losses: list[float] = []
         self.gradient_norm = math.nan
         self.wall_seconds = 0.0
-        self._setup = setup
+        self._setup, self._path = setup, path
         self._device = next(learner.parameters()).device
-        self._on_cuda = self._device.type == "cuda"
-        self._path = path
         self._saved_at: int | None = None
 
     @property
@@ -69,7 +62,7 @@ class Run:
         return len(self.losses)
 
     def on_main(self, action: Callable[[], object]) -> None:
-        """Do something in the main process alone; all processes raise what it raises."""
+        """Does something in the main process alone; all processes raise what it raises."""
         errors: list[Exception | None] = [None]
         if self.accelerator.is_main_process:
             try:
@@ -81,7 +74,7 @@ class Run:
             raise errors[0]
 
     def read(self) -> None:
-        """Read the losses since the last call, averaged over processes; the device is waited for.
+        """Reads the losses since the last call, averaged over processes: waits for the device.
 
         Raises:
             NonFiniteError: One of them, or of the gradient norms, is not finite.
@@ -95,7 +88,7 @@ class Run:
             self.gradient_norm = norm
 
     def save(self) -> None:
-        """Write the checkpoint, of all processes in one file, which is what makes it atomic.
+        """Writes the checkpoint: one file for all processes, so that it is whole or as it was.
 
         Raises:
             OSError: It could not be written; the one before is untouched.
@@ -103,11 +96,10 @@ class Run:
         if self._path is None:
             return
         path = self._path
-        processes = gather_object([self._process_state()])
         tree = {
             "learner": self.learner.state_dict(),
             "optimizer": self.updater.optimizer.state_dict(),
-            "processes": processes,
+            "processes": gather_object([self._process_state()]),
             "losses": torch.tensor(self.losses, dtype=torch.float64),
             "wall_seconds": self.wall_seconds,
         }
@@ -115,9 +107,7 @@ class Run:
         self._saved_at = self.iteration
 
     def restore(self) -> None:
-        """Go on from the checkpoint, where there is one.
-
-        Everything is checked before anything is loaded.
+        """Goes on from the checkpoint, where there is one; all of it is checked before any is used.
 
         Raises:
             CheckpointError: It is damaged, or belongs to another run.
@@ -134,8 +124,11 @@ class Run:
                 "from it."
             )
         check_weights(self._path, self.learner, tree["learner"])
-        # The source first: it alone may still refuse.
-        self._load_process_state(tree["processes"][self.accelerator.process_index])
+        state = tree["processes"][self.accelerator.process_index]
+        self.source.load_state_dict(state["source"])  # first, because it may still refuse
+        torch.set_rng_state(state["cpu"])
+        if state["cuda"] is not None and self._device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda"], self._device)
         self.learner.load_state_dict(tree["learner"])
         self.updater.optimizer.load_state_dict(tree["optimizer"])
         self.losses = tree["losses"].tolist()
@@ -144,26 +137,19 @@ class Run:
 
     def _process_state(self) -> dict[str, object]:
         # torch's own generators too: a learner's dropout draws from them.
+        on_cuda = self._device.type == "cuda"
         return {
             "source": self.source.state_dict(),
             "cpu": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state(self._device) if self._on_cuda else None,
+            "cuda": torch.cuda.get_rng_state(self._device) if on_cuda else None,
         }
 
-    def _load_process_state(self, state: Mapping[str, Any]) -> None:
-        self.source.load_state_dict(state["source"])
-        torch.set_rng_state(state["cpu"])
-        if state["cuda"] is not None and self._on_cuda:
-            torch.cuda.set_rng_state(state["cuda"], self._device)
-
     def _repeat(self, what: str) -> str:
-        inner = self._setup["setup"]
-        seed = inner.get("seed") if isinstance(inner, dict) else None
-        again = (
-            "the same run repeats it"
-            if self._saved_at is None
-            else f"going on from `{self._path}`, iteration {self._saved_at}, repeats it"
-        )
+        setup = self._setup["setup"]
+        seed = setup.get("seed") if isinstance(setup, dict) else None
+        again = "the same run repeats it"
+        if self._saved_at is not None:
+            again = f"going on from `{self._path}`, iteration {self._saved_at}, repeats it"
         return (
             f"The {what} was not finite in iteration {self.iteration + 1}"
             f"{'' if seed is None else f' (seed {seed})'}: {again}. "

@@ -1,8 +1,6 @@
 """Measuring a learner at chosen steps."""
 
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import attrs
@@ -52,18 +50,25 @@ def evaluate(
     wanted = sorted(set(steps))
     if not wanted or wanted[0] < 0:
         raise ValueError(f"`steps` must be at least one number, none below 0; got {list(steps)}.")
+    was_training = isinstance(learner, nn.Module) and learner.training
+    if isinstance(learner, nn.Module):
+        learner.eval()
     values: dict[tuple[int, str], list[Tensor]] = {}
     seen: dict[int, list[Tensor]] = {}
-    with _only_looking(learner):
-        for batch in batches:
-            query = batch.query
-            for stage in _stages(learner, batch, wanted[-1], generator):
-                if stage.step not in wanted:
-                    continue
-                outputs = stage.predict(query.x)
-                seen.setdefault(stage.step, []).append(stage.seen)
-                for name, metric in metrics.items():
-                    values.setdefault((stage.step, name), []).append(metric(outputs, query))
+    try:
+        with torch.no_grad():
+            for batch in batches:
+                query = batch.query
+                for stage in _stages(learner, batch, wanted[-1], generator):
+                    if stage.step not in wanted:
+                        continue
+                    outputs = stage.predict(query.x)
+                    seen.setdefault(stage.step, []).append(stage.seen)
+                    for name, metric in metrics.items():
+                        values.setdefault((stage.step, name), []).append(metric(outputs, query))
+    finally:
+        if isinstance(learner, nn.Module):
+            learner.train(was_training)
     if not seen:
         raise ValueError("`batches` must hold at least one batch; got none.")
     if list(seen) != wanted:
@@ -81,29 +86,6 @@ def evaluate(
         for step in wanted
         for name in metrics
     ]
-
-
-def answer_after(
-    learner: Traceable[SupportT] | Answer, tasks: LabelledTasks[SupportT], *, step: int
-) -> Shaped[Tensor, "task n _"]:
-    """The outputs of a learner for its queries after a step, or those of a function (step 1)."""
-    with _only_looking(learner):
-        stages = _stages(learner, tasks, step, None)
-        return deque(stages, maxlen=1)[0].predict(tasks.query.x)  # holds one state at a time
-
-
-@contextmanager
-def _only_looking(learner: object) -> Iterator[None]:
-    """No gradients, and a module in evaluation mode."""
-    was_training = isinstance(learner, nn.Module) and learner.training
-    if isinstance(learner, nn.Module):
-        learner.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        if isinstance(learner, nn.Module):
-            learner.train(was_training)
 
 
 @attrs.frozen(eq=False)

@@ -30,14 +30,16 @@ from torch import nn
 SEEN_TASKS, TUNING_TASKS = 2**20, 2**21  # first seeds of unseen tasks, to test and to tune on
 RATES = (0.3, 0.1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4)  # of Adam
 STRENGTHS = (1e-3, 1e-2, 0.1, 1.0, 10.0)  # C of logistic regression, one over its penalty
-METRICS = {"accuracy": accuracy}
-NEIGHBOURS = (1, 3, 5, 10)
-MODELS, SIGNALS = ("parametric linear", "parametric mlp", "explicit"), ("both", "gradient", "data")
+NEIGHBOURS = (1, 3, 5, 10)  # whose most frequent class is the answer
 AT_ONCE = "implicit, one step, all examples"
+LEARNERS = (  # a regime, what is adapted, and the signal that it is adapted by
+    *("parametric linear, both", "parametric linear, gradient", "parametric linear, data"),
+    *("parametric mlp, both", "explicit, both", "implicit", AT_ONCE),
+)
 READ_AGAIN, TIMES_AGAIN = ("parametric linear, gradient", "parametric mlp, both"), 2
+METRICS = {"accuracy": accuracy}
 CLASSES = tuple("0123456789")  # of CIFAR-10, and of the digits
-QUERY_EVERY = 3  # of the images of a class of yours, each third is asked about
-Learner = Literal[*(f"{m}, {signal}" for m in MODELS for signal in SIGNALS), "implicit", AT_ONCE]
+QUERY_EVERY = 3  # of the images of a class of yours, every third is asked about
 
 
 @attrs.frozen(kw_only=True)
@@ -46,12 +48,13 @@ class Train:
 
     source: Literal["cifar10", "digits"] = "cifar10"  # what the training tasks are made of
     backbone: str = "efficientnet_lite0"  # the frozen network, by its name in `load_backbone`
+    weights: Path | None = None  # file of its weights, if it is an architecture of torchvision
     size: int = 160  # pixels along a side of what the network sees
-    seen_classes: int = 6  # classes of `source` that training sees; the others are unseen
+    seen_classes: Literal[2, 3, 4, 5, 6, 7, 8, 9] = 6  # of `source`; the others are unseen
     dim: int = 64  # principal components of the embeddings of seen classes, made white
     num_classes: int = 10  # the most classes that a learner holds
     hidden: int = 64  # hidden units of the MLP, all of whose parameters a task adapts
-    minibatches: tuple[int, ...] = (10, 20, 40, 80, 160)  # one of them a step; in turn in tests
+    minibatches: tuple[int, ...] = (10, 20, 40, 80, 160)  # sizes: a test reads all in turn
     max_steps: int = 100  # longest life of a task, in steps
     at_once: int = 640  # the most examples that the model of one step reads
     width: int = 64  # size of a token; of an implicit learner, twice as much
@@ -68,16 +71,12 @@ class Config(Settings):
 
     out: Path = Path("runs/embeddings")
     train: Train = Train()
-    learners: tuple[Learner, ...] = (  # what to train: a regime, what is adapted, by which signal
-        *("parametric linear, both", "parametric linear, gradient", "parametric linear, data"),
-        *("parametric mlp, both", "explicit, both", "implicit", AT_ONCE),
-    )
+    learners: tuple[Literal[*LEARNERS], ...] = LEARNERS  # to train
     data: Path | None = None  # folder that holds CIFAR-10, or gets it; by default one in `out`
     stores: Path | None = None  # folder that keeps the embeddings; by default one in `out`
-    weights: Path | None = None  # file of weights, for an architecture of torchvision
     images: Path | None = None  # a folder of yours, of one folder for each class, to test on too
     unreadable: Literal["refuse", "skip"] = "refuse"  # what to do about a file there
-    examples: tuple[int, ...] = (10, 20, 40, 80, 160, 320, 640, 1280, 2560, 5120, 10_240)  # tested
+    examples: tuple[int, ...] = tuple(10 * 2**k for k in range(11))  # read before a measurement
     test_tasks: int = 24  # unseen tasks that the learners are measured on
     tuning_tasks: int = 4  # other unseen tasks, on which the baselines' settings are chosen
     test_query: int = 256  # queries of a test task
@@ -91,16 +90,11 @@ LARGE = {"width": 128, "layers": 4, "heads": 4, "num_tasks": 128, "num_query": 6
 SMALL = {"width": 8, "layers": 1, "summary": 8, "hidden": 6, "num_tasks": 4, "num_query": 4}
 FEW = {"minibatches": (10, 20), "max_steps": 3, "at_once": 40}
 TINY = Train(source="digits", backbone="random", size=8, dim=12, **FEW, **SMALL)
-SHORT = {"test_tasks": 3, "tuning_tasks": 2, "test_query": 8, "test_chunk": 2}
+SHORT = {"learners": (LEARNERS[0], *LEARNERS[3:]), "examples": (10, 20, 60), "test_query": 8}
+SHORT |= {"test_tasks": 3, "tuning_tasks": 2, "test_chunk": 2}
 PRESETS = {
     "cpu": Config(fit=CPU),
-    "smoke": Config(
-        fit=SMOKE,
-        train=TINY,
-        learners=(*(f"{model}, both" for model in MODELS), "implicit", AT_ONCE),
-        examples=(10, 20, 60),
-        **SHORT,
-    ),
+    "smoke": Config(fit=SMOKE, train=TINY, **SHORT),
     "gpu": Config(fit=GPU, train=Train(size=224, **LARGE), test_tasks=64, test_chunk=16),
 }
 
@@ -135,9 +129,16 @@ def model(train: Train, kind: str) -> regimes.Predictor:
 
 def embedded(config: Config, device: torch.device) -> dict[str, tasks.LabelledImages]:
     """White embeddings of the images of each split."""
-    train, mine, stores = config.train, config.images, config.stores or config.out / "stores"
-    backbone = tasks.load_backbone(train.backbone, size=train.size, weights=config.weights)
-    backbone, splits = backbone.to(device), {}
+    train, stores, splits = config.train, config.stores or config.out / "stores", {}
+    mine = config.images and tasks.image_files(config.images)
+    most = max(len(CLASSES), len(mine.class_names) if mine else 0)
+    if train.num_classes < most:
+        raise SystemExit(
+            f"`train.num_classes` must be at least {most}, the most classes of a test; got "
+            f"{train.num_classes}."
+        )
+    backbone = tasks.load_backbone(train.backbone, size=train.size, weights=train.weights)
+    backbone = backbone.to(device)
 
     def store(source: tasks.ImageSource, name: str) -> tasks.EmbeddingStore:
         """Embeds images once; from then on their store is opened."""
@@ -151,10 +152,11 @@ def embedded(config: Config, device: torch.device) -> dict[str, tasks.LabelledIm
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
 
-    if mine is not None:
-        kept = store(tasks.image_files(mine), f"yours-{mine.name}")
+    if mine:
+        name = config.images.name
+        kept = store(mine, f"yours-{name}")
         images = tasks.LabelledImages.hold_out(kept.embeddings, kept.labels, every=QUERY_EVERY)
-        splits[f"yours: {mine.name}"] = images
+        splits[f"yours: {name}"] = images
     if train.source == "digits":
         images, shape = tasks.digits().map(lambda x: 15 * x), (8, 8, 1)
     else:
@@ -174,27 +176,9 @@ def embedded(config: Config, device: torch.device) -> dict[str, tasks.LabelledIm
     return {split: images.map(white) for split, images in splits.items()}
 
 
-def check(config: Config) -> None:
-    """Refuses, before anything is embedded, what would fail only afterwards."""
-    train, most = config.train, len(CLASSES)
-    if not 2 <= train.seen_classes < most:
-        raise SystemExit(
-            f"`train.seen_classes` must be from 2 to {most - 1}, to leave an unseen one; got "
-            f"{train.seen_classes}."
-        )
-    if config.images is not None:
-        most = max(most, len(tasks.image_files(config.images).class_names))
-    if train.num_classes < most:
-        raise SystemExit(
-            f"`train.num_classes` must be at least {most}, the most classes of a test; got "
-            f"{train.num_classes}."
-        )
-
-
 def main() -> None:
     """Embeds the images, trains each learner on some classes, and tests it on others."""
     preset, config = parse(PRESETS, "Meta-learn to classify images, embedded ones.")
-    check(config)
     train = config.train
     minibatch = (train.minibatches[0], *train.minibatches)  # of the steps of a test
     run = Experiment("embeddings", preset, config, metrics=METRICS, best="largest", costs=True)
@@ -228,7 +212,8 @@ def main() -> None:
         torch.manual_seed(config.seed)  # so that a learner is the same whatever came before it
         learner = build(train, name).to(run.device)
         run.train(name, learner, source(learner, name))
-        learner.minibatch = None if name == AT_ONCE else minibatch
+        if name != AT_ONCE:
+            learner.minibatch = minibatch
         for split, batches in tests.items():
             at = list(read[split]) if learner.minibatch else read[split]
             run.rows += run.measure(name, learner, batches, at, split=split)
@@ -247,16 +232,14 @@ def main() -> None:
     warnings.simplefilter("ignore", ConvergenceWarning)  # 200 iterations are its share
     near = [k for k in NEIGHBOURS if k <= min(config.examples)]
     for split, batches in tests.items():
-        tuning = draw(split, config.tuning_tasks, TUNING_TASKS)
+        tuning, at = draw(split, config.tuning_tasks, TUNING_TASKS), read[split]
         on = {"tuning": tuning, "batches": batches, "split": split}
-        run.rows += run.tuned("logistic regression", logistic, STRENGTHS, steps=read[split], **on)
-        run.rows += run.tuned(
-            "nearest neighbours", KNeighborsClassifier, near, steps=read[split], **on
-        )
+        run.rows += run.tuned("logistic regression", logistic, STRENGTHS, steps=at, **on)
+        run.rows += run.tuned("nearest neighbours", KNeighborsClassifier, near, steps=at, **on)
         for kind in ("linear", "mlp"):
             torch.manual_seed(config.seed)
             make = partial(adam, model(train, f"parametric {kind}").to(run.device))
-            run.rows += run.tuned(f"adam, {kind}", make, RATES, steps=list(read[split]), **on)
+            run.rows += run.tuned(f"adam, {kind}", make, RATES, steps=list(at), **on)
     run.finish(scale="linear")
 
 

@@ -21,8 +21,14 @@ import iai_regimes as regimes
 import torch
 from iai_encoders import SetTransformer
 from iai_iterate import Iterated, Pool, steps_reading
-from iai_tasks import LabelledImages, ProjectedClassification, TaskBatch, digits, mnist
-from iai_tasks import fashion_mnist as fashion
+from iai_tasks import (
+    LabelledImages,
+    ProjectedClassification,
+    TaskBatch,
+    digits,
+    fashion_mnist,
+    mnist,
+)
 from iai_train import Experiment, FitConfig, SamplerSource, Settings, accuracy, parse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -33,13 +39,13 @@ SEEN_TASKS = 2**20  # seeds of training tasks; all others are unseen
 TUNING_TASKS = 2**21  # the first seed of the tasks that baselines are tuned on
 RATES = (0.3, 0.1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4)  # of Adam
 STRENGTHS = (1e-3, 1e-2, 0.1, 1.0, 10.0)  # C of logistic regression, one over its penalty
-METRICS = {"accuracy": accuracy}
-NEIGHBOURS = (1, 3, 5, 10)
+NEIGHBOURS = (1, 3, 5, 10)  # whose most frequent class is the answer
 MODELS = ("parametric linear", "parametric mlp", "explicit")
 SIGNALS = ("both", "gradient", "data")
 AT_ONCE = "implicit, one step, all examples"
 READ_AGAIN = ("parametric linear, gradient", "parametric mlp, both")  # measured so as well
 TIMES_AGAIN = 2
+METRICS = {"accuracy": accuracy}
 
 Images = Literal["mnist", "fashion", "digits"]
 Learner = Literal[*(f"{m}, {signal}" for m in MODELS for signal in SIGNALS), "implicit", AT_ONCE]
@@ -77,8 +83,8 @@ class Config(Settings):
     )
     data: Path | None = None  # folder that holds the images, or gets them; by default one in `out`
     test_on: tuple[Images, ...] = ("mnist", "fashion")  # what the test tasks are made of
-    minibatch: tuple[int, ...] = (10, 10, 20, 40, 80, 160)  # read by a test's steps; the last stays
-    examples: tuple[int, ...] = (10, 20, 40, 80, 160, 320, 640, 1280, 2560, 5120, 10_240)  # tested
+    minibatch: tuple[int, ...] = (10, 10, 20, 40, 80, 160)  # of a test's steps; the last goes on
+    examples: tuple[int, ...] = tuple(10 * 2**k for k in range(11))  # read before a measurement
     test_tasks: int = 24  # unseen tasks that the learners are measured on
     tuning_tasks: int = 4  # other unseen tasks, on which the baselines' settings are chosen
     test_query: int = 256  # queries of a test task
@@ -120,8 +126,9 @@ PRESETS = {
 
 def load(config: Config, name: Images) -> LabelledImages:
     """Images less their mean image, so that tokens differ by what tells images apart."""
-    folder, download = config.data or config.out / "images", {"mnist": mnist, "fashion": fashion}
-    images = digits() if name == "digits" else download[name](folder, download=True)
+    folder = config.data or config.out / "images"
+    loaders = {"mnist": mnist, "fashion": fashion_mnist}
+    images = digits() if name == "digits" else loaders[name](folder, download=True)
     mean = images.train_images.mean(0)
     return images.map(lambda x: x - mean)
 
@@ -171,15 +178,12 @@ def main() -> None:
     name = f"image_classification-{train.images}"
     run = Experiment(name, preset, config, metrics=METRICS, best="largest", costs=True)
     images = {"in" if name == train.images else name: load(config, name) for name in config.test_on}
-    support, projection = images["in"], {"projection_dim": train.dim}
-    seen = ProjectedClassification(
-        support.train_images, support.train_labels, num_tasks=SEEN_TASKS, **projection
-    )
+    support = images["in"].train_images, images["in"].train_labels
+    seen = ProjectedClassification(*support, projection_dim=train.dim, num_tasks=SEEN_TASKS)
 
     def draw(split: str, num_tasks: int, first_seed: int) -> list[TaskBatch]:
-        unseen = ProjectedClassification.held_out(
-            images[split], first_seed=first_seed, **projection
-        )
+        options = {"projection_dim": train.dim, "first_seed": first_seed}
+        unseen = ProjectedClassification.held_out(images[split], **options)
         counts = {"num_support": max(config.examples), "num_query": config.test_query}
         return run.draw(unseen, num_tasks, **counts, chunk=config.test_chunk)
 
@@ -197,7 +201,8 @@ def main() -> None:
         torch.manual_seed(config.seed)  # so that a learner is the same whatever came before it
         learner = build(train, name).to(run.device)
         run.train(name, learner, source(learner, name))
-        learner.minibatch = None if name == AT_ONCE else config.minibatch
+        if name != AT_ONCE:
+            learner.minibatch = config.minibatch
         for split, batches in tasks.items():
             at = list(read) if learner.minibatch else read
             run.rows += run.measure(name, learner, batches, at, split=split)

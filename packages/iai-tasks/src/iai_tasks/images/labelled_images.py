@@ -68,13 +68,14 @@ class LabelledImages:
         """
         if every < 2:
             raise ValueError(f"`every` must be at least 2; got {every}.")
-        for label, count in enumerate(labels.bincount().tolist()):
+        counts = labels.bincount()
+        for label, count in enumerate(counts.tolist()):
             if count < every:
                 raise ValueError(
                     f"`labels` must have each class at least {every} times, so that an image of it "
                     f"is held out; class {label} has {count}."
                 )
-        of_class = torch.nn.functional.one_hot(labels)
+        of_class = labels[:, None] == torch.arange(len(counts))
         number = (of_class.cumsum(0) * of_class).sum(1)  # of an image within its class, from 1
         held = number % every == 0
         return cls(

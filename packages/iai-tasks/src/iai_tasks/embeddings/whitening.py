@@ -36,7 +36,8 @@ def whitening(embeddings: Float[Tensor, "image _"], dim: int) -> nn.Linear:
     variances, directions = torch.linalg.eigh(x.T.cov())
     scale = variances[-dim:].clamp(min=1e-6 * variances[-1]).rsqrt()
     weight = (directions[:, -dim:] * scale).T
-    layer = nn.utils.skip_init(nn.Linear, x.shape[1], dim).requires_grad_(False)
-    layer.weight.copy_(weight)
-    layer.bias.copy_(-weight @ x.mean(0))
+    layer = nn.Linear(x.shape[1], dim, device="meta")  # draws no weights
+    bias = -weight @ x.mean(0)
+    layer.weight = nn.Parameter(weight.to(embeddings.dtype), requires_grad=False)
+    layer.bias = nn.Parameter(bias.to(embeddings.dtype), requires_grad=False)
     return layer

@@ -98,19 +98,13 @@ class LabelledImages:
         tensor([0, 1])
         """
 
-        def part(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        def part(name: str) -> dict[str, Tensor]:
+            images, labels = getattr(self, f"{name}_images"), getattr(self, f"{name}_labels")
             match = labels[:, None] == torch.as_tensor(classes, device=labels.device)
             kept = match.any(1)
-            return images[kept], match[kept].int().argmax(1)
+            return {f"{name}_images": images[kept], f"{name}_labels": match[kept].int().argmax(1)}
 
-        train_images, train_labels = part(self.train_images, self.train_labels)
-        test_images, test_labels = part(self.test_images, self.test_labels)
-        return LabelledImages(
-            train_images=train_images,
-            train_labels=train_labels,
-            test_images=test_images,
-            test_labels=test_labels,
-        )
+        return LabelledImages(**part("train"), **part("test"))
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "LabelledImages":
         """The same with all images changed by a function of `image pixel`."""

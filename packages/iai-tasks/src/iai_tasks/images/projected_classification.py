@@ -154,8 +154,13 @@ class ProjectedClassification:
             images: Training and test images.
             options: The other arguments.
         """
-        query = {"query_images": images.test_images, "query_labels": images.test_labels}
-        return cls(images.train_images, images.train_labels, **query, **options)
+        return cls(
+            images.train_images,
+            images.train_labels,
+            query_images=images.test_images,
+            query_labels=images.test_labels,
+            **options,
+        )
 
     @property
     def spec(self) -> TaskSpec:

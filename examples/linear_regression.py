@@ -69,24 +69,25 @@ PRESETS = {
 
 def learners(train: Train, likelihood: regimes.Gaussian) -> dict[str, Iterated]:
     """Every learner of the comparison, by the name of its rows."""
-    dim, curvature = train.dim, {"curvature": train.curvature}
+    dim, newton = train.dim, partial(regimes.Newton, train.curvature)
     encoder = partial(SetTransformer, train.width, train.layers, train.heads, 2 * train.width)
 
     def learned(regime: type, model: regimes.Predictor, steps: int = 1, **how: object) -> Iterated:
-        rule = regimes.LearnedRule(model, likelihood, encoder(), x_dim=dim, **curvature | how)
+        rule = regimes.LearnedRule(model, likelihood, encoder(), x_dim=dim, **how)
         return Iterated(regime(model, likelihood, rule), steps=steps, minibatch=train.minibatch)
 
     parametric = partial(learned, regimes.Parametric)
     decoder = regimes.LatentDecoder(dim, 4 * dim, 1, hidden_dim=train.width, num_layers=1)
-    explicit = learned(regimes.Explicit, regimes.Predictor(decoder, adapt=["latent"]))
+    latent = regimes.Predictor(decoder, adapt=["latent"])
+    explicit = learned(regimes.Explicit, latent, slope=newton())
     # The state, signals and update of Mittal et al. (2025), trained on new tasks as they do.
-    of_paper = {"update": "residual", "summary_dim": 0, "count": False, "curvature": 0}
+    of_paper = {"update": "residual", "summary_dim": 0, "count": False, "slope": regimes.Gradient()}
     paper = parametric(linear_model(dim), train.max_steps, **of_paper)
     refined, at_once = (regimes.Implicit(encoder(), likelihood, x_dim=dim) for _ in range(2))
     return {
-        MAIN: parametric(linear_model(dim)),
+        MAIN: parametric(linear_model(dim), slope=newton()),
         "parametric, data": parametric(linear_model(dim), signal="data"),
-        "parametric, gradient": parametric(linear_model(dim), signal="gradient"),
+        "parametric, gradient": parametric(linear_model(dim), signal="gradient", slope=newton()),
         "parametric, the paper's form": paper,
         "explicit, both": explicit,
         "implicit": Iterated(refined, steps=1, minibatch=train.minibatch),

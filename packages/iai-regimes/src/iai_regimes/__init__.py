@@ -14,6 +14,7 @@ from iai_regimes.likelihood import Categorical, Gaussian
 from iai_regimes.models.conv4 import Conv4
 from iai_regimes.models.flow import flow
 from iai_regimes.models.latent_decoder import LatentDecoder
+from iai_regimes.models.zero_linear import zero_linear
 from iai_regimes.predictor import Predictor
 from iai_regimes.regimes.answer import ImplicitState
 from iai_regimes.regimes.embedded import Embedded
@@ -63,4 +64,5 @@ __all__ = [
     "annealed_gain",
     "count_features",
     "flow",
+    "zero_linear",
 ]

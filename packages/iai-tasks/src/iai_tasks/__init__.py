@@ -15,7 +15,9 @@ from iai_tasks.embeddings.backbone import Backbone
 from iai_tasks.embeddings.efficientnet_lite import efficientnet_lite0
 from iai_tasks.embeddings.embedding_store import EmbeddingStore, embed
 from iai_tasks.embeddings.hub_backbone import hub_backbone
+from iai_tasks.embeddings.load_backbone import load_backbone
 from iai_tasks.embeddings.torchvision_backbone import torchvision_backbone
+from iai_tasks.embeddings.whitening import whitening
 from iai_tasks.examples import Examples, TaskBatch
 from iai_tasks.flow_matching import straight_path
 from iai_tasks.image_classes import ImageClasses
@@ -78,6 +80,7 @@ __all__ = [
     "hub_backbone",
     "image_files",
     "image_folder",
+    "load_backbone",
     "mnist",
     "omniglot",
     "order_by_leaves",
@@ -87,5 +90,6 @@ __all__ = [
     "to_networkx",
     "torchvision_backbone",
     "variance_order",
+    "whitening",
     "without_leaves",
 ]

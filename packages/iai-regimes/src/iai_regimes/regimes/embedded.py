@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from iai_regimes.interfaces import Examples, Regime, SolvedRegime
+from iai_regimes.interfaces import Examples, Regime
 from iai_regimes.padding import finite_queries, observed_inputs
 
 
@@ -77,19 +77,6 @@ class Embedded(nn.Module):
     ) -> Any:
         """The state after one minibatch; queries are embedded only where the regime needs them."""
         return self.regime.update(state, evidence, self._queries(query_x), fresh)
-
-    def residual(self, solution: Any, start: Any, item: tuple[Examples, bool]) -> Any:
-        """How far the regime inside has still to go on a minibatch; gradients reach the embedding.
-
-        Raises:
-            ValueError: If the regime inside has no residual.
-        """
-        if not isinstance(self.regime, SolvedRegime):
-            raise ValueError(
-                f"The regime must have a `residual`; {type(self.regime).__name__} has none."
-            )
-        batch, fresh = item
-        return self.regime.residual(solution, start, (self._examples(batch), fresh))
 
     def predict(
         self, state: Any, query_x: Float[Tensor, "task query *x_shape"]

@@ -11,7 +11,6 @@ from iai_regimes.embedding import BilinearEmbedding
 from iai_regimes.evidence import (
     NUM_COUNT_FEATURES,
     Evidence,
-    count_features,
     masked_mean,
     running_mean,
 )
@@ -128,7 +127,7 @@ class Implicit(AnswerRegime):
         embed_input = self.embed_input if self.query_dim == self.x_dim else self.embed_query_input
         tokens = embed_input(x) + self.embed_query(torch.cat([x, state.answer, spread], dim=-1))
         if self.count:
-            counts = count_features(evidence.seen, evidence.num_observed)
+            counts = evidence.features
             tokens = tokens + self.embed_count(counts)[:, None]
         return summary, self.encoder.read(tokens, evidence.encoded.memory)
 

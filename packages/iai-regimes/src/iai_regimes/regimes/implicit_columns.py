@@ -12,7 +12,6 @@ from iai_regimes.embedding import BilinearEmbedding
 from iai_regimes.evidence import (
     NUM_COUNT_FEATURES,
     Evidence,
-    count_features,
     masked_mean,
     running_mean,
 )
@@ -116,13 +115,13 @@ class ImplicitColumns(AnswerRegime):
     def read(
         self, state: ImplicitState, evidence: Evidence, query_x: Tensor
     ) -> tuple[Float[Tensor, "task query dim"], Float[Tensor, "task query hidden"]]:
-        """Of the vector of each query's column and the running mean; NaN for one not in the table."""
+        """A network's output for each query's column; NaN for one that the table does not have."""
         index = flat_inputs("query_x", finite_queries(query_x)[0], 1).round().long()
         vectors = evidence.encoded.vectors
         column = index.clamp(0, vectors.shape[1] - 1)
         vectors = vectors.gather(1, column.expand_as(state.summary))
         summary = running_mean(state.summary, vectors, evidence)
-        counts = count_features(evidence.seen, evidence.num_observed)[:, None]
+        counts = evidence.features[:, None]
         counts = counts.expand(-1, column.shape[1], -1)
         token = self.embed_query(torch.cat([vectors, summary, state.answer, counts], dim=-1))
         read = token + self.hidden(token)

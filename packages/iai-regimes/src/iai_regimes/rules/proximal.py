@@ -104,7 +104,7 @@ class _Anchored:
     def loss(self, theta: Theta) -> Float[Tensor, " task"]:
         """The loss and the pull; that of a task without an example is the pull alone."""
         squares = {
-            name: self._strength.at(name, value) * (value - self._anchor[name]).square()
+            name: self._strength.of(name) * (value - self._anchor[name]).square()
             for name, value in theta.items()
         }
         return self._objective.loss(theta) + 0.5 * ravel(squares).sum(1)
@@ -115,7 +115,7 @@ class _Anchored:
         pulled: Theta = {}
         with torch.set_grad_enabled(differentiate and torch.is_grad_enabled()):
             for name, value in theta.items():
-                strength, away = self._strength.at(name, value), value - self._anchor[name]
+                strength, away = self._strength.of(name), value - self._anchor[name]
                 if scale is not None:
                     strength = strength * spread(scale, value)
                 if isinstance(strength, Tensor):

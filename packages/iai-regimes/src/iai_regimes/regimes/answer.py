@@ -42,6 +42,7 @@ class AnswerRegime(nn.Module, ABC):
         ValueError: If `state` or `update` is unknown or does not fit the likelihood.
     """
 
+    needs_query = True  # the state is the answer to given queries
     propose: nn.Linear  # what a query has read, to proposals for its answer
     head: nn.Linear
 
@@ -59,11 +60,6 @@ class AnswerRegime(nn.Module, ABC):
         self.num_proposals = self.answer_dim * num_proposals(update)
         self.likelihood, self.state, self.update_form = likelihood, state, update
         self.start = nn.Parameter(torch.zeros(self.answer_dim))
-
-    @property
-    def needs_query(self) -> bool:
-        """True: the state is the answer to given queries."""
-        return True
 
     @abstractmethod
     def encode(self, batch: Examples) -> Any:

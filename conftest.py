@@ -1,4 +1,4 @@
-"""What all tests share: budgets for Hypothesis, and Markdown pages whose Python is run."""
+"""For all tests: Hypothesis profiles, and Markdown pages whose Python is run."""
 
 import contextlib
 import doctest
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# `default` draws the same few examples every time, `property` many and always new ones.
+# `default` draws the same few examples every time; `property` draws many, new each time.
 settings.register_profile("default", max_examples=15, deadline=None, derandomize=True)
 settings.register_profile("property", max_examples=300, deadline=None, print_blob=True)
 settings.load_profile("default")
@@ -23,7 +23,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> "Page | No
 
 
 class Page(pytest.File):
-    """A Markdown page; one that shows Python is a test."""
+    """A Markdown page; it is a test if it has Python blocks."""
 
     def collect(self) -> Iterator[pytest.Item]:
         if BLOCK.search(self.path.read_text()):
@@ -31,7 +31,7 @@ class Page(pytest.File):
 
 
 class PageTest(pytest.Item):
-    """Runs a page's Python blocks in order: as a doctest where there is a prompt, else as code."""
+    """Runs a page's Python blocks in order: as a doctest if there is a prompt, else as code."""
 
     def runtest(self) -> None:
         page = self.path.read_text()

@@ -1,4 +1,4 @@
-"""Everything that is done to this repository, each thing one session: `nox -l` lists them."""
+"""Everything that is done to this repository, one session each: `nox -l` lists them."""
 
 import ast
 import functools
@@ -37,9 +37,9 @@ def tests(session: nox.Session) -> None:
 @nox.session
 @nox.parametrize("name", PACKAGES, ids=PACKAGES)
 def package(session: nox.Session, name: str) -> None:
-    """One package's tests where nothing is installed but it and what it declares."""
+    """One package's tests, with only its declared dependencies installed."""
     module = name.replace("-", "_")
-    # uv would serve an old build of a folder whose pyproject.toml has not changed.
+    # uv would reuse an old build if the package's pyproject.toml has not changed.
     anew = ["--refresh-package", name] if session.venv_backend == "uv" else []
     install(session, *anew, f"./packages/{name}", *group("test"))
     shown = (f"packages/{name}/tests", f"packages/{name}/README.md")
@@ -63,21 +63,21 @@ def gpu(session: nox.Session) -> None:
 
 @nox.session
 def peers(session: nox.Session) -> None:
-    """Our meta-gradients against those of other libraries, on the same weights and tasks."""
+    """Compare our meta-gradients with those of other libraries, on the same weights and tasks."""
     install(session, *packages(), *group("test", "peers"))
     session.run("pytest", "tests/peers", *session.posargs, env=ONE_THREAD)
 
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Strict mypy over the packages, and every producer against every consumer's Protocol."""
+    """Strict mypy over the packages, and over every producer against its consumers' Protocols."""
     install(session, *packages(), *group("types"))
     session.run("mypy", *session.posargs)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Ruff, the import rules, and imported against declared dependencies."""
+    """Ruff, the import rules, and a check that every imported dependency is declared."""
     install(session, *group("lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
@@ -90,7 +90,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Wheel and source archive of each package, with their metadata checked; then `wheels`."""
+    """Build and check the wheel and source archive of each package; then run `wheels`."""
     install(session, *group("build"))
     shutil.rmtree("dist", ignore_errors=True)
     for name in session.posargs or PACKAGES:
@@ -102,7 +102,7 @@ def build(session: nox.Session) -> None:
 
 @nox.session
 def wheels(session: nox.Session) -> None:
-    """Install what `build` made in a clean environment, and import every module of it."""
+    """Install the built wheels in a clean environment, and import all their modules."""
     built = sorted(Path("dist").glob("*.whl"))
     install(session, *map(str, built))
     for wheel in built:
@@ -112,7 +112,7 @@ def wheels(session: nox.Session) -> None:
 
 @nox.session
 def examples(session: nox.Session) -> None:
-    """Every example, each into its folder of runs/: `-- --preset smoke` for seconds."""
+    """Every example, each into its own folder of runs/; `-- --preset smoke` takes seconds."""
     install(session, *packages(), *group("examples"))
     for script in sorted(Path("examples").glob("*.py")):
         arguments = session.posargs or ["--preset", "cpu"]
@@ -121,14 +121,14 @@ def examples(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The documentation, every warning an error, into docs/_build."""
+    """Build the documentation into docs/_build; every warning is an error."""
     install(session, *packages(), *group("docs"))
     session.run("sphinx-build", "-q", "-n", "-W", "--keep-going", "docs", "docs/_build")
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The benchmarks: each prints ratios of things timed in one run."""
+    """The benchmarks; each prints ratios of things timed in the same run."""
     install(session, *packages(), *group("examples", "peers"))
     for script in sorted(Path("tests/benchmarks").glob("*.py")):
         session.run("python", str(script), *session.posargs)
@@ -136,7 +136,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def dev(session: nox.Session) -> None:
-    """Make .venv: every package, editable, and every tool."""
+    """Make .venv with every package, editable, and every tool."""
     session.run(sys.executable, "-m", "venv", ".venv")
     python = Path(".venv", "Scripts" if os.name == "nt" else "bin", "python")
     wanted = (*packages(), *group(*PROJECT["dependency-groups"]))
@@ -160,26 +160,26 @@ def group(*names: str) -> tuple[str, ...]:
 
 
 def install(session: nox.Session, *requirements: str) -> None:
-    """Install under the pins, from where this machine's pip would install."""
+    """Install under the pins, from the indexes that this machine's pip uses."""
     session.install("-c", "constraints.txt", *requirements, env=uv_settings())
 
 
 @functools.cache
 def uv_settings() -> dict[str, str]:
-    """What uv, which does not read pip's configuration, needs in its environment."""
+    """The configuration of pip as environment variables of uv, which does not read it."""
     command = [sys.executable, "-m", "pip", "config", "list"]
     listing = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     found: dict[str, str] = {}
     for line in listing.splitlines():
         name, _, value = line.partition("=")
-        # Sorted: what the environment says comes first, and it overrides the files.
+        # The listing is sorted: environment variables come first, and override the files.
         found.setdefault(name.rpartition(".")[2], ast.literal_eval(value))
     settings = {
         "UV_FIND_LINKS": ",".join(found.get("find-links", "").split()),
         "UV_DEFAULT_INDEX": found.get("index-url", ""),
         "UV_INDEX": " ".join(found.get("extra-index-url", "").split()),
         "SSL_CERT_FILE": found.get("cert", ""),
-        # Like pip: the best version of any index, not the first index with any version.
+        # Like pip: the best version from any index, not from the first that has the package.
         "UV_INDEX_STRATEGY": "unsafe-best-match",
     }
     return {name: value for name, value in settings.items() if value}

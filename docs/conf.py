@@ -1,4 +1,4 @@
-"""Sphinx settings; `nox -s docs` builds with every warning an error."""
+"""Sphinx settings; for `nox -s docs` every warning is an error."""
 
 import typing
 from pathlib import Path
@@ -29,15 +29,15 @@ napoleon_custom_sections = [("Source", "returns_style")]
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 nitpick_ignore_regex = [
-    ("py:.*", r"(?!iai_).*"),  # other projects' objects, and the words of a shape
+    ("py:.*", r"(?!iai_).*"),  # other projects' objects, and axis names
     ("py:.*", r"iai_\w+\.interfaces\.(State|[A-Z]|\w+T(_co|_contra)?)"),  # type variables
-    ("py:.*", r"iai_\w+\.(?!interfaces)\w+\.\w+"),  # records that a package keeps to itself
+    ("py:.*", r"iai_\w+\.(?!interfaces)\w+\.\w+"),  # private records of a package
 ]
 
 sphinx_gallery_conf = {
     "examples_dirs": [str(Path(__file__).parents[1] / "examples")],
     "gallery_dirs": ["gallery"],
-    # Shown, not run: a run worth showing takes minutes, and its results are in results.md.
+    # Not run: a useful run takes minutes, and its results are in results.md.
     "plot_gallery": False,
     "download_all_examples": False,
     "min_reported_time": 1e9,

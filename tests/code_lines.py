@@ -40,7 +40,7 @@ def code_lines(source: str) -> int:
 
 
 def part(path: str) -> str | None:
-    """What a file is counted under: its package, or the example that it is."""
+    """The package or the example that a file is counted under; None for other files."""
     parts = path.split("/")
     if parts[0] == "packages" and parts[2] == "src":
         return parts[1]
@@ -62,7 +62,7 @@ def count(commit: str | None) -> dict[str, int]:
 
 
 def run(command: list[str]) -> str:
-    """What a command prints, run at the root."""
+    """The output of a command, run at the root."""
     return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
 

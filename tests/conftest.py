@@ -1,4 +1,4 @@
-"""Every producer of the repository, small, under its role: a new part is one line here."""
+"""Small instances of every producer of the repository, by role; a new part is one line here."""
 
 import runpy
 import sys
@@ -92,7 +92,7 @@ GRADIENTS: dict[str, Callable[[], Any]] = {
     "greedy": lambda: greedy,
     "truncated": lambda: truncated(2),
     "unrolled": lambda: unrolled,
-    "rematerialised": rematerialised,
+    "rematerialised": lambda: rematerialised,
     "first-order": lambda: first_order,
 }
 
@@ -198,14 +198,14 @@ def gradient(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture(params=MAKERS)
 def regime(request: pytest.FixtureRequest, likelihood: Any) -> Any:
-    """A regime with each likelihood, on each encoder where it has one, as before training."""
+    """An untrained regime, with each likelihood, and with each encoder where it has one."""
     torch.manual_seed(0)
     return MAKERS[request.param](likelihood)
 
 
 @pytest.fixture
 def moving_regime(regime: Any) -> Any:
-    """The same with weights of some training: a new one does not move its state."""
+    """The same with random weights, as if trained: a new regime does not move its state."""
     for parameter in regime.parameters():
         nn.init.normal_(parameter, std=0.05)
     return regime
@@ -213,7 +213,7 @@ def moving_regime(regime: Any) -> Any:
 
 @pytest.fixture
 def fitting_sampler(likelihood: Any) -> Any:
-    """A sampler of tasks that the likelihood is for."""
+    """A sampler of tasks whose targets fit the likelihood."""
     categorical = isinstance(likelihood, Categorical)
     return LinearClassification(X_DIM, NUM_CLASSES) if categorical else LinearRegression(X_DIM)
 
@@ -233,7 +233,7 @@ def generative(regime: str) -> tuple[Any, Any]:
 
 @pytest.fixture(params=["columns", "implicit", "explicit"])
 def unlabelled(request: pytest.FixtureRequest) -> Any:
-    """A regime whose examples have no targets, with weights of some training, and its sampler."""
+    """A regime for examples without targets, with random weights, and a sampler of such tasks."""
     torch.manual_seed(0)
     regime, sampler = generative(request.param)
     for parameter in regime.parameters():
@@ -243,7 +243,7 @@ def unlabelled(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture
 def run_here(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], None]:
-    """Runs a script and its arguments in this process, for a new one spends its time on imports."""
+    """Runs a script with its arguments in this process, which saves the imports of a new one."""
 
     def run(command: list[str]) -> None:
         monkeypatch.setenv("MPLBACKEND", "agg")

@@ -1,4 +1,4 @@
-"""Every example runs at its smoke preset, leaves what it promises, and goes on where it stopped."""
+"""Every example runs at its smoke preset, leaves the files it promises, and resumes."""
 
 import json
 import math

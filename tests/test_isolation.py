@@ -1,4 +1,4 @@
-"""Each package imports, to its last module, where only what it declares can be found."""
+"""Every module of each package can be imported with only its declared dependencies."""
 
 import os
 import re
@@ -22,7 +22,7 @@ def declared(package: Path) -> dict:
 
 
 def closure(requirements: list[str]) -> set[str]:
-    """The installed distributions that the requirements bring, directly or through others."""
+    """The installed distributions that the requirements need, directly or through others."""
     found: set[tuple[str, str]] = set()
     waiting = [(requirement, "") for requirement in requirements]
     while waiting:
@@ -41,7 +41,7 @@ def closure(requirements: list[str]) -> set[str]:
 
 
 def link(distributions: set[str], folder: Path) -> None:
-    """Fill the folder with links to the files of these distributions and to nothing else."""
+    """Fill the folder with links to the files of these distributions only."""
     for name in distributions:
         files = distribution(name).files or []
         for top in {path.parts[0] for path in files} - {"..", "__pycache__"}:

@@ -1,4 +1,4 @@
-"""A folder of one's own, through the example of embeddings: what it does, and what it refuses."""
+"""The embeddings example on a user's folder of images: what it does, and what it refuses."""
 
 import json
 import os

@@ -1,8 +1,9 @@
-"""How far the targets of flow matching lie from the true field, by how many samples they average.
+"""Error of flow-matching targets, by the number of samples that each averages over.
 
-Squared distance, summed over dimensions, on mixtures of Gaussians, in fifths of the time. "of 512"
-is that of the mean of 512 targets of one task, times 512: targets that share samples are not
-independent, and it falls less. Last is the time of a target over that in the first row.
+The error is the squared distance to the true field, summed over dimensions, on mixtures of
+Gaussians; it is shown for each fifth of the time t. "of 512" is 512 times the error of the mean of
+512 targets of one task. Targets that share samples are not independent, so it falls less than the
+error of one target. The last column is the time of a target, divided by that in the first row.
 """
 
 import torch
@@ -49,7 +50,7 @@ def main() -> None:
 
 
 def in_fifths(apart: Tensor, query: Examples) -> dict[str, float]:
-    """Means over the points of each fifth of the time."""
+    """The mean of `apart` over the points in each fifth of the time."""
     fifth = (query.x[..., -1] * 5).long()
     return {
         f"t {k / 5:.1f} to {(k + 1) / 5:.1f}": apart[fifth == k].mean().item() for k in range(5)

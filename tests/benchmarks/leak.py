@@ -1,7 +1,7 @@
-"""Thousands of meta-steps: what is alive and resident afterwards must be what was before.
+"""Leaks: thousands of meta-steps must add no live tensor and no resident memory.
 
-One row for each gradient mode: live tensors and resident size after a warm-up, and what was added
-to them by the meta-steps that followed.
+One row for each gradient mode: live tensors and resident size after a warm-up, and what the
+meta-steps after it added to them.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def main() -> None:
 def measure(
     method: str, make: Callable[[torch.nn.Module], Backward], options: argparse.Namespace
 ) -> Row:
-    """One row: before, and what was added."""
+    """One row: tensors and memory after the warm-up, and what the meta-steps added."""
     torch.manual_seed(0)
     module = mlp(28 * 28, (8,), WAYS).to(options.device)
     backward, optimizer = make(module), torch.optim.Adam(module.parameters(), lr=1e-3)

@@ -1,10 +1,10 @@
-"""Tokens a second of a meta-training step beside its bare matrix multiplications.
+"""Tokens per second of a meta-training step, beside those of its matrix products alone.
 
-One real step (tasks from a pool, forward, backward, AdamW) is recorded: every matrix product, with
-its shapes, strides and type. The same products are then done alone, on random numbers, into
-memory that is there already: what is left of the step when nothing but them costs anything. Fused
-attention counts as the products that it is made of, two forward and four backward. The step and
-the products are timed in turn; `ratio` is how many times longer the step takes.
+One real step is recorded (tasks from a pool, forward, backward, AdamW): every matrix product, with
+its shapes, strides and dtype. The same products are then computed alone, on random numbers, into
+memory allocated before: the time of the step if everything else were free. Fused attention counts
+as the products that it consists of, two forward and four backward. The step and the products are
+timed in turn; `ratio` is the step's time divided by theirs.
 """
 
 import argparse
@@ -19,12 +19,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from workbench import DIM, REGIMES, Row, arguments, learner, report, side_by_side
 
 aten = torch.ops.aten
-# Where the two factors stand among the arguments.
+# Index of the first factor among the arguments; the second follows it.
 FACTORS = {aten.mm: 0, aten.bmm: 0, aten.mv: 0, aten.dot: 0, aten.addmm: 1, aten.baddbmm: 1}
 
 
 class Factor(NamedTuple):
-    """A matrix, or a batch of them, by its layout."""
+    """The layout of a matrix, or of a batch of them."""
 
     size: tuple[int, ...]
     stride: tuple[int, ...]
@@ -46,7 +46,7 @@ Product = tuple[Factor, Factor]
 
 
 class MatrixProducts(TorchDispatchMode):
-    """Notes the factors of every matrix product, those of the backward pass too."""
+    """Records the factors of every matrix product, backward pass included."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class MatrixProducts(TorchDispatchMode):
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, *, backward: bool) -> list[Product]:
-    """The products of one attention, without the scores' second forward of some kernels."""
+    """The products of one attention; a kernel's recomputation of the scores is not counted."""
     rows, slots, keys, values = query.shape[2], key.shape[2], query.shape[3], value.shape[3]
 
     def matrices(first: int, second: int) -> Tensor:
@@ -76,7 +76,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, *, backward: bool) -> l
     scores = (matrices(rows, keys), matrices(keys, slots))
     answers = (matrices(rows, slots), matrices(slots, values))
     pairs = [scores, answers]
-    if backward:  # of either factor of both
+    if backward:  # the gradients of both factors of both products
         pairs = [
             (gradient, other)
             for left, right in pairs
@@ -100,17 +100,17 @@ def main() -> None:
 
 
 def measure(regime: str, width: int, options: argparse.Namespace) -> Row:
-    """One row: the step, its products, and what both come to a second."""
+    """One row: times of the step and of its products, and the rates that follow."""
     model = learner(regime, options, width=width, steps=1, minibatch=options.minibatch)
     step = training_step(model, options)
-    step()  # the optimizer's state is there from now on
+    step()  # creates the optimizer's state
     num_tokens = 0
 
     def count(_module: nn.Module, inputs: tuple[Tensor], _output: Tensor) -> None:
         nonlocal num_tokens
         num_tokens += inputs[0].shape[0] * inputs[0].shape[1]
 
-    # Every token and every query passes this layer once.
+    # Every token and every query passes through this layer once.
     first = next(part for name, part in model.named_modules() if name.endswith("0.key_value"))
     with first.register_forward_hook(count), MatrixProducts() as products:
         step()
@@ -134,7 +134,7 @@ def measure(regime: str, width: int, options: argparse.Namespace) -> Row:
 
 
 def training_step(model: Iterated, options: argparse.Namespace) -> Callable[[], None]:
-    """All that one iteration of training does, the drawing of the tasks included."""
+    """One iteration of training, the drawing of the tasks included."""
     pool = Pool(
         model,
         LinearRegression(DIM),
@@ -159,7 +159,7 @@ def training_step(model: Iterated, options: argparse.Namespace) -> Callable[[], 
 
 
 def replay(products: Sequence[Product], device: torch.device) -> Callable[[], None]:
-    """The same products in the same order; those that are alike share their numbers."""
+    """The same products in the same order; products of the same layout share their memory."""
     made = {}
     for left, right in dict.fromkeys(products):
         factors = left.random(device), right.random(device)
@@ -174,7 +174,7 @@ def replay(products: Sequence[Product], device: torch.device) -> Callable[[], No
 
 
 def num_operations(product: Product) -> int:
-    """A multiplication and an addition for each pair of numbers that meet."""
+    """Floating-point operations of a product: one multiplication and one addition per pair."""
     left, right = product[0].size, product[1].size
     columns = right[-1] if len(right) > 1 else 1
     return 2 * torch.Size(left).numel() * columns

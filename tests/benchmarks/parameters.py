@@ -1,9 +1,10 @@
-"""What the learned rule costs, by how many parameters it moves, beside a step of Adam on the same.
+"""Time of a step of the learned rule beside a step of Adam, by the number of adapted parameters.
 
-The model is an MLP 100-h-10 whose every weight is adapted; a token of the rule is what one unit
-reads by, and all tokens share the rule's weights. "own weights" are those that grow with the
-model: an embedding for each token and a rate for each number. "rule" has `WhitenedNewton`, "plain"
-the `Newton` of small models, each with one Hessian-vector product in its Krylov space.
+The model is an MLP 100-h-10, all of whose weights are adapted. One token of the rule holds the
+incoming weights of one unit, and all tokens share the rule's networks. "own weights" are those that
+grow with the model: an embedding for each token and an initial rate for each parameter. "rule" has
+`WhitenedNewton`, "plain" the `Newton` of small models, each with one Hessian-vector product in its
+Krylov space.
 """
 
 import argparse

@@ -1,14 +1,13 @@
-"""Time and memory of K steps of B examples beside one step of all K x B, as K grows.
+"""Time and memory of K steps of B examples beside one step of K x B examples, as K grows.
 
-Attention makes one step of K x B examples pay for (K B)^2 pairs where K steps pay for K B^2; on the
-other hand each of the K steps reads its queries again, and has costs that do not depend on B.
-"use" adapts to a support and predicts; "train" is the greedy loss after every step with its
-gradients, which keeps all K steps in memory until the end (training from a pool costs what K = 1
-does, at any depth). A ratio is K steps / one step: below 1, iterating is cheaper.
+Attention computes (K B)^2 scores in one step of K x B examples, and K B^2 in K steps. But each of
+the K steps reads the queries again, and has costs that do not depend on B. "use" adapts to a
+support and predicts. "train" takes the greedy loss after every step and its gradients, which keeps
+all K steps in memory until the end (training from a pool costs what K = 1 does, at any depth). A
+ratio is K steps / one step: below 1, iterating is cheaper.
 
-Memory is the growth of the peak over the whole of it, the drawing of the tasks and the tasks
-themselves included. On the CPU it is that of the resident size, each figure in a process of its own
-that has done the same with one small task before.
+Memory is how much the peak grows, including the tasks and the drawing of them. On the CPU it is the
+peak resident size, measured for each figure in a fresh process after a warm-up with one small task.
 """
 
 import argparse
@@ -66,7 +65,7 @@ def measure(iterated: Case, at_once: Case, peak: float, peak_at_once: float) -> 
 
 
 def work(case: Case, num_tasks: int | None = None) -> Callable[[], None]:
-    """What a case does, on tasks that it has drawn already."""
+    """The work of a case as a function; its tasks are drawn here, before it is called."""
     mode, regime, steps, minibatch, options = case
     torch.manual_seed(0)
     model = learner(regime, options, width=options.width, steps=steps, minibatch=minibatch)
@@ -91,7 +90,8 @@ def peak_memories(cases: list[Case], device: torch.device) -> list[float]:
     """Growth of the peak memory in each case, in MiB."""
     if device.type == "cuda":
         return [peak_on_device(case) for case in cases]
-    # Forked from a server that has imported torch and computed nothing: fresh, and at once there.
+    # Each process is forked from a server that has imported torch and computed nothing: it is fresh
+    # and starts at once.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["workbench", "iai_tasks"])
     with context.Pool(1, maxtasksperchild=1) as pool:

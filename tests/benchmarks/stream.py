@@ -1,7 +1,7 @@
 """Memory and speed of a learner that reads one task as a stream: the peak must not grow.
 
-Prints, after 1%, 10% and all of the stream, the peak memory of the process and the examples a
-second, each beside its ratio to the first row.
+Prints the peak memory of the process and the examples per second after 1%, 10% and all of the
+stream, each with its ratio to the first row.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def stream(num_steps: int, minibatch: int) -> Iterator[Examples]:
-    """New examples of one task, drawn when they are asked for."""
+    """New examples of one task, drawn one minibatch at a time."""
     sampler, generator = LinearRegression(DIM), torch.Generator().manual_seed(0)
     latent = sampler.sample(1, num_support=0, num_query=0, generator=generator).latent
     for _ in range(num_steps):

@@ -1,12 +1,11 @@
-"""Every producer of the repository through the contract of every consumer."""
+"""Every producer of the repository passes the contracts of all its consumers."""
 
 import attrs
 import torch
 from iai_encoders.testing import check_sequence_encoder, check_set_encoder, check_table_encoder
 from iai_iterate import Iterated, Pool
-from iai_iterate.testing import check_gradient_mode
-from iai_iterate.testing import check_regime as check_refined_regime
-from iai_regimes.testing import check_likelihood, check_regime
+from iai_iterate.testing import check_gradient_mode, check_regime
+from iai_regimes.testing import check_likelihood
 from iai_tasks.testing import check_sampler
 from iai_train import SamplerSource
 from iai_train.testing import check_learner, check_source, check_traceable
@@ -40,12 +39,6 @@ def test_likelihood(likelihood, fitting_sampler):
 def test_regime(regime, fitting_sampler):
     tasks = fitting_sampler.sample(3, num_support=6, num_query=4, generator=generator())
     check_regime(regime, tasks.support, tasks.query)
-
-
-def test_refined_regime(moving_regime, fitting_sampler):
-    tasks = fitting_sampler.sample(3, num_support=6, num_query=4, generator=generator())
-    tasks = tasks.to(dtype=torch.float64)
-    check_refined_regime(moving_regime.double(), tasks.support, tasks.query)
 
 
 def test_a_support_set_without_the_other_classes_gives_finite_answers(regime, fitting_sampler):
@@ -99,8 +92,6 @@ def test_what_learns_from_samples_without_targets(unlabelled):
     learner = Iterated(regime, steps=3, minibatch=4)
     check_learner(learner, tasks)
     check_traceable(learner, tasks, steps=4)
-    tasks = tasks.to(dtype=torch.float64)
-    check_refined_regime(regime.double(), tasks.support[:, :6], tasks.query)
 
 
 def test_a_pool_of_samples_without_targets(unlabelled):

@@ -1,4 +1,4 @@
-"""The methods of the literature as choices of parts: learners, whose meta-gradients are exact."""
+"""Methods of the literature, put together from parts: each is a learner with exact gradients."""
 
 from operator import attrgetter
 
@@ -93,7 +93,7 @@ def neural_process() -> Iterated:
 
 METHODS = {
     "MAML": lambda: learner(parametric(GradientDescent(0.3)), unrolled),
-    "MAML, rematerialised": lambda: learner(parametric(GradientDescent(0.3)), rematerialised()),
+    "MAML, rematerialised": lambda: learner(parametric(GradientDescent(0.3)), rematerialised),
     "first-order MAML": lambda: learner(parametric(GradientDescent(0.3)), first_order),
     "Reptile": lambda: learner(parametric(GradientDescent(0.3)), reptile),
     "Meta-SGD": meta_sgd,
@@ -133,7 +133,7 @@ def assert_same(actual, expected, rtol):
 
 
 def assert_derivative(learner, tasks, gradients, rtol):
-    """Along one random direction in all the weights."""
+    """Compares with a finite difference along one random direction in all the weights."""
     generator = torch.Generator().manual_seed(1)
     way = {
         name: torch.randn(weight.shape, generator=generator, dtype=weight.dtype)
@@ -171,7 +171,7 @@ def test_a_batch_of_tasks_has_the_mean_meta_gradient_of_its_tasks(name):
 @pytest.mark.parametrize("adapt", [None, ["head"]], ids=["all", "head"])
 def test_unrolled_is_the_derivative_of_the_loop_whatever_is_normalised(layer, adapt):
     method = learner(parametric(GradientDescent(0.3), adapt, layer), unrolled).double()
-    again = learner(method.regime, rematerialised())
+    again = learner(method.regime, rematerialised)
     tasks = draw()
     gradients = meta_gradient(method, tasks)
     assert_same(meta_gradient(again, tasks), gradients, rtol=1e-12)

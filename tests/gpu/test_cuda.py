@@ -1,4 +1,4 @@
-"""The five packages together on a CUDA device: the numbers of the CPU, where they should be."""
+"""The five packages together on a CUDA device give the same numbers as on the CPU."""
 
 import copy
 import math
@@ -44,7 +44,7 @@ def test_predictions_are_those_of_the_cpu_and_go_back_to_it(moving_regime, fitti
     tasks = draw(fitting_sampler, "cpu")
     expected = learner.adapt(tasks.support).predict(tasks.query.x)
     on_cuda = tasks.to(device="cuda")
-    shuffle = torch.Generator().manual_seed(0)  # the order in which the set is read on both
+    shuffle = torch.Generator().manual_seed(0)  # the same reading order on both devices
     adapted = learner.cuda().adapt(on_cuda.support, generator=shuffle)
     actual = adapted.predict(on_cuda.query.x)
     assert actual.is_cuda
@@ -89,7 +89,7 @@ def test_a_seed_is_the_same_projected_task_on_both_devices():
     drawn = []
     for device in ("cpu", "cuda"):
         generator = torch.Generator(device).manual_seed(0)
-        # All images of every task, so that the draws differ in their order alone.
+        # Every task holds all the images, so that the two draws differ only in their order.
         batch = sampler.sample(
             3, num_support=12, num_query=0, generator=generator, latent=latent.to(device)
         )

@@ -1,4 +1,4 @@
-"""Our meta-gradients are those of the libraries that people use, on the same weights and tasks."""
+"""Our meta-gradients equal those of other libraries, on the same weights and tasks."""
 
 import copy
 from operator import attrgetter
@@ -19,7 +19,7 @@ from torch import nn
 from workbench import imaml, maml
 from workbench.few_shot import NETWORKS, draw_tasks, network
 
-# What another library warns of is its own affair.
+# Warnings of other libraries are not ours to fix.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 WAYS = 5
@@ -48,7 +48,7 @@ def meta_gradient(make, module, how, tasks, **options):
 
 
 def assert_equal(gradients, others, tolerance):
-    """Relative to the length of the whole: some parts are zero but for rounding."""
+    """Relative to the norm of the whole gradient: some parts are zero up to rounding."""
     ours, theirs = (torch.cat([part.flatten() for part in parts]) for parts in (gradients, others))
     assert theirs.norm() > 1e-3
     assert (ours - theirs).norm() <= tolerance * theirs.norm()
@@ -74,7 +74,7 @@ def test_maml_and_its_kin(party, kind, net, dtype):
 def test_implicit_maml(net, dtype):
     pytest.importorskip("torchopt")
     module, tasks = problem(net, dtype)
-    # Not at the solution, and not solved to the end: the same iterates all the same.
+    # Neither the inner problem nor the linear system is solved, but the iterates are the same.
     how = imaml.ProximalAdaptation(WAYS, steps=4, solver_steps=3)
     expected = meta_gradient(imaml.by_torchopt, module, how, tasks)
     for chunk in (1, None):
@@ -83,7 +83,7 @@ def test_implicit_maml(net, dtype):
 
 
 def test_implicit_maml_on_quadratics():
-    """(H + strength)^-1 of everything: the inner solution, and the meta-gradient."""
+    """Inner solution (H + s I)^-1 (b + s w), meta-gradient s (H + s I)^-1 g; s is the strength."""
     torch.manual_seed(0)
     strength, size, num_tasks = 2.0, 6, 4
     module = nn.Linear(size, 1, bias=False, dtype=torch.float64)

@@ -1,6 +1,6 @@
-"""Every producer, held by mypy against the Protocol of every consumer; nothing here is run.
+"""mypy checks every producer against the Protocols of its consumers; nothing here is run.
 
-A new part joins the list of its role. Where one does not fit, mypy names the method.
+A new part joins the list of its role. Where it does not fit, mypy names the method.
 """
 
 from typing import Any
@@ -23,21 +23,28 @@ def samplers(
     projected: iai_tasks.ProjectedClassification,
     few_shot: iai_tasks.FewShotClassification,
     sinusoid: iai_tasks.Sinusoid,
+    mixture: iai_tasks.MixtureOfGaussians,
+    causal: iai_tasks.StructuralCausalModels,
+    clouds: iai_tasks.GlyphClouds,
 ) -> None:
-    own: list[tasks.Sampler] = [
+    based: list[iai_tasks.AbstractSampler] = [
         linear_regression,
         linear_classification,
         random_network,
         projected,
         few_shot,
         sinusoid,
+        mixture,
+        causal,
+        clouds,
     ]
-    redrawn: list[iterate.Sampler] = [*own]
-    trained_on: list[train.TaskSampler[iai_tasks.TaskBatch]] = [*own]
+    own: list[tasks.Sampler] = [*based]
+    redrawn: list[iterate.Sampler] = [*based]
+    trained_on: list[train.TaskSampler[iai_tasks.TaskBatch]] = [*based]
 
 
 def embeddings(
-    arrays: iai_tasks.ImageArrays, files: iai_tasks.ImageFiles, backbone: iai_tasks.Backbone
+    arrays: iai_tasks.ImageClasses, files: iai_tasks.ImageFiles, backbone: iai_tasks.Backbone
 ) -> None:
     sources: list[iai_tasks.ImageSource] = [arrays, files]
     embedder: tasks.Embedder = backbone
@@ -91,13 +98,13 @@ def rules(
 
 def gradient_modes(parametric: iai_regimes.Parametric) -> None:
     modes: list[iterate.GradientMode[Any]] = [
-        iai_iterate.modes.greedy,
-        iai_iterate.modes.truncated(2),
-        iai_iterate.modes.unrolled,
-        iai_iterate.modes.rematerialised(),
-        iai_iterate.modes.first_order,
-        iai_iterate.modes.reptile,
-        iai_iterate.ImplicitGradient(parametric.residual),
+        iai_iterate.greedy,
+        iai_iterate.truncated(2),
+        iai_iterate.unrolled,
+        iai_iterate.rematerialised,
+        iai_iterate.first_order,
+        iai_iterate.reptile,
+        iai_iterate.ImplicitGradient(parametric.residual, iai_iterate.ConjugateGradient()),
     ]
 
 

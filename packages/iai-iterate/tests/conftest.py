@@ -17,9 +17,9 @@ def own_errors():
     jaxtyping.config.update("jaxtyping_disable", disabled)
 
 
-@pytest.fixture(params=["slope", "kernel"])
+@pytest.fixture(params=["slope", "named", "kernel"])
 def regime(request):
-    """A state that answers any query, and one that is the answer to given queries."""
-    from slopes import Kernel, Slope
+    """States that answer any query, one with a dict in it, and one that answers given queries."""
+    from slopes import Kernel, NamedSlope, Slope
 
-    return {"slope": Slope, "kernel": Kernel}[request.param]().double()
+    return {"slope": Slope, "named": NamedSlope, "kernel": Kernel}[request.param]().double()

@@ -61,6 +61,11 @@ def draw(num_tasks=3, num_support=12, num_query=4, seed=0, masked=0.0, **options
     return Drawn(support, drawn.query, drawn.latent)
 
 
+def zeroed(values, mask):
+    """The numbers of what is observed, and 0 in place of padding."""
+    return None if values is None else values.masked_fill(~mask[..., None], 0)
+
+
 class SlopeState(NamedTuple):
     slope: Tensor
     seen: Tensor
@@ -70,12 +75,14 @@ class _Loss(nn.Module):
     def loss(self, outputs, query):
         if query.y is None:
             return outputs.square().mean((1, 2))
-        errors = (outputs - query.y).square()[..., 0] * query.mask
+        errors = zeroed(outputs - zeroed(query.y, query.mask), query.mask).square()[..., 0]
         return errors.sum(1) / query.mask.sum(1).clamp(min=1)
 
     def validate(self, batch):
         if not bool(torch.isfinite(batch.x[batch.mask]).all()):
             raise ValueError("`x` must be finite; got NaN or infinity.")
+        if batch.y is not None and not bool(torch.isfinite(batch.y[batch.mask]).all()):
+            raise ValueError("`y` must be finite; got NaN or infinity.")
 
 
 class Slope(_Loss):
@@ -91,7 +98,8 @@ class Slope(_Loss):
         return SlopeState(self.start.expand(num_tasks, 1), self.start.new_zeros(num_tasks))
 
     def encode(self, batch):
-        return batch
+        x, y = (zeroed(values, batch.mask) for values in (batch.x, batch.y))
+        return Examples(x, y, batch.mask)
 
     def update(self, state, evidence, query_x=None, fresh=True):
         count = evidence.mask.sum(1)
@@ -103,6 +111,28 @@ class Slope(_Loss):
 
     def predict(self, state, query_x):
         return state.slope[:, None] * query_x
+
+
+class NamedState(NamedTuple):
+    theta: dict[str, Tensor]
+    seen: Tensor
+
+
+class NamedSlope(Slope):
+    """The slope and an offset, held in a dict under the names of parameters, dots and all."""
+
+    def init(self, num_tasks, query_x=None):
+        slope, seen = super().init(num_tasks)
+        return NamedState({"body.0.weight": slope, "body.0.bias": 0 * slope}, seen)
+
+    def update(self, state, evidence, query_x=None, fresh=True):
+        plain = SlopeState(state.theta["body.0.weight"], state.seen)
+        slope, seen = super().update(plain, evidence, query_x, fresh)
+        bias = state.theta["body.0.bias"] + 0.1 * (slope - plain.slope)
+        return NamedState({"body.0.weight": slope, "body.0.bias": bias}, seen)
+
+    def predict(self, state, query_x):
+        return state.theta["body.0.weight"][:, None] * query_x + state.theta["body.0.bias"][:, None]
 
 
 class KernelState(NamedTuple):
@@ -125,12 +155,15 @@ class Kernel(_Loss):
         super().__init__()
         self.start, self.features = nn.Parameter(torch.ones(1)), nn.Linear(1, dim)
 
-    def init(self, num_tasks, query_x):
+    def init(self, num_tasks, query_x=None):
+        if query_x is None:
+            raise ValueError("`query_x` must be given.")
         answer = self.start.expand(num_tasks, query_x.shape[1], 1)
         return KernelState(answer, self.start.new_zeros(num_tasks))
 
     def encode(self, batch):
-        return KernelEvidence((self.features(batch.x),), batch.y, batch.mask)
+        x, y = (zeroed(values, batch.mask) for values in (batch.x, batch.y))
+        return KernelEvidence((self.features(x),), y, batch.mask)
 
     def update(self, state, evidence, query_x, fresh=True):
         count = evidence.mask.sum(1)

@@ -143,12 +143,13 @@ def test_errors():
         learner.adapt([])
     with pytest.raises(ValueError, match="`x` must be finite; got NaN"):
         learner.adapt(with_nan(support))
-    with pytest.raises(ValueError, match="`query_x` must have 3 tasks, as the examples; got 2"):
+    sentence = r"`query_x` must be `task query \*x_shape` of"
+    with pytest.raises(ValueError, match=rf"{sentence} 3 tasks, .*; got \(2, 4"):
         learner.adapt(support, query_x[:2])
     adapted = learner.adapt(support)
     with pytest.raises(ValueError, match="A minibatch must have the 3 tasks read so far; got 2"):
         adapted.update(support[:2])
-    with pytest.raises(ValueError, match="`query_x` must have 3 tasks, as the examples; got 1"):
+    with pytest.raises(ValueError, match=rf"{sentence} 3 tasks, .*; got \(1, 4"):
         adapted.predict(query_x[:1])
 
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from iai_iterate import ConjugateGradient, ImplicitGradient, Iterated, first_order, unrolled
-from slopes import Slope, draw
+from slopes import NamedState, Slope, SlopeState, draw
 from solved_problems import Quadratic
 from torch import nn
 
@@ -117,10 +117,37 @@ class ProximalSlope(Slope):
         return state._replace(slope=slope, seen=state.seen + evidence.mask.sum(1) * fresh)
 
 
+class NamedProximalSlope(ProximalSlope):
+    """The same, in a state whose theta is a dict under the parameters' names."""
+
+    def init(self, num_tasks, query_x=None):
+        slope, seen = super().init(num_tasks)
+        return NamedState({"body.0.weight": slope}, seen)
+
+    def residual(self, solution, start, item):
+        plain = (
+            SlopeState(state.theta["body.0.weight"], state.seen) for state in (solution, start)
+        )
+        return {"body.0.weight": super().residual(*plain, item)}
+
+    def update(self, state, evidence, query_x=None, fresh=True):
+        theta, item = state.theta, (evidence, fresh)
+        for _ in range(200):
+            slopes = self.residual(state._replace(theta=theta), state, item)
+            theta = {name: leaf - 0.1 * slopes[name] for name, leaf in theta.items()}
+        return state._replace(theta=theta, seen=state.seen + evidence.mask.sum(1) * fresh)
+
+    def predict(self, state, query_x):
+        return state.theta["body.0.weight"][:, None] * query_x
+
+
+@pytest.mark.parametrize(
+    ("kind", "solved"), [(ProximalSlope, "slope"), (NamedProximalSlope, "theta")]
+)
 @given(seed=SEEDS, masked=st.sampled_from([0.0, 0.5, 1.0]))
-def test_implicit_maml_is_a_choice_of_iterated(seed, masked):
-    regime, tasks = ProximalSlope().double(), draw(seed=seed, masked=masked)
-    mode = ImplicitGradient(regime.residual, solved=attrgetter("slope"))
+def test_implicit_maml_is_a_choice_of_iterated(kind, solved, seed, masked):
+    regime, tasks = kind().double(), draw(seed=seed, masked=masked)
+    mode = ImplicitGradient(regime.residual, ConjugateGradient(), solved=attrgetter(solved))
     learner = Iterated(regime, steps=1, gradient=mode, loss="last")
     learned = (regime.start, regime.strength)
     losses = learner(tasks).losses
@@ -138,7 +165,7 @@ def test_implicit_maml_is_a_choice_of_iterated(seed, masked):
 
 def test_a_learner_that_is_copied_is_its_own():
     regime = ProximalSlope().double()
-    mode = ImplicitGradient(regime.residual, solved=attrgetter("slope"))
+    mode = ImplicitGradient(regime.residual, ConjugateGradient(), solved=attrgetter("slope"))
     learner = Iterated(regime, steps=1, gradient=mode, loss="last")
     learner(draw()).losses.sum().backward()
     other = copy.deepcopy(learner)

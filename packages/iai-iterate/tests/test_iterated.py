@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from iai_iterate import Iterated, first_order, greedy, reptile, truncated, unrolled
 from slopes import Examples, Kernel, Slope, SlopeState, draw
+from torch.utils._pytree import tree_leaves
 
 
 def rollout(regime, tasks, batches):
@@ -27,7 +28,7 @@ def test_it_is_the_loop_through_second_passes_and_ragged_sets(regime, masked):
     expected = rollout(regime, tasks, batches)
     torch.testing.assert_close((losses, seen), expected[:2], rtol=0, atol=0)
     torch.testing.assert_close(tuple(state), tuple(expected[2]), rtol=0, atol=0)
-    assert not any(leaf.requires_grad for leaf in state)
+    assert not any(leaf.requires_grad for leaf in tree_leaves(state))
     assert seen[3:].eq(tasks.support.mask.sum(1)).all()
 
 

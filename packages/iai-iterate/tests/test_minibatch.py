@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from iai_iterate import minibatches
-from iai_iterate.minibatch import minibatch_sizes, steps_of_a_pass
+from iai_iterate.minibatch import as_sizes, steps_of_a_pass
 from slopes import Examples
 
 
@@ -126,4 +126,4 @@ def test_only_the_first_size_must_fit_the_set():
 
 
 def test_sizes_are_a_tuple_and_none_is_the_whole_set():
-    assert minibatch_sizes(range(1, 4)) == (1, 2, 3) and minibatch_sizes(None) == ()
+    assert as_sizes(range(1, 4), "sizes") == (1, 2, 3) and as_sizes(None, "sizes") == ()

@@ -236,7 +236,7 @@ def test_numbers_of_examples_are_at_least_1(num_support):
 
 def test_errors():
     generator = torch.Generator()
-    with pytest.raises(ValueError, match="A pool feeds minibatches; give the learner a"):
+    with pytest.raises(ValueError, match="`num_support` must be given where the learner has no"):
         Pool(Iterated(Slope(), steps=1), Slopes(), generator=generator, **COUNTS)
 
     class Nameless(Slopes):
@@ -244,5 +244,5 @@ def test_errors():
             drawn = super().sample(*args, **kwargs)
             return type(drawn)(drawn.support, drawn.query, None)
 
-    with pytest.raises(ValueError, match="`sampler` must name its tasks by a `latent`"):
+    with pytest.raises(ValueError, match="`sampler` must give its tasks a `latent`"):
         pool(sampler=Nameless())

@@ -1,14 +1,17 @@
-import pickle
+import json
 
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from iai_iterate import Adapted, Iterated, state_file
-from slopes import Kernel, Slope, draw
+from slopes import Kernel, NamedSlope, Slope, draw
+from torch.utils._pytree import tree_leaves
 
 CASES = {
     "slope": (Slope, False),
+    "named": (NamedSlope, False),
     "kernel, queries given": (Kernel, True),
     "kernel, evidence kept": (Kernel, False),
 }
@@ -68,22 +71,25 @@ def test_before_anything_is_read(case, tmp_path):
     assert torch.equal(resumed.predict(tasks.query.x), expected)
 
 
-def test_the_file_holds_no_code(case, tmp_path):
+def test_the_file_is_safetensors_with_one_key_of_json(case, tmp_path):
     learner, tasks, query_x = case
-    learner.adapt(tasks.support, query_x).save(tmp_path / "state")
-    payload = (tmp_path / "state").read_bytes().split(b"\n", 1)[1]
-    (tmp_path / "payload").write_bytes(payload)
-    content = torch.load(tmp_path / "payload", weights_only=True)
-    assert content["num_tasks"] == 3
+    adapted = learner.adapt(tasks.support, query_x)
+    adapted.save(tmp_path / "state")
+    with safetensors.safe_open(tmp_path / "state", framework="pt") as file:
+        assert set(json.loads(file.metadata()["iai_iterate"])) == {"format", "sha256"}
+        assert len(file.metadata()) == 1
+        assert file.get_tensor(".step").item() == adapted.step
+    adapted.save(tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "state").read_bytes()
 
 
-def test_a_file_that_carries_code_is_not_run(tmp_path):
+def test_a_pickle_is_not_run(tmp_path):
     class Harm:
         def __reduce__(self):
             return (open, (str(tmp_path / "harmed"), "w"))
 
-    state_file.write_state(tmp_path / "state", {"num_tasks": Harm()})
-    with pytest.raises(pickle.UnpicklingError):
+    torch.save(Harm(), tmp_path / "state")
+    with pytest.raises(ValueError, match="holds no whole state"):
         Iterated(Slope(), steps=1).resume(tmp_path / "state")
     assert not (tmp_path / "harmed").exists()
 
@@ -93,14 +99,76 @@ def test_damaged_files_are_refused(case, tmp_path):
     path = tmp_path / "state"
     learner.adapt(tasks.support, query_x).save(path)
     whole = path.read_bytes()
-    flipped = [whole[:i] + bytes([whole[i] ^ 1]) + whole[i + 1 :] for i in (0, 30, 500, -40, -1)]
-    cut = [whole[:i] for i in (0, 10, 85, len(whole) // 2, len(whole) - 1)]
-    for damaged in (*flipped, *cut, whole + b"\0", b"something else\n"):
+    middle = len(whole) // 2
+    places = (0, 7, 30, middle, -40, -1)
+    flipped = [whole[:i] + bytes([whole[i] ^ 1]) + whole[i:][1:] for i in places]
+    cut = [whole[:i] for i in (0, 7, 85, middle, len(whole) - 1)]
+    other = safetensors.torch.save({"a": torch.zeros(3)})
+    for damaged in (*flipped, *cut, whole + b"\0", b"something else\n", other):
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match="holds no whole state: it is truncated, was changed"):
+        with pytest.raises(ValueError, match="holds no whole state of this version: it is trunca"):
             learner.resume(path, like=tasks.support)
     with pytest.raises(FileNotFoundError):
         learner.resume(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    "record",
+    ["", "[]", "[" * 100_000, "{}", '{"format": 1}', '{"format": 2, "sha256": "%s"}', "null"],
+)
+def test_records_of_another_kind_are_refused(record, tmp_path):
+    record = record.replace("%s", state_file._checksum({"a": torch.zeros(3)}))
+    metadata = {"iai_iterate": record}
+    payload = safetensors.torch.save({"a": torch.zeros(3)}, metadata)
+    (tmp_path / "state").write_bytes(payload)
+    with pytest.raises(ValueError, match="holds no whole state of this version"):
+        state_file.read_state(tmp_path / "state")
+
+
+FORGED = {
+    "nothing": lambda t: t.clear(),
+    "no step": lambda t: t.pop(".step"),
+    "no seen": lambda t: t.pop(".seen"),
+    "no fresh": lambda t: t.pop(".fresh"),
+    "more": lambda t: t.update(more=torch.zeros(3)),
+    "steps": lambda t: t.update({".step": torch.ones(3, dtype=torch.int64)}),
+    "step of another kind": lambda t: t.update({".step": torch.tensor(1.5)}),
+    "more tasks": lambda t: t.update({".seen": torch.zeros(10**6, dtype=t[".seen"].dtype)}),
+    "seen of two axes": lambda t: t.update({".seen": t[".seen"][:, None]}),
+    "seen of another kind": lambda t: t.update({".seen": t[".seen"].bool()}),
+    "more minibatches": lambda t: t.update({".fresh": torch.ones(9, dtype=torch.bool)}),
+    "fresh of another kind": lambda t: t.update({".fresh": torch.ones(3)}),
+    "one number of queries": lambda t: t.update({".query_x": torch.tensor(2.0)}),
+    "queries without an axis": lambda t: t.update({".query_x": torch.zeros(3)}),
+    "queries of other tasks": lambda t: t.update({".query_x": torch.zeros(2, 4, 1)}),
+    "queries of no learner": lambda t: t.update({".query_x": torch.zeros(3, 10**12, 0)}),
+}
+
+
+@pytest.mark.parametrize("forge", FORGED.values(), ids=FORGED)
+def test_forged_files_are_refused_in_a_sentence(case, forge, tmp_path):
+    learner, tasks, query_x = case
+    path = tmp_path / "state"
+    learner.adapt(tasks.support, query_x).save(path)
+    tensors = state_file.read_state(path)
+    forge(tensors)
+    state_file.write_state(path, tensors)
+    with pytest.raises(ValueError, match="state` cannot be resumed by this learner: "):
+        learner.resume(path, like=tasks.support)
+
+
+def test_parameters_under_their_own_names_are_stored_by_them(tmp_path):
+    tasks, learner = draw(), Iterated(NamedSlope().double(), steps=1, minibatch=4)
+    adapted = learner.adapt(tasks.support[:, :8])
+    adapted.save(tmp_path / "state")
+    stored = state_file.read_state(tmp_path / "state")
+    assert torch.equal(
+        stored[".state.theta['body.0.weight']"], adapted.state.theta["body.0.weight"]
+    )
+    resumed = learner.resume(tmp_path / "state")
+    for one in (tasks.support[:, 8:], tasks.support[:, :2]):
+        adapted, resumed = adapted.update(one), resumed.update(one)
+        assert same(adapted.predict(tasks.query.x), resumed.predict(tasks.query.x))
 
 
 def test_states_of_another_learner_are_refused(tmp_path):
@@ -115,25 +183,31 @@ def test_states_of_another_learner_are_refused(tmp_path):
             Iterated(regime.double(), steps=1).resume(path, like=like)
 
     saved(Slope())
-    refused(Kernel(), "one forms a state without queries, and the other keeps evidence")
+    refused(Kernel(), r".*; only stored: \.state\.seen, \.state\.slope; only here: none\.")
 
     class Wider(Slope):
         def init(self, num_tasks, query_x=None):
             state = super().init(num_tasks)
             return type(state)(state.slope.expand(-1, 2), state.seen)
 
-    refused(Wider(), r"the stored \.slope is \(3, 1\), torch.float64; here it would be \(3, 2\)")
-    with pytest.raises(ValueError, match=r"the stored \.\w+ is .*torch.float64; here .*float32"):
+    refused(
+        Wider(),
+        r"the stored \.state\.slope is \(3, 1\), torch.float64; here it would be \(3, 2\)",
+    )
+    with pytest.raises(ValueError, match=r"the stored .* is .*torch.float64; here .*float32"):
         Iterated(Slope(), steps=1).resume(path)
     saved(Kernel(), tasks.query.x)
-    refused(Slope(), r"the stored tensors are \.answer, \.seen; here they would be \.seen, \.slope")
+    refused(
+        Slope(),
+        r".*; only stored: \.query_x, \.state\.answer; only here: \.state\.slope",
+    )
     saved(Kernel())
     refused(Kernel(), "it keeps evidence for queries that come later; give `like`, a minibatch")
-    refused(Slope(), "one forms a state")
+    refused(Slope(), r".*; only stored: \.evidence\[0\]\.keys\[0\], .*; only here: .*\.slope")
     sentence = "`like` must have 3 tasks and at least one example; got "
     refused(Kernel(), rf"{sentence}\(2, 12\)", tasks.support[:2])
     refused(Kernel(), rf"{sentence}\(3, 0\)", tasks.support[:, :0])
-    refused(Kernel(dim=4), r"the stored \.keys\[0\] is \(3, 4, 5\)", tasks.support)
+    refused(Kernel(dim=4), r"the stored \.evidence\[0\]\.keys\[0\] is \(3, 4, 5\)", tasks.support)
 
 
 @pytest.mark.parametrize("number", [torch.nan, torch.inf])
@@ -141,8 +215,8 @@ def test_numbers_that_are_not_finite_are_never_saved(case, number, tmp_path):
     learner, tasks, query_x = case
     adapted = learner.adapt(tasks.support, query_x)
     tree = adapted.evidence[0][0] if adapted.state is None else adapted.state
-    tree[-2][0, 0] = number
-    with pytest.raises(ValueError, match=r"must be finite to be saved; \.\w+ holds NaN or"):
+    tree_leaves(tree)[-2][0, 0] = number
+    with pytest.raises(ValueError, match=r"must be finite to be saved; its \.\w+.* holds NaN"):
         adapted.save(tmp_path / "state")
     assert not list(tmp_path.iterdir())
 

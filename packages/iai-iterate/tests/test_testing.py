@@ -3,22 +3,39 @@
 import pytest
 import torch
 from iai_iterate import unrolled
-from iai_iterate.modes.truncated import detach
+from iai_iterate.rollout import detach
 from iai_iterate.testing import check_gradient_mode, check_regime
 from slopes import Examples, Kernel, Slope, SlopeState, draw
 from torch.utils._pytree import tree_map
 
 
 def examples():
-    tasks = draw(num_tasks=4, num_support=7, masked=0.3)
-    mask = tasks.support.mask.clone()
-    mask[0], mask[1], mask[2, :3] = True, False, False
-    return Examples(tasks.support.x, tasks.support.y, mask), tasks.query
+    tasks = draw(num_tasks=4, num_support=7)
+    return tasks.support, tasks.query
 
 
 def test_regimes_that_keep_the_contract(regime):
     check_regime(regime, *examples())
     check_regime(regime.eval().requires_grad_(False), *examples())
+    check_regime(regime.float(), *examples())
+
+
+def test_the_suite_says_what_it_needs():
+    support, query = examples()
+    for few in (support[:1], support[:, :3]):
+        with pytest.raises(AssertionError, match="The suite needs two tasks of four examples"):
+            check_regime(Slope(), few, query[: len(few.mask)])
+    hidden = Examples(support.x, support.y, torch.zeros_like(support.mask))
+    with pytest.raises(AssertionError, match="The suite needs two tasks of four examples"):
+        check_regime(Slope(), hidden, query)
+
+
+def test_the_regime_and_its_gradients_are_left_as_they_were():
+    regime = Slope()
+    regime.start.grad = torch.ones(1)
+    check_regime(regime, *examples())
+    assert regime.start.tolist() == regime.start.grad.tolist() == [1.0]
+    assert regime.training and regime.rate.grad is None
 
 
 class StartsHavingSeen(Slope):
@@ -73,10 +90,10 @@ class ChangesDtype(Slope):
 
 
 class InPlace(Slope):
-    def update(self, state, evidence, query_x=None, fresh=True):
-        after = super().update(state, evidence, query_x, fresh)
-        evidence.x.add_(1)
-        return after
+    def encode(self, batch):
+        evidence = super().encode(batch)
+        batch.x.add_(1)
+        return evidence
 
 
 class MixesTasks(Slope):
@@ -132,35 +149,119 @@ class OrderedLoss(Slope):
         return (outputs - query.y)[:, 0, 0].square()
 
 
+class KnowsTheOrder(Slope):
+    def encode(self, batch):
+        index = torch.arange(1.0, batch.x.shape[1] + 1)[:, None]
+        return super().encode(Examples(batch.x * index, batch.y, batch.mask))
+
+
+class StandsStill(Slope):
+    def update(self, state, evidence, query_x=None, fresh=True):
+        after = super().update(state, evidence, query_x, fresh)
+        return SlopeState(state.slope + 0 * after.slope, after.seen)
+
+
+class IgnoresTheMask(Slope):
+    def encode(self, batch):
+        some = batch.mask.any(1, True) & torch.ones_like(batch.mask)
+        return super().encode(Examples(batch.x, batch.y, some))
+
+
+class IgnoresTheMaskOfQueries(Slope):
+    def loss(self, outputs, query):
+        y = query.y.nan_to_num()
+        return super().loss(outputs, Examples(query.x, y, torch.ones_like(query.mask)))
+
+
+class LosesWithoutQueries(Slope):
+    def loss(self, outputs, query):
+        return super().loss(outputs, query) / query.mask.any(1)
+
+
+class LeaksIntoGradients(Slope):
+    def loss(self, outputs, query):
+        errors = (outputs - query.y).square()[..., 0].masked_fill(~query.mask, 0.0)
+        return errors.sum(1) / query.mask.sum(1).clamp(min=1)
+
+
+class AnswersInSinglePrecision(Slope):
+    def predict(self, state, query_x):
+        return super().predict(state, query_x).float()
+
+
+class CountsEmptyTasks(Slope):
+    def update(self, state, evidence, query_x=None, fresh=True):
+        after = super().update(state, evidence, query_x, fresh)
+        lonely = evidence.mask.any() & ~evidence.mask.any(1)
+        return SlopeState(after.slope + 0.1 * lonely[:, None], after.seen)
+
+
+class StartsWithoutQueries(Kernel):
+    def init(self, num_tasks, query_x=None):
+        return super().init(num_tasks, torch.ones(num_tasks, 1, 1) if query_x is None else query_x)
+
+
+class RefusesPadding(Slope):
+    def validate(self, batch):
+        everything = torch.ones_like(batch.mask)
+        super().validate(Examples(batch.x, batch.y, everything))
+
+
+class LetsInputsPass(Slope):
+    def validate(self, batch):
+        super().validate(Examples(batch.x.nan_to_num(), batch.y, batch.mask))
+
+
+class LetsTargetsPass(Slope):
+    def validate(self, batch):
+        super().validate(Examples(batch.x, None, batch.mask))
+
+
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
         (StartsHavingSeen, "The start has seen nothing"),
-        (Unled, "A state's tensors lead with the 4 tasks"),
+        (Unled, "A state is a pytree of tensors that lead with the 4 tasks"),
         (NotATensor, "A state is a pytree of tensors"),
         (LooksAtQueries, "Where `needs_query` is False, the start needs no query"),
-        (CountsPadding, "`seen` counts observed examples"),
+        (CountsPadding, "A minibatch without an observed example changes nothing"),
         (CountsTwice, "With `fresh` False nothing is added to `seen`"),
-        (Drifts, "A minibatch without examples moves nothing"),
-        (DriftsUnobserved, "A task without an observed example in the minibatch does not move"),
+        (Drifts, "A minibatch without an observed example changes nothing"),
+        (DriftsUnobserved, "A minibatch without an observed example changes nothing"),
+        (CountsEmptyTasks, "A task without an observed example in the minibatch does not move"),
         (ChangesDtype, "A state keeps its structure, shapes and dtypes"),
         (InPlace, "Nothing given is changed"),
-        (MixesTasks, "A task is the same alone and in a batch"),
+        (MixesTasks, "A task has the same answers and loss alone and in a batch"),
         (MixesQueries, "A query has the same answer in any company"),
         (Random, "The same examples give the same answer, bit for bit"),
         (OneLoss, "There is a loss a task"),
         (FlatOutputs, "Outputs are `task query num_outputs`"),
-        (Unused, "Every trainable weight has a gradient; not more.weight, more.bias"),
-        (NeedsGradients, "Reading needs no gradients"),
+        (AnswersInSinglePrecision, "Outputs have the dtype of the model"),
+        (Unused, "One step gives every weight a gradient; not more.weight, more.bias"),
+        (NeedsGradients, "Adapting works with gradients disabled"),
         (InfiniteLoss, "The loss is finite"),
         (Nameless, "`needs_query` is a bool"),
         (OrderedLoss, "The order of the queries does not change the loss"),
+        (KnowsTheOrder, "The order of a minibatch changes no answer"),
+        (StandsStill, "A minibatch moves the answers of its task"),
+        (IgnoresTheMask, "A masked example, NaN included, changes no answer"),
+        (IgnoresTheMaskOfQueries, "A masked query changes no loss"),
+        (LosesWithoutQueries, "A loss on no queries is finite"),
+        (LeaksIntoGradients, "Gradients are finite, whatever padding holds; that of"),
+        (StartsWithoutQueries, "Where `needs_query` is True, a start without queries is a Value"),
+        (LetsInputsPass, "An observed input that is NaN is a ValueError"),
+        (LetsTargetsPass, "An observed target that cannot be is a ValueError"),
         (torch.nn.Identity, "A regime has `needs_query` and six methods"),
     ],
 )
 def test_regimes_that_do_not(fault, sentence, own_errors):
     with pytest.raises(AssertionError, match=sentence):
-        check_regime(fault().double(), *examples())
+        check_regime(fault(), *examples())
+
+
+def test_a_regime_that_refuses_padding_says_so_itself():
+    with pytest.raises(ValueError, match="`x` must be finite"):
+        check_regime(RefusesPadding(), *examples())
 
 
 def own(state):
@@ -237,10 +338,10 @@ def steps_may_work_in_place(step, loss, state, batches):
         (losses_before_steps, "The losses are those of the plain loop"),
         (stops_early, "The last state is that of the plain loop"),
         (attached, "The state is detached"),
-        (cut_before_each_step, "The loss after a single step reaches the start"),
-        (cut_after_each_step, "The loss after a single step reaches the start"),
+        (cut_before_each_step, "The loss after a single step has a gradient by the start"),
+        (cut_after_each_step, "The loss after a single step has a gradient by the start"),
         (moves_the_start, "The start is left as it was"),
-        (nothing_read, "Without a minibatch there is a ValueError"),
+        (nothing_read, "A rollout without a minibatch is a ValueError"),
         (other_without_gradients, "The losses are the same without gradients"),
         (plain_loop, "A step that changes a state's structure, shapes or dtypes is a ValueError"),
     ],

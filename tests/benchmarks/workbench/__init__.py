@@ -1,4 +1,4 @@
-"""What the benchmarks share: learners, timing side by side, and the table of what was measured."""
+"""What the benchmarks share: learners, timing in turn, and the table of results."""
 
 import argparse
 import itertools
@@ -35,7 +35,7 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
 
 
 def bare_arguments(description: str | None) -> argparse.ArgumentParser:
-    """Where to run, for how long, and where to leave the rows."""
+    """The options of every benchmark: device, duration and output file."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -49,7 +49,7 @@ def bare_arguments(description: str | None) -> argparse.ArgumentParser:
 def learner(
     regime: str, options: argparse.Namespace, *, width: int, steps: int, minibatch: int
 ) -> Iterated:
-    """A learner of the examples' shape, untrained: what it costs does not depend on its weights."""
+    """An untrained learner as in the examples; its cost does not depend on its weights."""
     encoder = SetTransformer(width, options.layers, options.heads, 2 * width)
     likelihood = Gaussian(1, scale=0.5)
     made: Implicit | Parametric
@@ -65,10 +65,10 @@ def learner(
 def side_by_side(
     one: Callable[[], object], other: Callable[[], object], options: argparse.Namespace
 ) -> tuple[float, float, float]:
-    """Median seconds of each, and the median of the ratios one / other of the single rounds.
+    """Median seconds of each, and the median over rounds of the ratio one / other.
 
-    They are timed in turn, the first of a round being the second of the next, so that what else the
-    machine does falls on both alike.
+    Each round times both, and the next round times them in the opposite order, so that other load
+    on the machine affects both alike.
     """
     one()
     other()
@@ -87,7 +87,7 @@ def side_by_side(
 def in_turn(
     works: Mapping[str, Callable[[], object]], options: argparse.Namespace
 ) -> dict[str, list[float]]:
-    """Seconds of each in every round; each round starts with the next of them."""
+    """Seconds of each in every round; the order rotates by one from round to round."""
     names = list(works)
     for work in works.values():
         work()
@@ -103,7 +103,7 @@ def in_turn(
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Wall time of one call, to the end of what it put on the device."""
+    """Wall time of one call, including the work that it queued on the device."""
     _wait(device)
     started = time.perf_counter()
     work()
@@ -112,12 +112,12 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def ratio(times: Sequence[float], others: Sequence[float]) -> float:
-    """How many times longer the first takes: the median over the rounds."""
+    """Median over the rounds of times / others."""
     return median(one / other for one, other in zip(times, others, strict=True))
 
 
 def report(title: str, rows: Sequence[Row], options: argparse.Namespace) -> None:
-    """Print the rows as a table, and write them where they are wanted."""
+    """Print the rows as a table, and write them to `--out` if it is given."""
     where = torch.cuda.get_device_name(options.device) if _on_cuda(options.device) else "CPU"
     table = Table(
         title=f"{title} ({where}, {torch.get_num_threads()} threads)",

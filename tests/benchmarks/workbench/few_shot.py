@@ -1,7 +1,7 @@
 """Few-shot classification of random images: tasks and networks of the usual sizes.
 
-What a meta-step costs, and whether two libraries agree on it, does not depend on what the images
-show.
+The images show nothing: the cost of a meta-step, and whether two libraries agree on it, do not
+depend on their content.
 """
 
 from collections import OrderedDict
@@ -17,7 +17,7 @@ NETWORKS: tuple[Network, ...] = ("mlp", "conv4")
 
 
 def network(name: Network, *, ways: int, width: int = 64) -> nn.Module:
-    """A network with a last layer called `head`, which is what ANIL adapts."""
+    """A network whose last layer is called `head`; ANIL adapts this layer alone."""
     if name == "mlp":
         return mlp(SIDE * SIDE, (4 * width, 2 * width, width, width), ways)
     return conv4(ways, width)
@@ -35,7 +35,7 @@ def mlp(in_dim: int, hidden_dims: tuple[int, ...], ways: int) -> nn.Module:
 
 
 def conv4(ways: int, width: int) -> nn.Module:
-    """Four strided convolutions, each with a batch norm that keeps no statistics."""
+    """Four strided convolutions, each followed by a batch norm without running statistics."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     in_channels, side = 1, SIDE
     for index in range(4):
@@ -57,7 +57,7 @@ def draw_tasks(
     generator: torch.Generator,
     dtype: torch.dtype = torch.float32,
 ) -> TaskBatch:
-    """Tasks of random images; `shots` and `queries` are those of a class."""
+    """Tasks of random images, with `shots` and `queries` images per class."""
 
     def examples(per_class: int) -> Examples:
         device, number = generator.device, ways * per_class

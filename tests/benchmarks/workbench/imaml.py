@@ -1,7 +1,7 @@
 """One meta-gradient of implicit MAML: ours, torchopt's, and the same inner loop unrolled.
 
-As in `maml`, a maker gives `backward(tasks)`. The inner loop takes steps of gradient descent on the
-support loss plus strength / 2 times the squared distance from the start.
+As in `maml`, a maker returns `backward(tasks)`. The inner loop takes steps of gradient descent on
+loss(w) + strength / 2 * |w - w_0|^2, with the loss on the support and the initial weights w_0.
 """
 
 from operator import attrgetter
@@ -21,7 +21,7 @@ MODES: tuple[Mode, ...] = ("implicit", "unrolled", "rematerialised")
 
 
 class ProximalAdaptation(NamedTuple):
-    """What happens in the inner loop, and how the linear system is solved."""
+    """Settings of the inner loop and of the linear solver."""
 
     ways: int
     steps: int
@@ -33,14 +33,14 @@ class ProximalAdaptation(NamedTuple):
 def ours(
     module: nn.Module, how: ProximalAdaptation, mode: Mode, *, chunk: int | None = None
 ) -> Backward:
-    """Ours, `chunk` tasks side by side; None: all."""
+    """Ours, in batches of `chunk` tasks; None: all tasks in one batch."""
     rule = Proximal(GradientDescent(how.rate), how.strength)
     regime = Parametric(Predictor(module), Categorical(how.ways), rule)
     solver = ConjugateGradient(steps=how.solver_steps)
     gradients: dict[Mode, Any] = {
         "implicit": ImplicitGradient(regime.residual, solver, solved=attrgetter("theta")),
         "unrolled": unrolled,
-        "rematerialised": rematerialised(),
+        "rematerialised": rematerialised,
     }
     learner = Iterated(regime, steps=how.steps, gradient=gradients[mode], loss="last")
 
@@ -54,7 +54,7 @@ def ours(
 
 
 def by_torchopt(module: nn.Module, how: ProximalAdaptation) -> Backward:
-    """torchopt: the root of the inner problem's gradient, with its conjugate gradients."""
+    """torchopt: implicit differentiation of the root of the inner gradient, by its CG."""
     import torchopt
 
     names = [name for name, _ in module.named_parameters()]

@@ -1,6 +1,6 @@
-"""One meta-gradient of MAML and its kin, by each library as its own examples write it.
+"""One meta-gradient of MAML and its variants in each library, written as in its examples.
 
-A maker takes a module and the adaptation, and gives `backward(tasks)`, which adds the gradient of
+A maker takes a module and an adaptation, and returns `backward(tasks)`, which adds the gradient of
 the mean query loss over the tasks to the `.grad` of the module's parameters.
 """
 
@@ -20,20 +20,20 @@ Pairs = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class Adaptation(NamedTuple):
-    """What happens in the inner loop."""
+    """Settings of the inner loop."""
 
     ways: int
     steps: int = 5
     rate: float = 0.1
     first_order: bool = False
-    child: str | None = None  # the only part of the module that is adapted: the head, for ANIL
+    child: str | None = None  # the submodule that alone is adapted, such as the head for ANIL
 
     def adapted(self, module: nn.Module) -> nn.Module:
         return module if self.child is None else module.get_submodule(self.child)
 
 
 def each(tasks: TaskBatch) -> Iterator[Pairs]:
-    """The images and classes of every task's support and query, a task at a time."""
+    """The images and classes of support and query, one task at a time."""
     support, query = tasks.support, tasks.query
     assert support.y is not None and query.y is not None
     yield from zip(
@@ -42,7 +42,7 @@ def each(tasks: TaskBatch) -> Iterator[Pairs]:
 
 
 def ours(module: nn.Module, how: Adaptation, *, chunk: int | None = None) -> Backward:
-    """Ours, `chunk` tasks side by side; None: all."""
+    """Ours, in batches of `chunk` tasks; None: all tasks in one batch."""
     predictor = Predictor(module, None if how.child is None else [how.child])
     learner = Iterated(
         Parametric(predictor, Categorical(how.ways), GradientDescent(how.rate)),
@@ -105,7 +105,7 @@ def by_higher(module: nn.Module, how: Adaptation) -> Backward:
 
 
 def by_torchopt(module: nn.Module, how: Adaptation) -> Backward:
-    """torchopt: a meta-optimizer that puts the new tensors into the module."""
+    """torchopt: a meta-optimizer that replaces the tensors in the module."""
     import torchopt
 
     adapted = how.adapted(module)

@@ -1,4 +1,4 @@
-"""Sets and sequences of tokens to memories, reads from a memory, and tables to columns."""
+"""Encoders of sets and sequences of tokens to memories that queries read, and of tables."""
 
 from iai_encoders.interfaces import Memory, SequenceEncoder, SetEncoder, TableEncoder
 from iai_encoders.memories.causal_transformer import CausalTransformer

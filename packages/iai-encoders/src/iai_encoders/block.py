@@ -1,9 +1,14 @@
-"""The one Transformer block of this package."""
+"""The Transformer block that every Transformer of this package is made of."""
+
+from collections.abc import Iterable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from iai_encoders.validation import check_sizes
 
 Tokens = Float[Tensor, "task n dim"]
 Heads = Float[Tensor, "task head n key"]
@@ -12,15 +17,14 @@ _SELF_SCORE = 4.0
 
 
 class Block(nn.Module):
-    """A pre-norm Transformer block in two halves: what to attend with, and what to do after it.
+    """A pre-norm Transformer block without its attention, which is the caller's.
 
-    The block is ``x + out(attended)``, then ``x + ff_out(gelu(ff_in(norm(x))))``. The attention
-    between the halves is the caller's: who sees whom is all that tells one encoder from another.
+    `project` gives queries, keys and values. `finish` computes ``x = x + out(attended)``, then
+    ``x + ff_out(gelu(ff_in(norm(x))))``. The encoders differ only in which token attends to which.
 
-    Attention starts as a similarity: queries and keys begin as the same map, of a size that gives a
-    token a score of about 4 with itself. Tokens that are alike find each other before anything is
-    learned, and in-context learning does not have to wait for the chance discovery of matching,
-    the plateau at the start of its training.
+    Attention starts as a similarity: queries and keys are initialised as the same map, scaled to
+    give a token a score of about 4 with itself. So tokens that are alike attend to each other
+    before any training, which avoids the plateau at the start of training in-context learners.
 
     Args:
         dim: Numbers a token.
@@ -53,11 +57,11 @@ class Block(nn.Module):
         return self._split(self.query(x)), *self._keys_values(x)
 
     def keys_values(self, x: Tokens) -> tuple[Heads, Heads]:
-        """The key and value of each token, where nothing will be asked of the queries."""
+        """The key and value of each token, where the queries are not needed."""
         return self._keys_values(self.attention_norm(x))
 
     def finish(self, x: Tokens, attended: Heads) -> Tokens:
-        """The tokens after the block, from the tokens before it and what their queries found."""
+        """The tokens after the block, from the tokens before it and the attended values."""
         x = x + self.out(attended.transpose(1, 2).flatten(2))
         x = x + self.ff_out(F.gelu(self.ff_in(self.ff_norm(x))))
         return x
@@ -69,3 +73,17 @@ class Block(nn.Module):
     def _split(self, x: Tokens) -> Heads:
         # task n dim -> task head n key
         return torch.unflatten(x, 2, (self.num_heads, -1)).transpose(1, 2)
+
+
+def make_blocks(dim: int, num_layers: int, num_heads: int, ff_dim: int | None) -> Iterable[Block]:
+    """Blocks in a ``nn.ModuleList``, with ``4 * dim`` hidden units where `ff_dim` is None.
+
+    Raises:
+        ValueError: If a size is below 1, or `num_heads` does not divide `dim`.
+    """
+    ff_dim = 4 * dim if ff_dim is None else ff_dim
+    check_sizes(dim=dim, num_layers=num_layers, num_heads=num_heads, ff_dim=ff_dim)
+    if dim % num_heads:
+        raise ValueError(f"`dim` must be divisible by `num_heads`; got {dim} and {num_heads}.")
+    blocks = nn.ModuleList(Block(dim, num_heads, ff_dim) for _ in range(num_layers))
+    return cast(Iterable[Block], blocks)  # the type of a ModuleList does not say of what it is

@@ -1,4 +1,4 @@
-"""The three roles an encoder can play, and what two of them call a memory."""
+"""The three roles that an encoder can play, and the memory that two of them make."""
 
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -21,7 +21,7 @@ M = TypeVar("M", bound=Memory)
 
 @runtime_checkable
 class SetEncoder(Protocol[M]):
-    """A set of tokens to a memory that queries read, whatever the order of the tokens.
+    """Maps a set of tokens, in any order, to a memory that queries read.
 
     `testing.check_set_encoder` holds a class to the role.
     """
@@ -33,13 +33,13 @@ class SetEncoder(Protocol[M]):
         ...
 
     def read(self, queries: Float[Tensor, "task m dim"], memory: M) -> Float[Tensor, "task m dim"]:
-        """An answer a query, from the memory and the query alone."""
+        """One answer a query, which depends on the memory and that query alone."""
         ...
 
 
 @runtime_checkable
 class SequenceEncoder(Protocol[M]):
-    """A sequence of tokens, in pieces of any length, to a memory that queries read.
+    """Maps a sequence of tokens, read in pieces of any length, to a memory that queries read.
 
     `testing.check_sequence_encoder` holds a class to the role.
     """
@@ -55,17 +55,17 @@ class SequenceEncoder(Protocol[M]):
         *,
         mask: Bool[Tensor, "task n"] | None = None,
     ) -> tuple[Float[Tensor, "task n dim"], M]:
-        """An output a token, from it and those before it, and the memory of all of them."""
+        """One output a token, from it and those before it; and the memory of all of them."""
         ...
 
     def read(self, queries: Float[Tensor, "task m dim"], memory: M) -> Float[Tensor, "task m dim"]:
-        """An answer a query: what `extend` would have put out for it as the next token."""
+        """One answer a query: the output that `extend` would give it as the next token."""
         ...
 
 
 @runtime_checkable
 class TableEncoder(Protocol):
-    """A table of cells to a vector a column, whatever the order of rows and columns.
+    """Maps a table of cells to a vector for each column, whatever the order of rows and columns.
 
     `testing.check_table_encoder` holds a class to the role.
     """
@@ -76,5 +76,5 @@ class TableEncoder(Protocol):
         *,
         mask: Bool[Tensor, "task n"] | None = None,
     ) -> Float[Tensor, "task column dim"]:
-        """What each column's observed rows say, beside the other columns."""
+        """The vector of each column, from all observed rows."""
         ...

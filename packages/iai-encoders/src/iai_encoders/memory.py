@@ -1,4 +1,4 @@
-"""What a Transformer keeps of its tokens."""
+"""The memory of a Transformer: keys and values of its tokens."""
 
 from typing import NamedTuple
 
@@ -22,8 +22,8 @@ class TransformerMemory(NamedTuple):
     def num_elements(self) -> int:
         """Numbers a task that a read has access to: ``2 * num_layers * n * dim``.
 
-        Keys and values both count, over all heads and all `n` slots, padding included. GPICL's
-        accessible state of a Transformer, key size x layers x sequence length, counts the keys of
-        one head: this number is ``2 * num_heads`` times that one.
+        Keys and values both count, over all heads and all `n` slots, padding included. The
+        accessible state of a Transformer in GPICL, key size x layers x sequence length, counts the
+        keys of one head: this number is ``2 * num_heads`` times that one.
         """
         return sum(leaf.shape[1:].numel() for leaf in (*self.keys, *self.values))

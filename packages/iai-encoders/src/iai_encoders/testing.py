@@ -1,7 +1,7 @@
 """Contract suites for anyone who writes an encoder: one call in a test, on your own class.
 
-Each suite draws tokens, asks for results that the role makes equal, and raises AssertionError with
-the sentence of the role that does not hold. It works in float64 on a copy of the encoder, in
+Each suite draws tokens, compares results that the role says are equal, and raises AssertionError
+with the sentence of the role that does not hold. It works in float64 on a copy of the encoder, in
 evaluation mode, on the device of its parameters.
 """
 
@@ -36,39 +36,25 @@ def check_set_encoder(encoder: SetEncoder[Any], dim: int) -> None:
     tokens, queries, mask, padded = _draw(model, dim)
     memory = model.encode(tokens)
     answers = model.read(queries, memory)
-
     _check_memory(memory)
     _check_answers(model, queries, memory, answers)
-    _check_equal(
-        model.read(queries, model.encode(tokens.flip(1).roll(2, 1))),
-        answers,
-        "A permuted set has the same answers.",
-    )
-    for task in _each(tokens):
-        _check_equal(
-            model.read(queries[task], model.encode(tokens[task])),
-            answers[task],
-            "A task has the same answers alone and in a batch.",
-        )
 
-    _check_equal(
-        model.read(queries, model.encode(tokens, mask=torch.ones_like(mask))),
-        answers,
-        "A mask that hides no token changes no answer.",
-    )
-    masked_answers = model.read(queries, model.encode(padded, mask=mask))
+    def read(tokens: Tensor, mask: Tensor | None = None) -> Any:
+        return model.read(queries, model.encode(tokens, mask=mask))
+
+    permuted = read(tokens.flip(1).roll(2, 1))
+    _check_same(permuted, answers, "A permuted set has the same answers.")
+    whole = read(tokens, torch.ones_like(mask))
+    _check_same(whole, answers, "A mask that hides no token changes no answer.")
+    masked = read(padded, mask)
     for task in _each(tokens):
-        _check_equal(
-            masked_answers[task],
-            model.read(queries[task], model.encode(tokens[task, mask[task][0]])),
-            "A masked token, NaN included, changes no answer.",
-        )
-    _check_equal(
-        model.read(queries, model.encode(padded, mask=torch.zeros_like(mask))),
-        model.read(queries, model.encode(tokens[:, :0])),
-        "A fully masked set has the finite answers of an empty one.",
-    )
-    _check_gradients(model, masked_answers, padded, mask)
+        alone = model.read(queries[task], model.encode(tokens[task]))
+        _check_same(alone, answers[task], "A task has the same answers alone and in a batch.")
+        kept = model.read(queries[task], model.encode(tokens[task, mask[task][0]]))
+        _check_same(masked[task], kept, "A masked token, NaN included, changes no answer.")
+    hidden, empty = read(padded, torch.zeros_like(mask)), read(tokens[:, :0])
+    _check_same(hidden, empty, "A fully masked set has the finite answers of an empty one.")
+    _check_gradients(model, masked, padded, mask)
 
 
 def check_sequence_encoder(encoder: SequenceEncoder[Any], dim: int) -> None:
@@ -94,49 +80,45 @@ def check_sequence_encoder(encoder: SequenceEncoder[Any], dim: int) -> None:
     model = _in_float64(encoder)
     tokens, queries, mask, padded = _draw(model, dim)
     num_tasks, num_tokens, _ = tokens.shape
-    outputs, memory = model.extend(model.empty(num_tasks), tokens)
+    empty = model.empty(num_tasks)
+    outputs, memory = model.extend(empty, tokens)
     answers = model.read(queries, memory)
-
     assert outputs.shape == tokens.shape, "There is an output a token."
     _check_memory(memory)
     _check_answers(model, queries, memory, answers)
-    for query in range(queries.shape[1]):
-        _check_equal(
-            model.extend(memory, queries[:, query : query + 1])[0],
-            answers[:, query : query + 1],
-            "A read answers as the next output would, and leaves the memory as it was.",
-        )
-    _check_equal(
-        model.extend(model.empty(num_tasks), torch.cat([tokens[:, :3], queries], 1))[0][:, :3],
-        outputs[:, :3],
-        "A token changes no output before it.",
-    )
+
+    for index in range(queries.shape[1]):
+        query = slice(index, index + 1)
+        following, _ = model.extend(memory, queries[:, query])
+        sentence = "A read answers as the next output would, and leaves the memory as it was."
+        _check_same(following, answers[:, query], sentence)
+    others, _ = model.extend(empty, torch.cat([tokens[:, :3], queries], 1))
+    _check_same(others[:, :3], outputs[:, :3], "A token changes no output before it.")
     for lengths in ([1] * num_tokens, [2, num_tokens - 2], [0, num_tokens]):
-        pieces, extended = [], model.empty(num_tasks)
+        pieces, extended = [], empty
         for piece in tokens.split_with_sizes(lengths, 1):
             output, extended = model.extend(extended, piece)
             pieces.append(output)
         sentence = "A sequence in pieces is the same as in one pass."
-        _check_equal(torch.cat(pieces, 1), outputs, sentence)
-        _check_equal(model.read(queries, extended), answers, sentence)
+        _check_same(torch.cat(pieces, 1), outputs, sentence)
+        _check_same(model.read(queries, extended), answers, sentence)
+
+    before, extended = model.extend(empty, padded, mask=mask)
+    after, extended = model.extend(extended, queries)
+    masked = model.read(queries, extended)
+    assert before.isfinite().all(), "The output at a masked token is finite."
     for task in _each(tokens):
         output, extended = model.extend(model.empty(1), tokens[task])
         sentence = "A task is the same alone and in a batch."
-        _check_equal(output, outputs[task], sentence)
-        _check_equal(model.read(queries[task], extended), answers[task], sentence)
-
-    before, extended = model.extend(model.empty(num_tasks), padded, mask=mask)
-    after, extended = model.extend(extended, queries)
-    masked_answers = model.read(queries, extended)
-    assert before.isfinite().all(), "The output at a masked token is finite."
-    for task in _each(tokens):
+        _check_same(output, outputs[task], sentence)
+        _check_same(model.read(queries[task], extended), answers[task], sentence)
         kept = mask[task][0]
         observed = torch.cat([tokens[task, kept], queries[task]], 1)
         expected, extended = model.extend(model.empty(1), observed)
         sentence = "A masked token, NaN included, changes nothing before or after it."
-        _check_equal(torch.cat([before[task, kept], after[task]], 1), expected, sentence)
-        _check_equal(masked_answers[task], model.read(queries[task], extended), sentence)
-    results = torch.cat([before[mask], after.flatten(0, 1), masked_answers.flatten(0, 1)])
+        _check_same(torch.cat([before[task, kept], after[task]], 1), expected, sentence)
+        _check_same(masked[task], model.read(queries[task], extended), sentence)
+    results = torch.cat([before[mask], after.flatten(0, 1), masked.flatten(0, 1)])
     _check_gradients(model, results, padded, mask)
 
 
@@ -165,29 +147,17 @@ def check_table_encoder(encoder: TableEncoder, dim: int) -> None:
     vectors = model.encode(cells)
 
     assert vectors.shape == queries.shape, "There is a vector a column."
-    _check_equal(
-        model.encode(cells.flip(1).roll(2, 1)), vectors, "Rows in another order change no vector."
-    )
-    _check_equal(
-        model.encode(cells.flip(2).roll(2, 2)),
-        vectors.flip(1).roll(2, 1),
-        "Vectors follow their columns.",
-    )
-    _check_equal(
-        model.encode(cells, mask=torch.ones_like(mask)),
-        vectors,
-        "A mask that hides no row changes no vector.",
-    )
+    permuted = model.encode(cells.flip(1).roll(2, 1))
+    _check_same(permuted, vectors, "Rows in another order change no vector.")
+    permuted = model.encode(cells.flip(2).roll(2, 2))
+    _check_same(permuted, vectors.flip(1).roll(2, 1), "Vectors follow their columns.")
+    whole = model.encode(cells, mask=torch.ones_like(mask))
+    _check_same(whole, vectors, "A mask that hides no row changes no vector.")
     masked = model.encode(padded, mask=mask)
     for task in _each(tokens):
-        _check_equal(
-            model.encode(cells[task]), vectors[task], "A task is the same alone and in a batch."
-        )
-        _check_equal(
-            masked[task],
-            model.encode(cells[task, mask[task][0]]),
-            "A masked row, NaN included, changes no vector.",
-        )
+        alone, kept = model.encode(cells[task]), model.encode(cells[task, mask[task][0]])
+        _check_same(alone, vectors[task], "A task is the same alone and in a batch.")
+        _check_same(masked[task], kept, "A masked row, NaN included, changes no vector.")
     assert masked.isfinite().all(), "A table without an observed row has finite vectors."
     _check_gradients(model, masked, padded, mask)
 
@@ -221,7 +191,7 @@ def _each(tokens: Tensor) -> list[slice]:
     return [slice(task, task + 1) for task in range(tokens.shape[0])]
 
 
-def _check_equal(actual: Tensor, expected: Tensor, sentence: str) -> None:
+def _check_same(actual: Tensor, expected: Tensor, sentence: str) -> None:
     torch.testing.assert_close(
         actual, expected, rtol=1e-9, atol=1e-10, msg=lambda details: f"{sentence}\n{details}"
     )
@@ -235,11 +205,8 @@ def _check_memory(memory: Any) -> None:
 def _check_answers(model: Any, queries: Tensor, memory: Any, answers: Tensor) -> None:
     assert answers.shape == queries.shape, "There is an answer a query."
     for subset in ([2], [3, 0], []):
-        _check_equal(
-            model.read(queries[:, subset], memory),
-            answers[:, subset],
-            "A subset of the queries has the same answers.",
-        )
+        some = model.read(queries[:, subset], memory)
+        _check_same(some, answers[:, subset], "A subset of the queries has the same answers.")
 
 
 def _check_gradients(model: nn.Module, results: Tensor, tokens: Tensor, mask: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""What is wrong with an argument, said where it enters."""
+"""Errors for sizes and shapes that cannot be."""
 
 import torch
 from torch import Tensor
@@ -11,26 +11,21 @@ def check_sizes(**sizes: int) -> None:
             raise ValueError(f"`{name}` must be at least 1; got {size}.")
 
 
-def check_heads(dim: int, num_heads: int) -> None:
-    """Raise ValueError unless the heads share `dim` evenly."""
-    if dim % num_heads:
-        raise ValueError(f"`dim` must be divisible by `num_heads`; got {dim} and {num_heads}.")
-
-
-def check_tokens(tokens: Tensor, mask: Tensor | None, dim: int) -> None:
-    """Raise ValueError unless tokens are ``task n dim`` and a mask is bool ``task n``."""
-    if tokens.ndim != 3 or tokens.shape[2] != dim:
-        raise ValueError(f"`tokens` must have shape (task, n, {dim}); got {tuple(tokens.shape)}.")
-    _check_mask("tokens", tokens, mask)
-
-
-def check_cells(cells: Tensor, mask: Tensor | None, dim: int) -> None:
-    """Raise ValueError unless cells are ``task n column dim`` and a mask is bool ``task n``."""
-    if cells.ndim != 4 or cells.shape[3] != dim:
+def check_tokens(
+    tokens: Tensor, mask: Tensor | None, dim: int, axes: str = "task, n", name: str = "tokens"
+) -> None:
+    """Raise ValueError unless tokens are ``*axes dim`` and a mask is bool ``task n``."""
+    if tokens.ndim != axes.count(",") + 2 or tokens.shape[-1] != dim:
+        raise ValueError(f"`{name}` must have shape ({axes}, {dim}); got {tuple(tokens.shape)}.")
+    if mask is None:
+        return
+    if mask.dtype != torch.bool:
+        raise ValueError(f"`mask` must have dtype torch.bool; got {mask.dtype}.")
+    if mask.shape != tokens.shape[:2]:
         raise ValueError(
-            f"`cells` must have shape (task, n, column, {dim}); got {tuple(cells.shape)}."
+            f"`mask` must have the shape of the first two axes of `{name}`, "
+            f"{tuple(tokens.shape[:2])}; got {tuple(mask.shape)}."
         )
-    _check_mask("cells", cells, mask)
 
 
 def check_num_tasks(name: str, tensor: Tensor, memory: Tensor) -> None:
@@ -43,18 +38,5 @@ def check_num_tasks(name: str, tensor: Tensor, memory: Tensor) -> None:
 
 def check_queries(queries: Tensor, memory: Tensor, dim: int) -> None:
     """Raise ValueError unless queries are ``task m dim`` with the tasks of the memory."""
-    if queries.ndim != 3 or queries.shape[2] != dim:
-        raise ValueError(f"`queries` must have shape (task, m, {dim}); got {tuple(queries.shape)}.")
+    check_tokens(queries, None, dim, "task, m", "queries")
     check_num_tasks("queries", queries, memory)
-
-
-def _check_mask(name: str, tensor: Tensor, mask: Tensor | None) -> None:
-    if mask is None:
-        return
-    if mask.dtype != torch.bool:
-        raise ValueError(f"`mask` must have dtype torch.bool; got {mask.dtype}.")
-    if mask.shape != tensor.shape[:2]:
-        raise ValueError(
-            f"`mask` must have the shape of the first two axes of `{name}`, "
-            f"{tuple(tensor.shape[:2])}; got {tuple(mask.shape)}."
-        )

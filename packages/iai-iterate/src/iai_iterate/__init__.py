@@ -5,16 +5,15 @@ from iai_iterate.iterated import Iterated, Refinement
 from iai_iterate.linear_solver import LinearSolver, Solve
 from iai_iterate.minibatch import minibatches
 from iai_iterate.modes.first_order import first_order
-from iai_iterate.modes.greedy import greedy
-from iai_iterate.modes.implicit_gradient import ImplicitGradient, ImplicitReport
+from iai_iterate.modes.implicit_function import ImplicitReport
+from iai_iterate.modes.implicit_gradient import ImplicitGradient
 from iai_iterate.modes.rematerialised import rematerialised
 from iai_iterate.modes.reptile import reptile
-from iai_iterate.modes.truncated import truncated
-from iai_iterate.modes.unrolled import unrolled
+from iai_iterate.modes.truncated import greedy, truncated, unrolled
 from iai_iterate.pool import Pool
-from iai_iterate.rollout import steady
 from iai_iterate.solvers.conjugate_gradient import ConjugateGradient
 from iai_iterate.solvers.neumann import Neumann
+from iai_iterate.steady import steady
 
 __all__ = [
     "Adapted",

@@ -1,17 +1,27 @@
 """A learner that has read a task's examples: it predicts, reads on, and can be put on disk."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from iai_iterate.interfaces import Batch, Regime
-from iai_iterate.leaf import from_leaves, own, to_leaves
-from iai_iterate.state_file import read_state, write_state
+from iai_iterate.leaf import contiguous, from_leaves, to_leaves
+from iai_iterate.state_file import write_state
+
+
+class _Stored(NamedTuple):
+    """What is put on disk of an `Adapted`."""
+
+    step: Tensor
+    seen: Tensor
+    query_x: Tensor | None
+    state: Any
+    evidence: list[Any]
+    fresh: Tensor  # of each minibatch whose evidence is kept
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -19,15 +29,15 @@ class Adapted:
     """What a regime made of the minibatches read so far. Reading on gives a new one.
 
     A state that answers any query, or the given ones, has a size that does not grow with the
-    minibatches. A state that is the answer to queries, with none given, is not formed: the evidence
-    of each minibatch is kept instead, and answers any queries later.
+    minibatches. Where the state is the answer to queries and none were given, there is no state:
+    the evidence of each minibatch is kept instead, and answers any queries later.
 
     Attributes:
         regime: What the state belongs to.
         num_tasks: Tasks read side by side.
         state: The refined state; None where evidence is kept.
         query_x: The queries that the state answers, where they were given up front.
-        evidence: What was encoded of each minibatch, and whether it was new; empty where there is
+        evidence: What was encoded of each minibatch, and whether it was fresh; empty where there is
             a state.
         step: Minibatches read.
         seen: Distinct examples read, `task`.
@@ -44,57 +54,51 @@ class Adapted:
     @classmethod
     @torch.no_grad()
     def new(cls, regime: Regime, num_tasks: int, query_x: Tensor | None = None) -> "Adapted":
-        """Nothing read yet: the learned start, or an empty store of evidence.
+        """Nothing read yet: the learned start, or no evidence.
 
         Raises:
             ValueError: If the queries are of another number of tasks.
         """
         if query_x is not None:
             _check_tasks(query_x, num_tasks)
-        kept = query_x.clone() if regime.needs_query and query_x is not None else None
-        if regime.needs_query and kept is None:
+        if regime.needs_query and query_x is None:
             state, seen = None, torch.zeros(num_tasks)
         else:
-            state = own(regime.init(num_tasks, query_x))
+            state = contiguous(regime.init(num_tasks, query_x))
             seen = state.seen
+        kept = contiguous(query_x.clone()) if regime.needs_query and query_x is not None else None
         return cls(regime=regime, num_tasks=num_tasks, state=state, query_x=kept, seen=seen)
 
     @classmethod
     @torch.no_grad()
-    def load(
-        cls,
-        regime: Regime,
-        path: str | Path,
-        like: Batch | None = None,
-        *,
-        device: torch.device | str = "cpu",
+    def restored(
+        cls, regime: Regime, tensors: dict[str, Tensor], like: Batch | None, device: torch.device
     ) -> "Adapted":
-        """What `save` put on disk; see `Iterated.resume`, which knows the device."""
-        content = read_state(Path(path))
-        try:
-            return cls._restore(regime, content, like, torch.device(device))
-        except ValueError as error:
-            raise ValueError(f"`{path}` cannot be resumed by this learner: {error}") from error
+        """What `save` stored, compared with what this regime would store; see `Iterated.resume`.
 
-    @classmethod
-    @torch.no_grad()
-    def _restore(
-        cls, regime: Regime, content: dict[str, Any], like: Batch | None, device: torch.device
-    ) -> "Adapted":
-        num_tasks, query_x = content["num_tasks"], content["query_x"]
-        adapted = cls.new(regime, num_tasks, None if query_x is None else query_x.to(device))
-        adapted = replace(adapted, step=content["step"])
-        if (adapted.state is None) != (content["state"] is None):
-            raise ValueError("one forms a state without queries, and the other keeps evidence.")
-        if adapted.state is not None:
-            state = from_leaves(adapted.state, content["state"])
-            return replace(adapted, state=state, seen=state.seen)
-        evidence = _restore_evidence(regime, content["evidence"], like, num_tasks)
-        kept = tuple(zip(evidence, content["fresh"], strict=True))
-        return replace(adapted, evidence=kept, seen=content["seen"].to(device))
+        Raises:
+            ValueError: If names, shapes or dtypes differ, or `like` is missing.
+        """
+        seen, fresh, query_x = map(tensors.get, (".seen", ".fresh", ".query_x"))
+        if seen is None or fresh is None or seen.dim() != 1 or fresh.dim() != 1:
+            raise ValueError("it does not say what was read.")
+        adapted = cls.new(regime, len(seen), None if query_x is None else query_x.to(device))
+        template = resized = adapted._stored()
+        if adapted.state is None and len(fresh):
+            evidence, other = _evidence_of(regime, like, len(seen))
+            template = template._replace(evidence=[evidence] * len(fresh), fresh=fresh.bool())
+            resized = template._replace(evidence=[other] * len(fresh))
+        stored = from_leaves(template, tensors, resized=resized)
+        return replace(
+            adapted,
+            state=stored.state,
+            evidence=tuple(zip(stored.evidence, stored.fresh.tolist(), strict=True)),
+            step=int(stored.step),
+            seen=stored.seen.to(device),
+        )
 
     def save(self, path: str | Path) -> None:
-        """Puts it on disk, without code: `Iterated.resume` goes on from there, bit for bit.
+        """Puts it on disk as tensors: `Iterated.resume` goes on from there, bit for bit.
 
         The learner's weights are not part of it.
 
@@ -102,24 +106,22 @@ class Adapted:
             ValueError: If a number of the state is not finite.
             OSError: If the file could not be written; what was there before is untouched.
         """
-        content = {
-            "num_tasks": self.num_tasks,
-            "step": self.step,
-            "seen": _stored(self.seen)[""],
-            "query_x": None if self.query_x is None else self.query_x.to("cpu", copy=True),
-            "state": None if self.state is None else _stored(self.state),
-            "evidence": [_stored(evidence) for evidence, _ in self.evidence],
-            "fresh": [fresh for _, fresh in self.evidence],
-        }
-        write_state(Path(path), content)
+        leaves = to_leaves(self._stored())
+        for name, leaf in leaves.items():
+            if not bool(leaf.isfinite().all()):
+                raise ValueError(
+                    f"A state must be finite to be saved; its {name} holds NaN or infinity."
+                )
+        tensors = {name: contiguous(leaf.to("cpu", copy=True)) for name, leaf in leaves.items()}
+        write_state(Path(path), tensors)
 
     @torch.no_grad()
     def update(self, batch: Batch, *, fresh: bool = True) -> "Adapted":
         """Reads one more minibatch; `fresh` False says that its examples were read before.
 
         Raises:
-            ValueError: If the minibatch has another number of tasks, or holds what it must not:
-                NaN, a class out of range.
+            ValueError: If the minibatch has another number of tasks, or the regime refuses it:
+                for NaN, say, or a class out of range.
         """
         if batch.mask.shape[0] != self.num_tasks:
             raise ValueError(
@@ -127,16 +129,13 @@ class Adapted:
                 f"got {batch.mask.shape[0]}."
             )
         self.regime.validate(batch)
-        evidence = self.regime.encode(batch)
+        evidence, step = self.regime.encode(batch), self.step + 1
         if self.state is None:
-            return replace(
-                self,
-                evidence=(*self.evidence, (own(evidence), fresh)),
-                step=self.step + 1,
-                seen=self.seen.to(batch.mask.device) + batch.mask.sum(1) * fresh,
-            )
-        state = own(self.regime.update(self.state, evidence, self.query_x, fresh))
-        return replace(self, state=state, step=self.step + 1, seen=state.seen)
+            kept = (*self.evidence, (contiguous(evidence), fresh))
+            seen = self.seen.to(batch.mask.device) + batch.mask.sum(1) * fresh
+            return replace(self, evidence=kept, step=step, seen=seen)
+        state = contiguous(self.regime.update(self.state, evidence, self.query_x, fresh))
+        return replace(self, state=state, step=step, seen=state.seen)
 
     @torch.no_grad()
     def predict(self, query_x: Shaped[Tensor, "task query *x_shape"]) -> Tensor:
@@ -159,30 +158,23 @@ class Adapted:
                 state = self.regime.update(state, evidence, query_x, fresh)
         return self.regime.predict(state, query_x)
 
+    def _stored(self) -> _Stored:
+        evidence = [evidence for evidence, _ in self.evidence]
+        fresh = torch.tensor([fresh for _, fresh in self.evidence], dtype=torch.bool)
+        step = torch.tensor(self.step)
+        return _Stored(step, self.seen, self.query_x, self.state, evidence, fresh)
+
 
 def _check_tasks(query_x: Tensor, num_tasks: int) -> None:
-    if query_x.shape[0] != num_tasks:
+    if query_x.dim() < 2 or query_x.shape[0] != num_tasks:
         raise ValueError(
-            f"`query_x` must have {num_tasks} tasks, as the examples; got {query_x.shape[0]}."
+            f"`query_x` must be `task query *x_shape` of {num_tasks} tasks, as the examples are; "
+            f"got {tuple(query_x.shape)}."
         )
 
 
-def _stored(tree: Any) -> dict[str, Tensor]:
-    """Copies of a tree's tensors on the CPU, all finite."""
-    leaves = to_leaves(tree)
-    for name, leaf in leaves.items():
-        if not bool(leaf.isfinite().all()):
-            raise ValueError(
-                f"A state must be finite to be saved; {name or 'this one'} holds NaN or infinity."
-            )
-    return {name: leaf.detach().to("cpu", copy=True) for name, leaf in leaves.items()}
-
-
-def _restore_evidence(
-    regime: Regime, stored: Sequence[dict[str, Tensor]], like: Batch | None, num_tasks: int
-) -> list[Any]:
-    if not stored:
-        return []
+def _evidence_of(regime: Regime, like: Batch | None, num_tasks: int) -> tuple[Any, Any]:
+    """The evidence of a minibatch, and that of the first half of it."""
     if like is None:
         raise ValueError(
             "it keeps evidence for queries that come later; give `like`, a minibatch such as those "
@@ -194,5 +186,4 @@ def _restore_evidence(
             f"`like` must have {num_tasks} tasks and at least one example; "
             f"got {tuple(like.mask.shape)}."
         )
-    template, resized = regime.encode(like), regime.encode(like[:, : num_examples // 2])
-    return [from_leaves(template, leaves, resized=resized) for leaves in stored]
+    return regime.encode(like), regime.encode(like[:, : num_examples // 2])

@@ -1,4 +1,4 @@
-"""What iteration needs from the parts that it is given. Nothing here is imported by those parts."""
+"""What iteration needs from the parts that it is given; those parts import nothing of it."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -38,7 +38,7 @@ BatchT = TypeVar("BatchT", bound=Batch)
 
 @runtime_checkable
 class Query(Protocol):
-    """What is asked of a batch of tasks."""
+    """The queries of a batch of tasks."""
 
     @property
     def x(self) -> Tensor:
@@ -47,20 +47,20 @@ class Query(Protocol):
 
 @runtime_checkable
 class LabelledQuery(Query, Protocol):
-    """What is asked, and the answers."""
+    """Queries with their answers."""
 
     @property
     def y(self) -> Tensor | None:
-        """Targets, led by `task query`; None where the inputs are all there is."""
+        """Targets, led by `task query`; None where there are only inputs."""
 
     @property
     def mask(self) -> Tensor:
-        """`task query` bool, True where the target counts."""
+        """`task query` bool, True where the query counts in the loss."""
 
 
 @runtime_checkable
 class Tasks(Protocol):
-    """A batch of tasks: what is read, and what is asked."""
+    """A batch of tasks: the examples to read, and the queries."""
 
     @property
     def support(self) -> Batch:
@@ -68,7 +68,7 @@ class Tasks(Protocol):
 
     @property
     def query(self) -> Query:
-        """Examples to answer, as `Regime.loss` takes them."""
+        """Queries, as `Regime.loss` takes them."""
 
 
 @runtime_checkable
@@ -76,13 +76,13 @@ class Regime(Protocol):
     """A state that minibatches refine, and the answers that it gives.
 
     A state is a pytree of tensors that lead with the axis of tasks and keep their shapes and
-    dtypes; its field `seen`, `task`, counts the distinct examples behind it.
-    `testing.check_regime` is the contract in full.
+    dtypes: a NamedTuple, whose fields may be dicts of parameters by name. Its field `seen`, `task`,
+    counts the distinct examples behind it. `testing.check_regime` is the contract in full.
     """
 
     @property
     def needs_query(self) -> bool:
-        """Whether a state is the answer to given queries, rather than one that answers any."""
+        """Whether a state is the answer to given queries; otherwise it answers any."""
 
     def init(self, num_tasks: int, query_x: Tensor | None, /) -> Any:
         """The start of each task, the same for all. Its `seen` is 0."""
@@ -100,16 +100,16 @@ class Regime(Protocol):
         """One number a task, `task`; queries whose mask is False do not count."""
 
     def validate(self, batch: Any, /) -> None:
-        """Raises ValueError for a minibatch that a user must not hand in: one with NaN, say."""
+        """Raises ValueError for a minibatch that a user must not give: one with NaN, say."""
 
 
 @runtime_checkable
 class DrawnTasks(Tasks, Protocol):
-    """Tasks that a sampler drew, and what fixes them."""
+    """Tasks that a sampler drew, and the latent that they were drawn from."""
 
     @property
     def query(self) -> LabelledQuery:
-        """Examples to answer."""
+        """Queries with their answers."""
 
     @property
     def latent(self) -> Any:
@@ -118,7 +118,7 @@ class DrawnTasks(Tasks, Protocol):
 
 @runtime_checkable
 class Sampler(Protocol):
-    """A distribution of tasks that can be drawn from again: a `latent` names tasks drawn before."""
+    """A distribution of tasks, which draws new examples of tasks drawn before, by their latent."""
 
     def sample(
         self,
@@ -129,4 +129,4 @@ class Sampler(Protocol):
         generator: torch.Generator,
         latent: Any = None,
     ) -> DrawnTasks:
-        """Tasks on the generator's device; given `latent`, new examples of those very tasks."""
+        """Tasks on the generator's device; given `latent`, new examples of the tasks it is of."""

@@ -1,7 +1,8 @@
-"""Any regime, refined over minibatches: the one loop that every method is a row of."""
+"""Any regime, refined over minibatches: the loop that all methods share."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from functools import reduce
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -12,13 +13,14 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from iai_iterate.adapted import Adapted
 from iai_iterate.interfaces import Batch, GradientMode, Regime, Tasks
-from iai_iterate.minibatch import minibatch_sizes, minibatches, steps_of_a_pass
-from iai_iterate.modes.greedy import greedy
-from iai_iterate.modes.truncated import detach
+from iai_iterate.minibatch import as_sizes, minibatches, steps_of_a_pass
+from iai_iterate.modes.truncated import greedy
+from iai_iterate.rollout import detach
+from iai_iterate.state_file import read_state
 
 
 class Refinement(NamedTuple):
-    """What training on a batch of tasks gives."""
+    """The result of a training pass on a batch of tasks."""
 
     losses: Float[Tensor, "step task"]
     seen: Float[Tensor, "step task"]  # distinct examples behind each loss
@@ -34,12 +36,12 @@ class Iterated(nn.Module):
         regime: What the state is and how a minibatch moves it; an `nn.Module` where it is learned.
         steps: Minibatches read in one training pass.
         minibatch: Examples in a minibatch; None for the whole support at every step. A sequence
-            gives the size of each minibatch in turn, and its last size goes on: small ones first,
-            while every example counts, then large ones for speed.
+            gives the size of each minibatch in turn, and its last size is repeated: small ones
+            first, while every example counts, then large ones for speed.
         gradient: How the meta-gradient crosses the steps: `greedy`, `unrolled`, any gradient mode.
-        loss: Whether `forward` gives the loss at "every" step, the start included, or at the "last"
-            alone. MAML and its kin, Reptile and `ImplicitGradient` take the "last": the start's own
-            loss has its usual gradient whatever the mode, and would be mixed into theirs.
+        loss: Whether `forward` returns the loss at "every" step, the start included, or at the
+            "last" alone. MAML and its variants, Reptile and `ImplicitGradient` take the "last": the
+            loss at the start has the same gradient in every mode, and would be added to theirs.
 
     Raises:
         ValueError: If `steps` or `minibatch` is below 1, or `loss` is neither "every" nor "last".
@@ -60,7 +62,7 @@ class Iterated(nn.Module):
         super().__init__()
         if steps < 1:
             raise ValueError(f"`steps` must be at least 1; got {steps}.")
-        minibatch_sizes(minibatch)
+        as_sizes(minibatch, "minibatch")
         if loss not in ("every", "last"):
             raise ValueError(f"`loss` must be every or last; got {loss!r}.")
         self.regime, self.gradient = regime, gradient
@@ -71,17 +73,17 @@ class Iterated(nn.Module):
 
         Args:
             tasks: The support is read in the order given; it has at least a minibatch's examples,
-                all of them new to the state.
-            state: Where to go on from, as constants; tasks whose `seen` is 0 start anew. None: all
-                start anew.
+                none of which the state has seen.
+            state: The state to go on from, detached; tasks whose `seen` is 0 begin at the learned
+                start. None: all do.
 
         Returns:
             The losses before the first step and after every one (or only the last), with gradients;
-            how many examples lie behind each; and the state to go on from.
+            how many examples each has seen; and the state to go on from.
 
         Raises:
-            ValueError: If the support has fewer examples than a minibatch, or the state is not one
-                of these tasks and queries.
+            ValueError: If the support has fewer examples than a minibatch, or the state has other
+                shapes than these tasks and queries need.
         """
         query_x, start = tasks.query.x, self.start(tasks, state)
         batches = list(minibatches(tasks.support, self.minibatch, self.steps))
@@ -93,7 +95,7 @@ class Iterated(nn.Module):
             return self.regime.update(state, self.regime.encode(batch), query_x, fresh)
 
         def loss(state: Any) -> Tensor:
-            # Modes ask after every step, also when they take one again.
+            # Modes ask for it after every step; `rematerialised` takes each step twice.
             if self.loss == "last" and latest is not batches[-1]:
                 return torch.zeros_like(before)
             return self.regime.loss(self.regime.predict(state, query_x), tasks.query)
@@ -107,12 +109,12 @@ class Iterated(nn.Module):
         return Refinement(losses, torch.cat([before[None], seen]), end)
 
     def start(self, tasks: Tasks, state: Any = None) -> Any:
-        """The learned start, except for tasks that `state` has seen examples of.
+        """The learned start, with `state` in its place for tasks that have seen examples.
 
-        All tasks keep the learned start in the graph, so that it has a gradient in every iteration.
+        The learned start is in the graph for all tasks, so that it always has a gradient.
 
         Raises:
-            ValueError: If `state` is not one of these tasks and queries.
+            ValueError: If `state` has other shapes than these tasks and queries need.
         """
         start = self.regime.init(tasks.support.mask.shape[0], tasks.query.x)
         if state is None:
@@ -137,7 +139,7 @@ class Iterated(nn.Module):
         steps: int | None = None,
         generator: torch.Generator | None = None,
     ) -> Adapted:
-        """Reads a task's examples, without gradients. Dropout draws unless `eval()` was called.
+        """Reads a task's examples, without gradients. Dropout is active unless `eval()` was called.
 
         Args:
             support: A set in memory, or any iterable of minibatches (each may have its own size),
@@ -145,24 +147,24 @@ class Iterated(nn.Module):
                 smaller than a minibatch is one short minibatch; one without examples leaves the
                 answer at the learned start.
             query_x: The queries. A learner whose state is the answer to queries keeps only these
-                answers if it knows them; otherwise it keeps every minibatch's evidence, and answers
-                any queries later.
-            steps: Minibatches to read of a set in memory; by default one pass. More go over it
-                again.
+                answers if it is given them; otherwise it keeps every minibatch's evidence, and
+                answers any queries later.
+            steps: Minibatches to read of a set in memory, in several passes if need be; by default
+                one pass.
             generator: Shuffles the passes over a set in memory; by default a new one with the seed
                 0, so that the same set gives the same answer.
 
         Returns:
-            What predicts, and can read on.
+            A snapshot that predicts, and can read on.
 
         Raises:
-            ValueError: If `steps` is below 1, the iterable is empty, or a minibatch holds what it
-                must not: NaN, say.
+            ValueError: If `steps` is below 1, the iterable is empty, or the regime refuses a
+                minibatch: for NaN, say.
         """
         items: Iterator[tuple[Any, bool]]
         if isinstance(support, Batch):
             n = support.mask.shape[1]
-            sizes = minibatch_sizes(self.minibatch)
+            sizes = as_sizes(self.minibatch, "minibatch")
             if not sizes or sizes[0] > n:
                 sizes = (max(n, 1),)
             if steps is None:
@@ -179,10 +181,8 @@ class Iterated(nn.Module):
         first = next(items, None)
         if first is None:
             raise ValueError("`support` must hold at least one minibatch; got none.")
-        adapted = Adapted.new(self.regime, first[0].mask.shape[0], query_x)
-        for batch, fresh in chain([first], items):
-            adapted = adapted.update(batch, fresh=fresh)
-        return adapted
+        start = Adapted.new(self.regime, first[0].mask.shape[0], query_x)
+        return reduce(_read, chain([first], items), start)
 
     def resume(self, path: str | Path, *, like: Batch | None = None) -> Adapted:
         """Goes on from what `Adapted.save` put on disk, on the device of this learner's weights.
@@ -190,15 +190,19 @@ class Iterated(nn.Module):
         Args:
             path: The file.
             like: A minibatch such as those that were read; needed only where evidence is kept for
-                queries that come later. Its structure is used, and none of its numbers.
+                later queries. Only its structure, shapes and dtypes are used.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If the file is truncated or was changed, is of another learner, or needs
-                `like`.
+            ValueError: If the file is truncated or was changed, its tensors have other names,
+                shapes or dtypes than those of this learner, or `like` is missing.
         """
         device = next((weight.device for weight in self.parameters()), torch.device("cpu"))
-        return Adapted.load(self.regime, path, like, device=device)
+        tensors = read_state(Path(path))
+        try:
+            return Adapted.restored(self.regime, tensors, like, device)
+        except (RuntimeError, TypeError, ValueError) as error:  # `init` may not take such queries
+            raise ValueError(f"`{path}` cannot be resumed by this learner: {error}") from error
 
     def trace(
         self,
@@ -217,25 +221,23 @@ class Iterated(nn.Module):
             generator: Shuffles every pass; None keeps the order given.
 
         Returns:
-            An iterator over what predicts after each step.
+            An iterator over snapshots that predict, one for each step.
 
         Raises:
             ValueError: If `steps` is below 0 or the set is smaller than a minibatch.
         """
         items = minibatches(support, self.minibatch, steps, generator=generator)
-        adapted = Adapted.new(self.regime, support.mask.shape[0], query_x)
-        return _trace(adapted, items)
+        start = Adapted.new(self.regime, support.mask.shape[0], query_x)
+        return accumulate(items, _read, initial=start)
 
 
 def _nothing_of(state: Any) -> Tensor:
-    """0 for each task, in whose graph the state is: some modes cut it off from the last loss."""
+    """0 for each task, with a zero gradient by the state, which some modes give none."""
     sums = (leaf[:, None].flatten(1).sum(1) for leaf in tree_leaves(state) if leaf.requires_grad)
     total: Tensor = sum(sums, torch.zeros_like(state.seen))
     return total.masked_fill(torch.ones_like(total, dtype=torch.bool), 0.0)
 
 
-def _trace(adapted: Adapted, items: Iterable[tuple[Batch, bool]]) -> Iterator[Adapted]:
-    yield adapted
-    for batch, fresh in items:
-        adapted = adapted.update(batch, fresh=fresh)
-        yield adapted
+def _read(adapted: Adapted, item: tuple[Any, bool]) -> Adapted:
+    batch, fresh = item
+    return adapted.update(batch, fresh=fresh)

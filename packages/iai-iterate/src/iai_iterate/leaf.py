@@ -1,4 +1,4 @@
-"""A state as named tensors and back: how states are stored without code."""
+"""A state as named tensors and back, which is how states are stored."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,16 +14,16 @@ from torch.utils._pytree import (
 )
 
 
-def own(tree: Any) -> Any:
-    """The same tree, each tensor dense and in memory of its own.
+def contiguous(tree: Any) -> Any:
+    """The same tree, each tensor contiguous and alone in its storage.
 
-    What was stored comes back so, and kernels may round otherwise for other layouts: a state that
-    is kept this way goes on, once stored and restored, bit for bit as it would have.
+    Stored tensors come back so, and a kernel may round differently for another layout. A state that
+    is always kept so goes on bit for bit alike, stored and restored or not.
     """
-    return tree_map_only(Tensor, _own, tree)
+    return tree_map_only(Tensor, _contiguous, tree)
 
 
-def _own(leaf: Tensor) -> Tensor:
+def _contiguous(leaf: Tensor) -> Tensor:
     size = leaf.numel() * leaf.element_size()
     if leaf.is_contiguous() and leaf.untyped_storage().nbytes() == size:
         return leaf
@@ -31,15 +31,16 @@ def _own(leaf: Tensor) -> Tensor:
 
 
 def to_leaves(tree: Any) -> dict[str, Tensor]:
-    """The tensors of a tree by their paths.
+    """The tensors of a tree by their paths; a leaf that is None has no entry.
 
     Raises:
-        TypeError: If something else is in the tree.
+        TypeError: If a leaf is neither a tensor nor None.
 
-    >>> sorted(to_leaves({"theta": torch.zeros(2), "carry": (torch.ones(1),)}))
-    ["['carry'][0]", "['theta']"]
+    >>> sorted(to_leaves({"theta": {"0.weight": torch.zeros(2)}, "carry": (torch.ones(1), None)}))
+    ["['carry'][0]", "['theta']['0.weight']"]
     """
-    leaves = {keystr(path): leaf for path, leaf in tree_flatten_with_path(tree)[0]}
+    named = ((keystr(path), leaf) for path, leaf in tree_flatten_with_path(tree)[0])
+    leaves = {name: leaf for name, leaf in named if leaf is not None}
     for name, leaf in leaves.items():
         if not isinstance(leaf, Tensor):
             raise TypeError(
@@ -55,26 +56,30 @@ def from_leaves(template: Any, leaves: Mapping[str, Tensor], *, resized: Any = N
     Args:
         template: A tree such as the stored one.
         leaves: What `to_leaves` gave.
-        resized: A tree such as the template, of another number of examples: an axis whose length
-            differs between the two counts examples, and may have any length.
+        resized: The template again, made of another number of examples: an axis whose length
+            differs between the two counts examples, and may have any length in `leaves`.
 
     Raises:
-        ValueError: If the tensors are not those of the template: names, shapes or dtypes differ.
+        ValueError: If the names, shapes or dtypes of the tensors are not those of the template.
     """
-    expected, structure = tree_flatten_with_path(template)
-    names = [keystr(path) for path, _ in expected]
-    if set(names) != set(leaves):
+    paths, structure = tree_flatten_with_path(template)
+    expected = {keystr(path): leaf for path, leaf in paths if leaf is not None}
+    if expected.keys() != leaves.keys():
+        there, here = leaves.keys() - expected.keys(), expected.keys() - leaves.keys()
         raise ValueError(
-            f"the stored tensors are {', '.join(sorted(leaves))}; here they would be "
-            f"{', '.join(sorted(names))}."
+            "it stores other tensors than this one has; only stored: "
+            f"{', '.join(sorted(there)) or 'none'}; only here: {', '.join(sorted(here)) or 'none'}."
         )
     others = tree_leaves(template if resized is None else resized)
-    restored = []
-    for name, (_, leaf), other in zip(names, expected, others, strict=True):
-        saved = leaves[name]
+    restored: list[Tensor | None] = []
+    for (path, leaf), other in zip(paths, others, strict=True):
+        if leaf is None:
+            restored.append(None)
+            continue
+        saved = leaves[keystr(path)]
         if saved.dtype != leaf.dtype or not _fits(saved.shape, leaf.shape, other.shape):
             raise ValueError(
-                f"the stored {name or 'tensor'} is {tuple(saved.shape)}, "
+                f"the stored {keystr(path) or 'tensor'} is {tuple(saved.shape)}, "
                 f"{saved.dtype}; here it would be {tuple(leaf.shape)}, {leaf.dtype}."
             )
         restored.append(saved.to(leaf.device, copy=True))

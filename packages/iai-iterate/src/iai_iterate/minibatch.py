@@ -1,4 +1,4 @@
-"""Minibatches of a set: passes over it, a short last one kept, a new pass when steps go on."""
+"""Minibatches of a set, in passes over it."""
 
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, chain, repeat
@@ -18,23 +18,22 @@ def minibatches(
     """Cuts a set into `steps` minibatches, going over it again and again.
 
     Every pass gives each example once. The last minibatch of a pass is shorter where the size does
-    not divide the set. All tasks of a batch are cut alike; sets of different lengths are told apart
-    by their masks.
+    not divide the set. All tasks of a batch are cut at the same indices; where their sets have
+    different lengths, the masks say so.
 
     Args:
         examples: The sets, padded to one length `n`.
         minibatch: Examples in a minibatch, at most `n`; None for the whole set. A sequence gives
-            the size of each minibatch in turn, over all passes, and its last size goes on.
+            the size of each minibatch in turn, over all passes; its last size is repeated.
         steps: How many minibatches.
         generator: Shuffles every pass anew. None keeps the order given, which is right for examples
-            that were drawn independently; an order that means something (sorted by class, say) has
-            to be shuffled away.
+            that were drawn independently, and wrong for a set that is sorted, by class say.
 
     Yields:
         A minibatch, and whether its examples are new (True on the first pass).
 
     Raises:
-        ValueError: If a size is below 1 or there is none, if the (first) size exceeds the set, or
+        ValueError: If a size is below 1, a sequence is empty, the first size exceeds the set, or
             `steps` is below 0.
 
     >>> class Numbers:
@@ -47,7 +46,7 @@ def minibatches(
     n = examples.mask.shape[1]
     if steps < 0:
         raise ValueError(f"`steps` must be at least 0; got {steps}.")
-    sizes = minibatch_sizes(minibatch) or (n,)
+    sizes = as_sizes(minibatch, "minibatch") or (n,)
     if minibatch is not None and sizes[0] > n:
         raise ValueError(
             f"`minibatch` must be at most the {n} examples of the set; got {sizes[0]}."
@@ -55,21 +54,21 @@ def minibatches(
     return _passes(examples, sizes, steps, generator)
 
 
-def minibatch_sizes(minibatch: int | Sequence[int] | None) -> tuple[int, ...]:
-    """The sizes that are asked for, as a tuple; none where a minibatch is the whole set.
+def as_sizes(sizes: int | Sequence[int] | None, name: str) -> tuple[int, ...]:
+    """Sizes as a tuple, empty for None.
 
     Raises:
-        ValueError: If a size is below 1, or a sequence holds none.
+        ValueError: If a size is below 1, or a sequence holds none; `name` is the argument's.
 
-    >>> minibatch_sizes(8), minibatch_sizes([8, 16]), minibatch_sizes(None)
+    >>> as_sizes(8, "minibatch"), as_sizes([8, 16], "minibatch"), as_sizes(None, "minibatch")
     ((8,), (8, 16), ())
     """
-    if minibatch is None:
+    if sizes is None:
         return ()
-    sizes = (minibatch,) if isinstance(minibatch, int) else tuple(minibatch)
-    if not sizes or min(sizes) < 1:
-        raise ValueError(f"`minibatch` must be at least 1; got {minibatch}.")
-    return sizes
+    values = (sizes,) if isinstance(sizes, int) else tuple(sizes)
+    if not values or min(values) < 1:
+        raise ValueError(f"`{name}` must be at least 1; got {sizes}.")
+    return values
 
 
 def steps_of_a_pass(num_examples: int, sizes: Sequence[int]) -> int:
@@ -78,28 +77,25 @@ def steps_of_a_pass(num_examples: int, sizes: Sequence[int]) -> int:
     >>> steps_of_a_pass(5, (2,)), steps_of_a_pass(9, (1, 2, 4))
     (3, 4)
     """
-    ahead = list(accumulate(sizes))
-    if num_examples <= ahead[-1]:
-        return 1 + sum(end < num_examples for end in ahead)
-    return len(sizes) - (ahead[-1] - num_examples) // sizes[-1]
+    ends = list(accumulate(sizes))
+    if num_examples <= ends[-1]:
+        return 1 + sum(end < num_examples for end in ends)
+    return len(sizes) - (ends[-1] - num_examples) // sizes[-1]
 
 
 def _passes(
     examples: BatchT, sizes: tuple[int, ...], steps: int, generator: torch.Generator | None
 ) -> Iterator[tuple[BatchT, bool]]:
     n = examples.mask.shape[1]
-    step, fresh = 0, True
-    upcoming = chain(sizes, repeat(sizes[-1]))
-    while step < steps:
+    upcoming, fresh = chain(sizes, repeat(sizes[-1])), True
+    while steps > 0:
         order = None
         if generator is not None:
             order = torch.randperm(n, generator=generator, device=generator.device)
             order = order.to(examples.mask.device)
         start = 0
-        while step < steps and start < max(n, 1):  # a set without examples is one minibatch
+        while steps > 0 and start < max(n, 1):  # a set without examples is one minibatch
             part = slice(start, start + next(upcoming))
             yield examples[:, part if order is None else order[part]], fresh
-            step, start = step + 1, part.stop
-            if n == 0:
-                break
+            steps, start = steps - 1, max(part.stop, 1)
         fresh = False

@@ -1,6 +1,7 @@
 """A pool of live tasks: deep steps are trained at the price of one."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import chain, islice, repeat
 from typing import Any, NamedTuple
 
@@ -8,15 +9,15 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from iai_iterate.interfaces import Batch, DrawnTasks, LabelledQuery, Sampler
+from iai_iterate.interfaces import Batch, Sampler
 from iai_iterate.iterated import Iterated
-from iai_iterate.leaf import from_leaves, own, to_leaves
-from iai_iterate.minibatch import minibatch_sizes
-from iai_iterate.modes.truncated import detach
+from iai_iterate.leaf import contiguous, from_leaves, to_leaves
+from iai_iterate.minibatch import as_sizes
+from iai_iterate.rollout import detach
 
 
 class LiveQuery(NamedTuple):
-    """The queries of each live task."""
+    """The queries of each live task, with their answers where there are any."""
 
     x: Tensor
     y: Tensor | None
@@ -24,40 +25,49 @@ class LiveQuery(NamedTuple):
 
 
 class LiveTasks(NamedTuple):
-    """A new minibatch of each live task, and the queries that it keeps for life."""
+    """A new minibatch of each live task, and its queries, which stay the same all its life."""
 
     support: Batch
     query: LiveQuery
+
+
+class _Life(NamedTuple):
+    """What is kept of the live tasks from one iteration to the next."""
+
+    latent: Any
+    query: LiveQuery
+    state: Any
+    left: Tensor  # iterations until each task is replaced; on the CPU, where a look at it is free
 
 
 class Pool:
     """Tasks whose states go on from one training iteration to the next.
 
     Greedy training takes no gradient through earlier steps, so training a step at depth 1,000 needs
-    only a state that is 1,000 steps old. Each `next` gives every task new examples; after `put`, a
-    task at the end of its life is replaced by a new one at the learned start.
+    only a state that is 1,000 steps old. Each `next` gives every task new examples. `put` takes the
+    states after a step, and replaces each task that has reached the end of its life by a new one.
 
     A life lasts at least k iterations with probability 1 / k, up to `max_steps`, so that in the
-    long run every octave of depth is visited equally often.
+    long run depths 1 to 2, 2 to 4, 4 to 8 and so on are trained equally often.
 
     It is a source for a training loop: `tasks, state = pool.next()`, a step of the learner,
-    `pool.put(state)`. Nothing that it gave or took is changed later.
+    `pool.put(state)`. What it gave or took is never changed later.
 
     Args:
-        learner: Gives the states their start, and the minibatch its size; best with `steps=1`.
+        learner: Gives the states their shapes, and the minibatch its size; best with `steps=1`.
         sampler: Draws tasks, and new examples of tasks drawn before.
         num_tasks: Tasks alive.
         num_query: Queries of each task.
         max_steps: Longest life, in iterations.
         num_support: New examples of each task in an iteration; by default what the learner's
-            minibatches read. Of several counts, each iteration draws one, the likelier the smaller
-            it is, so that all cost alike: a learner without a minibatch size is trained to read
-            minibatches of any of these sizes, whatever it has seen.
+            minibatches read. Of several counts, each iteration draws one with a chance proportional
+            to 1 / count, so that all counts cost alike: a learner without a minibatch size is so
+            trained to read minibatches of any of these sizes at any depth.
         generator: Source of every random number, on the device that the learner is trained on.
 
     Raises:
-        ValueError: If a count is below 1, there is no telling how many examples a task gets, or the
-            sampler's tasks have no latent.
+        ValueError: If a count is below 1, neither the learner nor `num_support` says how many
+            examples a task gets, or the sampler's tasks have no latent.
 
     Source:
         Ours. Persistent states were used to train energy-based models by Tieleman (2008) and
@@ -80,52 +90,39 @@ class Pool:
         for name, count in counts.items():
             if count < 1:
                 raise ValueError(f"`{name}` must be at least 1; got {count}.")
-        if num_support is None:
-            num_support = _read_by(learner)
-        sizes = (num_support,) if isinstance(num_support, int) else tuple(num_support)
-        if not sizes or min(sizes) < 1:
-            raise ValueError(f"`num_support` must be at least 1; got {num_support}.")
-        self.sampler, self.generator = sampler, generator
-        self.num_support = sizes
+        self.generator, self._sample = generator, partial(sampler.sample, generator=generator)
+        self.num_support = as_sizes(num_support, "num_support") or (_read_by(learner),)
         self.num_tasks, self.num_query, self.max_steps = num_tasks, num_query, max_steps
-        self._latent, self._query = self._born(num_tasks)
-        self._left = self._lifetimes(num_tasks)
+        latent, query = self._born(num_tasks)
+        left = self._lifetimes(num_tasks)
         with torch.no_grad():
-            state = learner.regime.init(num_tasks, self._query.x)
+            state = learner.regime.init(num_tasks, query.x)
         # The learner may move to the generator's device only later.
-        self._state = tree_map(lambda leaf: own(leaf.to(generator.device)), state)
+        state = tree_map(lambda leaf: contiguous(leaf.to(generator.device)), state)
+        self._live = _Life(latent, query, state, left)
 
     def next(self) -> tuple[LiveTasks, Any]:
-        """New examples of every task, and the states; those of tasks that begin have `seen` 0."""
-        drawn = self._sample(self.num_tasks, self._size(), 0, self._latent)
-        return LiveTasks(drawn.support, self._query), self._state
+        """New examples of every task, and the states; where `seen` is 0, a task begins."""
+        latent, query, state, _ = self._live
+        size = self._size()
+        drawn = self._sample(self.num_tasks, num_support=size, num_query=0, latent=latent)
+        return LiveTasks(drawn.support, query), state
 
     def put(self, state: Any) -> None:
         """Takes the states after a step, and replaces the tasks whose life is over."""
-        state, left = detach(state), self._left - 1
-        over = left == 0
-        if over.any():
-            left[over] = self._lifetimes(int(over.sum()))
-            latent, query = self._born(int(over.sum()))
-            self._latent = _replaced(self._latent, latent, over)
-            self._query = LiveQuery(
-                _replaced(self._query.x, query.x, over),
-                None if query.y is None else _replaced(self._query.y, query.y, over),
-                _replaced(self._query.mask, query.mask, over),
-            )
-            # All zeros, `seen` too: what begins anew.
-            state = tree_map(lambda leaf: leaf.masked_fill(_rows(over, leaf), 0), state)
-        self._state, self._left = own(state), left
+        latent, query, _, left = self._live
+        state, left = detach(state), left - 1
+        over = (left == 0).nonzero()[:, 0]
+        if len(over):
+            left[over] = self._lifetimes(len(over))
+            latent, query = _replaced((latent, query), over, self._born(len(over)))
+            # All zeros, `seen` too: the learner puts its learned start there.
+            state = tree_map(lambda leaf: leaf.index_fill(0, over.to(leaf.device), 0), state)
+        self._live = _Life(latent, query, contiguous(state), left)
 
     def state_dict(self) -> dict[str, object]:
         """Everything that the next tasks depend on: tasks, states, ages and the generator."""
-        return {
-            "latent": to_leaves(self._latent),
-            "query": to_leaves(_fields(self._query)),
-            "state": to_leaves(self._state),
-            "left": self._left,
-            "generator": self.generator.get_state(),
-        }
+        return {**to_leaves(self._live), "generator": self.generator.get_state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on exactly where `state_dict` was taken.
@@ -134,41 +131,25 @@ class Pool:
             ValueError: If it was taken from a pool of another size, of other tasks or of another
                 learner; this one is as it was.
         """
+        leaves = dict(state)
         try:
-            latent = from_leaves(self._latent, state["latent"])
-            query = from_leaves(_fields(self._query), state["query"])
-            states = from_leaves(self._state, state["state"])
-            left = from_leaves(self._left, {"": state["left"]})
-            # On a generator of no account first, so that a state that is refused changes nothing.
-            generator = state["generator"].cpu()
+            generator = leaves.pop("generator").cpu()
+            live = from_leaves(self._live, leaves)
+            # On another generator first, so that a state that is refused changes nothing.
             torch.Generator(self.generator.device).set_state(generator)
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise ValueError(f"`state` is not that of such a pool: {error}") from error
         self.generator.set_state(generator)
-        self._latent, self._state, self._left = latent, states, left
-        self._query = LiveQuery(query["x"], query.get("y"), query["mask"])
+        self._live = live
 
     def _born(self, num_tasks: int) -> tuple[Any, LiveQuery]:
-        drawn = self._sample(num_tasks, 0, self.num_query)
+        drawn = self._sample(num_tasks, num_support=0, num_query=self.num_query)
         if drawn.latent is None:
             raise ValueError(
-                "`sampler` must name its tasks by a `latent`, from which it draws new examples of "
-                "them; got None."
+                "`sampler` must give its tasks a `latent`, to draw new examples of them; got None."
             )
-        query = drawn.query
-        y = None if query.y is None else own(query.y)
-        return own(drawn.latent), LiveQuery(own(query.x), y, own(query.mask))
-
-    def _sample(
-        self, num_tasks: int, num_support: int, num_query: int, latent: Any = None
-    ) -> DrawnTasks:
-        return self.sampler.sample(
-            num_tasks,
-            num_support=num_support,
-            num_query=num_query,
-            generator=self.generator,
-            latent=latent,
-        )
+        query = LiveQuery(drawn.query.x, drawn.query.y, drawn.query.mask)
+        return contiguous(drawn.latent), contiguous(query)
 
     def _size(self) -> int:
         if len(self.num_support) == 1:
@@ -180,30 +161,21 @@ class Pool:
     def _lifetimes(self, num: int) -> Tensor:
         device = self.generator.device
         uniform = 1 - torch.rand(num, generator=self.generator, device=device, dtype=torch.float64)
-        # On the CPU, where looking for lives that are over waits for no device.
         return uniform.reciprocal().clamp(max=self.max_steps).long().cpu()
 
 
 def _read_by(learner: Iterated) -> int:
     """Examples of each task that the learner reads in an iteration."""
-    sizes = minibatch_sizes(learner.minibatch)
+    sizes = as_sizes(learner.minibatch, "minibatch")
     if not sizes:
-        raise ValueError(
-            "A pool feeds minibatches; give the learner a `minibatch`, or the pool `num_support`."
-        )
+        raise ValueError("`num_support` must be given where the learner has no `minibatch`.")
     return sum(islice(chain(sizes, repeat(sizes[-1])), learner.steps))
 
 
-def _rows(over: Tensor, leaf: Tensor) -> Tensor:
-    return over.to(leaf.device).reshape(-1, *[1] * (leaf.dim() - 1))
+def _replaced(kept: Any, rows: Tensor, born: Any) -> Any:
+    """A copy of each tensor of `kept`, its given rows taken from `born`."""
 
+    def replace(old: Any, new: Any) -> Any:
+        return None if old is None else old.index_copy(0, rows.to(old.device), new)
 
-def _replaced(kept: Any, born: Any, over: Tensor) -> Any:
-    """A copy of each tensor, with the newly born in place of those whose life is over."""
-    rows = over.nonzero()[:, 0]
-    return tree_map(lambda old, new: old.index_copy(0, rows.to(old.device), new), kept, born)
-
-
-def _fields(query: LabelledQuery) -> dict[str, Tensor]:
-    fields = {"x": query.x, "mask": query.mask}
-    return fields if query.y is None else {**fields, "y": query.y}
+    return tree_map(replace, kept, born)

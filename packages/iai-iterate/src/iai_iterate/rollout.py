@@ -1,54 +1,40 @@
-"""What every gradient mode asks of a rollout: states that are kept as they were, and losses."""
+"""The plain loop over minibatches, which every gradient mode is a variation of."""
 
-from collections.abc import Sequence
-from functools import partial
-from numbers import Number
-from operator import is_
-from types import NoneType
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils._pytree import (
-    TreeSpec,
-    keystr,
-    tree_flatten,
-    tree_flatten_with_path,
-    tree_leaves,
-    tree_unflatten,
-)
+from torch.utils._pytree import tree_map_only
 
-from iai_iterate.interfaces import State, Step
-
-_LEAVES = (Tensor, NoneType, Number)
-_BY_A_CONSTANT = (
-    "`step` must take a gradient by a copy of the state that requires one, with gradients enabled; "
-    "here it was given the state as a constant."
-)
+from iai_iterate.interfaces import Loss, Rollout, State, Step
 
 
-def steady(step: Step[State]) -> Step[State]:
-    """The same step, held to leave a state as it was and to give back one that is like it.
-
-    Args:
-        step: `step(state, batch) -> state`.
+def rollout(
+    step: Step[State], loss: Loss[State], state: State, batches: Iterable[Any]
+) -> Rollout[State]:
+    """Takes a step for each minibatch, and the loss after it.
 
     Returns:
-        A step that raises ValueError, naming what changed, where the new state has another
-        structure, shape or dtype than the old one, or the old one was changed in place. It raises
-        ValueError, too, where the step asks for a gradient by a state that is a constant, and
-        TypeError where a state holds anything but tensors, numbers and None: what is no registered
-        pytree is one leaf, whose tensors nobody would find.
+        The losses, `step task`, and the last state, detached.
 
-    >>> steady(lambda state, batch: state + 1)(torch.zeros(2), None).tolist()
-    [1.0, 1.0]
-    >>> steady(lambda state, batch: {"theta": state["theta"][:1]})({"theta": torch.zeros(2)}, None)
-    Traceback (most recent call last):
-    ValueError: `step` must keep the state's structure, shapes and dtypes; ['theta'] was (2,), \
-torch.float32 and became (1,), torch.float32.
+    Raises:
+        ValueError: If there is no minibatch, or `loss` is not one number a task.
     """
-    return partial(_checked, step)
+    losses, state = walk(step, loss, state, batches)
+    return stacked(losses), detach(state)
+
+
+def walk(
+    step: Step[State], loss: Loss[State], state: State, batches: Iterable[Any]
+) -> tuple[list[Tensor], State]:
+    """The loss after each step, and the last state, with their graphs."""
+    losses = []
+    for batch in batches:
+        state = step(state, batch)
+        losses.append(loss(state))
+    return losses, state
 
 
 def stacked(losses: Sequence[Any]) -> Float[Tensor, "step task"]:
@@ -66,91 +52,24 @@ def stacked(losses: Sequence[Any]) -> Float[Tensor, "step task"]:
     return torch.stack(list(losses))
 
 
+def detach(state: State) -> State:
+    """The same state without the graph that made it."""
+    return each(Tensor.detach, state)
+
+
+def each(function: Callable[[Tensor], Tensor], state: State) -> State:
+    """The state with `function` of every tensor; a tensor that stands in it twice stays one."""
+    known: dict[int, Tensor] = {}
+
+    def once(tensor: Tensor) -> Tensor:
+        if id(tensor) not in known:
+            known[id(tensor)] = function(tensor)
+        return known[id(tensor)]
+
+    mapped: State = tree_map_only(Tensor, once, state)
+    return mapped
+
+
 def learns(leaf: Any) -> bool:
-    """Whether a gradient by this leaf can be asked for here."""
+    """Whether autograd can be asked here for a gradient by this leaf."""
     return torch.is_grad_enabled() and isinstance(leaf, Tensor) and leaf.requires_grad
-
-
-def _checked(step: Step[State], state: State, batch: Any) -> State:
-    leaves, structure = tree_flatten(state)
-    _check_leaves(leaves, state)
-    versions = _versions(leaves)
-    try:
-        after = step(state, batch)
-    except RuntimeError as error:
-        if "does not require grad" in str(error) and not any(map(learns, leaves)):
-            raise ValueError(_BY_A_CONSTANT) from error
-        raise
-    _check_left(leaves, structure, versions, state)
-    _check_alike(leaves, structure, after)
-    return after
-
-
-def _check_leaves(leaves: list[Any], state: Any) -> None:
-    if all(isinstance(leaf, _LEAVES) for leaf in leaves):
-        return
-    path, leaf = next(
-        pair for pair in tree_flatten_with_path(state)[0] if not isinstance(pair[1], _LEAVES)
-    )
-    raise TypeError(
-        "`state` must be a pytree, such as a NamedTuple, of tensors, numbers and None; "
-        f"got {type(leaf).__name__}{f' as its {keystr(path)}' if path else ''}."
-    )
-
-
-def _versions(leaves: list[Any]) -> list[int]:
-    """Numbers that grow with every change in place, which tensors share with their views."""
-    if torch.compiler.is_compiling():
-        return []  # a trace cannot tell
-    return [
-        leaf._version if isinstance(leaf, Tensor) and not leaf.is_inference() else 0
-        for leaf in leaves
-    ]
-
-
-def _check_left(leaves: list[Any], structure: TreeSpec, versions: list[int], state: Any) -> None:
-    now, counted = tree_leaves(state), _versions(leaves)
-    if len(now) == len(leaves) and all(map(is_, now, leaves)) and counted == versions:
-        return
-    names = _described(tree_unflatten(leaves, structure))
-    rows = zip(names, leaves, now, versions, counted, strict=False)
-    changed = (name for name, old, new, one, two in rows if old is not new or one != two)
-    name = next(changed, "")
-    raise ValueError(
-        "`step` must leave the state that it is given as it was; it changed "
-        f"{f'its {name}' if name else 'it'} in place."
-    )
-
-
-def _check_alike(leaves: list[Any], structure: TreeSpec, after: Any) -> None:
-    others, other = tree_flatten(after)
-    if structure == other and all(map(_alike, leaves, others)):
-        return
-    one, another = _described(tree_unflatten(leaves, structure)), _described(after)
-    if one.keys() != another.keys():
-        change = f"its leaves were {_listed(one)} and became {_listed(another)}"
-    elif one != another:
-        name = next(name for name in one if one[name] != another[name])
-        change = f"{name or 'it'} was {one[name]} and became {another[name]}"
-    else:
-        change = f"it was {structure} and became {other}"
-    raise ValueError(f"`step` must keep the state's structure, shapes and dtypes; {change}.")
-
-
-def _alike(one: Any, other: Any) -> bool:
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return one.shape == other.shape and one.dtype == other.dtype
-    return type(one) is type(other)
-
-
-def _described(tree: Any) -> dict[str, str]:
-    return {
-        keystr(path): f"{tuple(leaf.shape)}, {leaf.dtype}"
-        if isinstance(leaf, Tensor)
-        else type(leaf).__name__
-        for path, leaf in tree_flatten_with_path(tree)[0]
-    }
-
-
-def _listed(described: dict[str, str]) -> str:
-    return ", ".join(name or "one tensor" for name in described) or "none"

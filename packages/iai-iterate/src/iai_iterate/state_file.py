@@ -1,33 +1,39 @@
-"""A file of tensors and numbers: whole, or refused; never code."""
+"""Tensors on disk: a file is read whole or refused, and never runs code."""
 
 import contextlib
 import hashlib
-import io
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+import safetensors.torch
 import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
-_HEADER = b"iai_iterate state 1 "
+_FORMAT = 1
+_KEY = "iai_iterate"  # one key: safetensors writes several in no fixed order
 
 
-def write_state(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes nested dicts and lists of tensors, numbers and None, under a SHA-256 checksum.
+def write_state(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes a safetensors file with a SHA-256 checksum in its metadata.
 
-    The file takes its place in one step: a reader, or a crash, meets the old one or the new.
+    The file is written beside `path` and renamed when it is complete, so that a reader, or a crash,
+    meets the old file or the new one. Equal contents give equal bytes.
+
+    Args:
+        path: Where to; its folder exists.
+        tensors: Contiguous tensors on the CPU that share no memory, by name.
 
     Raises:
         OSError: If it could not be written; what was there before is untouched.
     """
-    buffer = io.BytesIO()
-    torch.save(dict(content), buffer)
-    payload = buffer.getvalue()
+    record = {"format": _FORMAT, "sha256": _checksum(tensors)}
+    payload = safetensors.torch.save(dict(tensors), {_KEY: json.dumps(record)})
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(_header(payload))
             file.write(payload)
             file.flush()
             os.fsync(file.fileno())
@@ -42,22 +48,31 @@ def write_state(path: Path, content: Mapping[str, Any]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def read_state(path: Path) -> dict[str, Any]:
-    """What `write_state` wrote, its tensors on the CPU.
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors that `write_state` wrote, on the CPU.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is truncated, was changed, or is of another kind.
     """
-    header, _, payload = path.read_bytes().partition(b"\n")
-    if header + b"\n" != _header(payload):
-        raise ValueError(
-            f"`{path}` holds no whole state: it is truncated, was changed since it was saved, or "
-            "is a file of another kind."
-        )
-    content: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-    return content
+    try:
+        with safe_open(path, framework="pt") as file:
+            # Cloned: the file is mapped into memory, where its tensors need not be aligned.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            record = json.loads((file.metadata() or {})[_KEY])
+        if record == {"format": _FORMAT, "sha256": _checksum(tensors)}:
+            return tensors
+    except (SafetensorError, KeyError, RuntimeError, ValueError):
+        pass  # RuntimeError: JSON that is nested too deep
+    raise ValueError(
+        f"`{path}` holds no whole state of this version: it is truncated, was changed since it was "
+        "saved, or is a file of another kind."
+    )
 
 
-def _header(payload: bytes) -> bytes:
-    return _HEADER + hashlib.sha256(payload).hexdigest().encode() + b"\n"
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

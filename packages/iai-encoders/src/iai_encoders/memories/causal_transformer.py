@@ -1,7 +1,4 @@
-"""A Transformer over a sequence of tokens, each of which sees what came before it."""
-
-from collections.abc import Sequence
-from typing import cast
+"""A Transformer over a sequence of tokens, each of which attends to those before it."""
 
 import torch
 import torch.nn.functional as F
@@ -9,24 +6,18 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from iai_encoders.attention import attend_memory_and_self
-from iai_encoders.block import Block
+from iai_encoders.block import make_blocks
 from iai_encoders.memories.rotary import rotate, rotation
 from iai_encoders.memory import TransformerMemory
-from iai_encoders.validation import (
-    check_heads,
-    check_num_tasks,
-    check_queries,
-    check_sizes,
-    check_tokens,
-)
+from iai_encoders.validation import check_num_tasks, check_queries, check_tokens
 
 
 class CausalTransformer(nn.Module):
     """A pre-norm Transformer that reads a sequence in pieces of any length.
 
     A token attends to itself and to the observed tokens before it. Positions are relative and count
-    observed tokens only, so neither padding nor the cutting of a sequence into pieces changes a
-    result: one pass is the same as one token at a time.
+    observed tokens only, so neither padding nor how a sequence is cut into pieces changes a result:
+    one pass is the same as one token at a time.
 
     Second derivatives need ``sdpa_kernel(SDPBackend.MATH)`` around `extend` and `read`: the fused
     attention kernels have only first ones.
@@ -60,24 +51,19 @@ class CausalTransformer(nn.Module):
         self, dim: int, num_layers: int, num_heads: int, ff_dim: int | None = None
     ) -> None:
         super().__init__()
-        ff_dim = 4 * dim if ff_dim is None else ff_dim
-        check_sizes(dim=dim, num_layers=num_layers, num_heads=num_heads, ff_dim=ff_dim)
-        check_heads(dim, num_heads)
+        self.dim, self.num_heads = dim, num_heads
+        self.blocks = make_blocks(dim, num_layers, num_heads, ff_dim)
         if dim // num_heads % 2:
             raise ValueError(
                 f"`dim` / `num_heads` must be even to be turned in pairs; got {dim // num_heads}."
             )
-        self.dim = dim
-        self.num_heads = num_heads
-        blocks = nn.ModuleList(Block(dim, num_heads, ff_dim) for _ in range(num_layers))
-        self.blocks = cast(Sequence[Block], blocks)  # a ModuleList does not say of what it is
         self.norm = nn.LayerNorm(dim)
 
     def empty(self, num_tasks: int) -> TransformerMemory:
         """The memory of no tokens, with the device and dtype of the parameters."""
         like = self.norm.weight
         leaf = like.new_empty(num_tasks, self.num_heads, 0, self.dim // self.num_heads)
-        leaves = (leaf,) * len(self.blocks)
+        leaves = tuple(leaf for _ in self.blocks)
         return TransformerMemory(leaves, leaves, like.new_empty(num_tasks, 0, dtype=torch.bool))
 
     def extend(
@@ -91,14 +77,14 @@ class CausalTransformer(nn.Module):
 
         Args:
             memory: Of the tokens before; `empty` at the start. It is not changed.
-            tokens: The next tokens. What stands at a masked position, NaN included, reaches no
-                other output, no later one and no gradient.
+            tokens: The next tokens. Masked tokens, NaN included, change no output of another token
+                and no gradient.
             mask: True where a token is observed; None where all are, which is faster.
 
         Returns:
-            An output for each token, normalised, that knows the tokens up to and with it (at a
-            masked position, some finite numbers), and the memory of all tokens so far. Gradients
-            flow to `tokens` and through `memory`.
+            An output for each token, normalised, that depends on the tokens up to it (at a masked
+            position, some finite numbers), and the memory of all tokens so far. Gradients flow to
+            `tokens` and through `memory`.
 
         Raises:
             ValueError: If `tokens` or `mask` has the wrong shape, `mask` is not bool, or `memory`
@@ -140,7 +126,7 @@ class CausalTransformer(nn.Module):
             memory: What `extend` returned for these tasks.
 
         Returns:
-            One answer a query, normalised: what `extend` would have put out for it. Gradients flow
+            One answer a query, normalised: the output that `extend` would give it. Gradients flow
             to `queries` and through `memory`.
 
         Raises:
@@ -166,7 +152,7 @@ def _next_position(memory: TransformerMemory) -> Int[Tensor, "task 1"]:
 def _visible(
     old: Bool[Tensor, "task old"], new: Bool[Tensor, "task n"]
 ) -> Bool[Tensor, "task 1 n slots"]:
-    """Which slots each new token sees: the observed ones before it, and its own."""
+    """Which slots each new token attends to: the observed ones before it, and its own."""
     n = new.shape[1]
     before = torch.ones(n, n, dtype=torch.bool, device=new.device).tril(-1)
     itself = torch.eye(n, dtype=torch.bool, device=new.device)

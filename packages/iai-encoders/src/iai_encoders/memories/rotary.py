@@ -1,4 +1,4 @@
-"""Positions as rotations, so that attention sees only how far apart two tokens are."""
+"""Positions as rotations, so that attention depends on the distance of two tokens alone."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Rotation(NamedTuple):
-    """How far each token turns, the same in all heads.
+    """The angles by which a token's queries and keys are rotated, the same in all heads.
 
     Attributes:
         cos: ``task 1 n half``, the cosine of the angle of each pair of numbers.
@@ -20,16 +20,16 @@ class Rotation(NamedTuple):
 
 
 def rotation(positions: Int[Tensor, "task n"], key_dim: int, dtype: torch.dtype) -> Rotation:
-    """The rotations that put tokens at their positions.
+    """The rotations of tokens at these positions.
 
-    Pair `i` of a head turns by ``position * 10_000 ** (-2 i / key_dim)``. A query at `p` and a key
-    at `q` then have the inner product of a query at ``p - q`` and a key at 0.
+    Pair `i` of a head is rotated by ``position * 10_000 ** (-2 i / key_dim)``. A query at `p` and a
+    key at `q` then have the inner product of a query at ``p - q`` and a key at 0.
 
     Args:
         positions: Whole numbers.
         key_dim: Numbers a head, an even number.
-        dtype: Of the tokens. Angles have at least the precision of float32, since a lower one
-            cannot tell the positions of a long sequence apart.
+        dtype: Of the tokens. Angles are computed in float32 at least, as half precision does not
+            distinguish the positions of a long sequence.
 
     Returns:
         The rotations, to hand to `rotate`.
@@ -45,10 +45,10 @@ def rotation(positions: Int[Tensor, "task n"], key_dim: int, dtype: torch.dtype)
 
 
 def rotate(x: Float[Tensor, "task head n key"], by: Rotation) -> Float[Tensor, "task head n key"]:
-    """Turn number `i` of each head with number ``i + half`` of it.
+    """Rotate the pairs of each head: number `i` with number ``i + half``.
 
     Example:
-        At position 0 nothing turns; at position 1 the first pair turns by one radian:
+        At position 0 nothing changes; at position 1 the first pair is rotated by one radian:
 
         >>> by = rotation(torch.tensor([[0, 1]]), key_dim=2, dtype=torch.float32)
         >>> rotate(torch.tensor([[[[1.0, 0.0], [1.0, 0.0]]]]), by)
@@ -56,5 +56,5 @@ def rotate(x: Float[Tensor, "task head n key"], by: Rotation) -> Float[Tensor, "
                   [0.5403, 0.8415]]]])
     """
     first, second = x.chunk(2, dim=3)
-    turned = [first * by.cos - second * by.sin, first * by.sin + second * by.cos]
-    return torch.cat(turned, 3).to(x.dtype)
+    rotated = [first * by.cos - second * by.sin, first * by.sin + second * by.cos]
+    return torch.cat(rotated, 3).to(x.dtype)

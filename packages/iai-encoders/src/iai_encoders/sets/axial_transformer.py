@@ -1,24 +1,21 @@
 """A Transformer over the cells of a table: along its rows, then along its columns."""
 
-from collections.abc import Sequence
-from typing import cast
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from iai_encoders.block import Block
-from iai_encoders.validation import check_cells, check_heads, check_sizes
+from iai_encoders.block import Block, make_blocks
+from iai_encoders.validation import check_tokens
 
 
 class AxialTransformer(nn.Module):
-    """A table of cells in, a vector for each column out, whatever the order of rows and columns.
+    """Maps a table of cells to a vector for each column, whatever the order of rows and columns.
 
-    In each layer the cells of a row attend to one another, then those of a column; what a column
-    has become is the mean over its rows. So the vectors follow the columns when these change
-    places, and stay the same when the rows do. Any number of either will do: nothing has a
-    position. Attention costs the rows times the square of the columns, and the other way round.
+    In each layer the cells of a row attend to one another, then the cells of a column. The vector
+    of a column is the mean over its rows. Permuting the columns permutes the vectors; permuting the
+    rows changes nothing. There are no positions, so a table may have any number of rows and
+    columns. The cost of attention is rows x columns^2 + columns x rows^2.
 
     Args:
         dim: Numbers a cell, and a column's vector.
@@ -32,8 +29,8 @@ class AxialTransformer(nn.Module):
     Source:
         Lorenz, Rothfuss, Schölkopf, 2022, "Amortized Inference for Causal Structure Learning",
         arXiv 2205.12934, and Scetbon et al., 2024, "A Fixed-Point Approach for Causal Generative
-        Modeling", arXiv 2404.06969. They take the largest over the rows; a mean over minibatches of
-        means is the mean over all the rows.
+        Modeling", arXiv 2404.06969. They take the maximum over the rows; a mean can be continued
+        over minibatches of rows.
 
     Example:
         >>> encoder = AxialTransformer(dim=8, num_layers=1, num_heads=2)
@@ -45,17 +42,9 @@ class AxialTransformer(nn.Module):
         self, dim: int, num_layers: int, num_heads: int, ff_dim: int | None = None
     ) -> None:
         super().__init__()
-        ff_dim = 4 * dim if ff_dim is None else ff_dim
-        check_sizes(dim=dim, num_layers=num_layers, num_heads=num_heads, ff_dim=ff_dim)
-        check_heads(dim, num_heads)
         self.dim = dim
-        along_rows, along_columns = (
-            nn.ModuleList(Block(dim, num_heads, ff_dim) for _ in range(num_layers))
-            for _ in range(2)
-        )
-        # A ModuleList does not say of what it is.
-        self.along_rows = cast(Sequence[Block], along_rows)
-        self.along_columns = cast(Sequence[Block], along_columns)
+        self.along_rows = make_blocks(dim, num_layers, num_heads, ff_dim)
+        self.along_columns = make_blocks(dim, num_layers, num_heads, ff_dim)
         self.norm = nn.LayerNorm(dim)
 
     def encode(
@@ -67,8 +56,8 @@ class AxialTransformer(nn.Module):
         """The vector of each column.
 
         Args:
-            cells: The table of each task. What stands in a masked row, NaN included, reaches
-                neither a vector nor a gradient.
+            cells: The table of each task. Masked rows, NaN included, change neither a vector nor a
+                gradient.
             mask: True where a row is observed; None where all are.
 
         Returns:
@@ -78,7 +67,7 @@ class AxialTransformer(nn.Module):
         Raises:
             ValueError: If `cells` or `mask` has the wrong shape, or `mask` is not bool.
         """
-        check_cells(cells, mask, self.dim)
+        check_tokens(cells, mask, self.dim, "task, n, column", "cells")
         shape = num_tasks, num_rows, num_columns, _ = cells.shape
         transposed = num_tasks, num_columns, num_rows, self.dim
         if mask is None:
@@ -86,7 +75,7 @@ class AxialTransformer(nn.Module):
         if not num_rows:
             return cells.sum(1)
         x = cells.masked_fill(~mask[..., None, None], 0.0)
-        # The rows of an empty table see each other: not every kernel has a softmax over nothing.
+        # Rows of an empty table attend to each other: not every kernel has a softmax of no scores.
         visible = (mask | ~mask.any(1, keepdim=True)).repeat_interleave(num_columns, 0)
         for across, down in zip(self.along_rows, self.along_columns, strict=True):
             x = _attend(across, x.flatten(0, 1)).view(shape).transpose(1, 2)

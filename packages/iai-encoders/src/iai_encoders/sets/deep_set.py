@@ -1,4 +1,4 @@
-"""A mean over a set of tokens, each passed through the same network."""
+"""The mean over a set of tokens, each passed through the same network."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from iai_encoders.validation import check_queries, check_sizes, check_tokens
 
 
 class DeepSetMemory(NamedTuple):
-    """What a `DeepSet` keeps of a set.
+    """The memory of a `DeepSet`.
 
     Attributes:
         mean: ``task hidden``, the mean over the observed tokens; zero where there are none.
@@ -25,11 +25,11 @@ class DeepSetMemory(NamedTuple):
 
 
 class DeepSet(nn.Module):
-    """One network for every token, their mean as the memory, one network for every query.
+    """One network for every token, the mean of its outputs as memory, one network for every query.
 
-    The memory has the same size for any set, at the price of a bottleneck: all that a query can
-    learn of the set passes through one vector. A mean does not know how many tokens it is of,
-    unless a token says so. The mean of no tokens is zero.
+    The memory has the same size for any set, which makes it a bottleneck: a query reads the set
+    from one vector. The mean does not tell the number of tokens, unless the tokens do. The mean of
+    no tokens is zero.
 
     Args:
         dim: Numbers a token, a query and an answer.
@@ -40,8 +40,8 @@ class DeepSet(nn.Module):
         ValueError: If a size is below 1.
 
     Source:
-        Zaheer et al., "Deep Sets", 2017, with a mean for the sum, so that a set larger than any
-        in training stays in range.
+        Zaheer et al., "Deep Sets", 2017, with a mean in place of the sum, so that the memory of a
+        set larger than any in training stays in range.
 
     Example:
         >>> import torch
@@ -71,15 +71,15 @@ class DeepSet(nn.Module):
         *,
         mask: Bool[Tensor, "task n"] | None = None,
     ) -> DeepSetMemory:
-        """Average the tokens of each set after the network.
+        """Average the network's outputs over the tokens of each set.
 
         Args:
-            tokens: The set of each task. What stands at a masked position, NaN included, reaches
-                neither the memory nor a gradient.
+            tokens: The set of each task. Masked tokens, NaN included, change neither the memory nor
+                a gradient.
             mask: True where a token is observed; None where all are.
 
         Returns:
-            The memory, through which gradients flow to `tokens`.
+            The memory; gradients flow to `tokens`.
 
         Raises:
             ValueError: If `tokens` or `mask` has the wrong shape, or `mask` is not bool.

@@ -1,30 +1,27 @@
 """A Transformer over a set of tokens, read by queries that see the set and themselves."""
 
-from collections.abc import Sequence
-from typing import cast
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from iai_encoders.attention import attend_memory_and_self
-from iai_encoders.block import Block
+from iai_encoders.block import make_blocks
 from iai_encoders.memory import TransformerMemory
-from iai_encoders.validation import check_heads, check_queries, check_sizes, check_tokens
+from iai_encoders.validation import check_queries, check_tokens
 
 
 class SetTransformer(nn.Module):
-    """A pre-norm Transformer without positions: a set in, a memory of keys and values out.
+    """A pre-norm Transformer without positions, whose memory is every layer's keys and values.
 
     The tokens of a set attend to one another. A query passes through the same layers with the same
     weights; in each it attends to that layer's keys and values of the set and to itself, never to
-    another query, and no token attends to a query. So the order of the set, the padding beside it
-    and the company a query keeps change no answer.
+    another query, and no token attends to a query. So the order of the set, its padding and the
+    other queries change no answer.
 
-    Tokens enter the first layer as they come: what they hold, and the maps to `dim`, are the
-    caller's. With no token observed, a query attends to itself alone. Attention is a mean, so the
-    encoder cannot count a set unless a token tells it.
+    The caller maps its data to tokens of `dim` numbers. With no token observed, a query attends to
+    itself alone. Attention is a mean, so the encoder does not know the size of a set unless the
+    tokens tell it.
 
     Second derivatives need ``sdpa_kernel(SDPBackend.MATH)`` around `encode` and `read`: the fused
     attention kernels have only first ones.
@@ -55,12 +52,8 @@ class SetTransformer(nn.Module):
         self, dim: int, num_layers: int, num_heads: int, ff_dim: int | None = None
     ) -> None:
         super().__init__()
-        ff_dim = 4 * dim if ff_dim is None else ff_dim
-        check_sizes(dim=dim, num_layers=num_layers, num_heads=num_heads, ff_dim=ff_dim)
-        check_heads(dim, num_heads)
         self.dim = dim
-        blocks = nn.ModuleList(Block(dim, num_heads, ff_dim) for _ in range(num_layers))
-        self.blocks = cast(Sequence[Block], blocks)  # a ModuleList does not say of what it is
+        self.blocks = make_blocks(dim, num_layers, num_heads, ff_dim)
         self.norm = nn.LayerNorm(dim)
 
     def encode(
@@ -72,12 +65,12 @@ class SetTransformer(nn.Module):
         """Let the tokens of each set attend to one another, and keep every layer's keys and values.
 
         Args:
-            tokens: The set of each task. What stands at a masked position, NaN included, reaches
-                neither the memory's reads nor a gradient.
+            tokens: The set of each task. Masked tokens, NaN included, change neither what is read
+                from the memory nor a gradient.
             mask: True where a token is observed; None where all are, which is faster.
 
         Returns:
-            The memory, through which gradients flow to `tokens`.
+            The memory; gradients flow to `tokens`.
 
         Raises:
             ValueError: If `tokens` or `mask` has the wrong shape, or `mask` is not bool.
@@ -88,8 +81,8 @@ class SetTransformer(nn.Module):
             mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         else:
             tokens = tokens.masked_fill(~mask[..., None], 0.0)
-            # The zeroed tokens of an empty set see each other, and nobody sees them: not every
-            # attention kernel defines a softmax over nothing.
+            # The zeroed tokens of an empty set attend to each other, and nothing reads them: not
+            # every attention kernel defines a softmax over no scores.
             visible = (mask | ~mask.any(1, keepdim=True))[:, None, None]
         keys, values = [], []
         *blocks, last = self.blocks
@@ -99,7 +92,7 @@ class SetTransformer(nn.Module):
             tokens = block.finish(tokens, attended)
             keys.append(key)
             values.append(value)
-        key, value = last.keys_values(tokens)  # nobody reads what a token becomes after this
+        key, value = last.keys_values(tokens)  # nothing reads the tokens after the last block
         return TransformerMemory((*keys, key), (*values, value), mask)
 
     def read(

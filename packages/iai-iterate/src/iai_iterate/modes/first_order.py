@@ -1,4 +1,4 @@
-"""Meta-gradients that cross a step as if it were the identity."""
+"""Meta-gradients that cross a step as if its derivative by the state were the identity."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -8,26 +8,26 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from iai_iterate.interfaces import Loss, Rollout, State, Step
-from iai_iterate.modes.truncated import detach
-from iai_iterate.rollout import stacked, steady
+from iai_iterate.rollout import detach, rollout
+from iai_iterate.steady import steady
 
 
 def first_order(
     step: Step[State], loss: Loss[State], state: State, batches: Iterable[Any]
 ) -> Rollout[State]:
-    """Takes the derivative of a step by its state for the identity: no second ones by the state.
+    """Replaces d step / d state by the identity, as first-order MAML does.
 
-    A step sees its state as a constant. The gradient of a loss by the state that it was taken at
-    goes, unchanged, to every state before it and to the start. The work of a step itself keeps its
-    gradient by what is shared: learned rates, and of weights in the inner loss the mixed second
-    derivative, where the step takes its gradient with `create_graph=True`.
+    A step is given its state detached. The gradient of a loss by the state that it was taken at
+    goes, unchanged, to every earlier state and to the start. What steps share besides, such as
+    learned rates, has its usual gradient from each step. So have weights in the inner loss, by the
+    mixed second derivative, where the step takes its gradient with `create_graph=True`.
 
     Args:
         step: `step(state, batch) -> state`.
         loss: `loss(state) -> task`, taken after every step.
-        state: The start, any pytree of tensors. Leaves that are not floating are steps' own affair.
-            A tensor that stands in it twice is to be cloned for one of the two: a gradient that a
-            step takes by a copy of the one would miss the other.
+        state: The start, any pytree of tensors; only floating ones pass a gradient on. A tensor
+            that stands in it twice should be cloned for one of the two: a gradient that a step
+            takes by a copy of the one misses the other.
         batches: One minibatch a step.
 
     Returns:
@@ -39,8 +39,7 @@ def first_order(
 
     Source:
         Finn, Abbeel and Levine (2017), arXiv 1703.03400, section 5.2, where the rate is fixed and
-        the loss is the last. Memory still grows with the steps where these have parameters, whose
-        graphs are kept.
+        the loss is the last. Memory grows with the steps only where steps share learned parameters.
 
     >>> start = torch.tensor([1.0], requires_grad=True)
     >>> losses, _ = first_order(lambda w, _: w - 0.5 * w, torch.square, start, range(2))
@@ -49,11 +48,13 @@ def first_order(
     >>> torch.autograd.grad(losses[1, 0], start)[0].item()  # 2 w, of which unrolled takes a quarter
     0.5
     """
-    step, losses = steady(step), []
-    for batch in batches:
-        state = tree_map(_crossed, step(detach(state), batch), state)
-        losses.append(loss(state))
-    return stacked(losses), detach(state)
+    step = steady(step)
+
+    def crossed(state: State, batch: Any) -> State:
+        after: State = tree_map(_crossed, step(detach(state), batch), state)
+        return after
+
+    return rollout(crossed, loss, state, batches)
 
 
 def _crossed(after: Any, before: Any) -> Any:
@@ -64,7 +65,7 @@ def _crossed(after: Any, before: Any) -> Any:
 
 
 class _Crossing(torch.autograd.Function):
-    """`after + (before - before.detach())`, which would be NaN where a state is not finite."""
+    """`after + (before - before.detach())`, but not NaN where a state is infinite."""
 
     generate_vmap_rule = True
 

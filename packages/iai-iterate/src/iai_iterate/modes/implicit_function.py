@@ -1,10 +1,11 @@
-"""The solution of an equation, as a function of all that the equation depends on."""
+"""The solution of an equation, as a differentiable function of all that the equation depends on."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
@@ -16,51 +17,61 @@ _NOT_DIFFERENTIABLE = (
 )
 
 
+@dataclass(eq=False)
+class ImplicitReport:
+    """How far an implicit gradient can be trusted. All tensors are constants."""
+
+    residual: Float[Tensor, " task"]  # |F| at the last state: the gradient is right where it is 0
+    solve: Solve | None = None  # of the linear systems; None before a backward pass
+
+
 @dataclass(frozen=True, eq=False)
 class Equation:
-    """F(unknowns) = 0: the graph of F at the solution, which every product goes through."""
+    """F(unknowns) = 0, with the graph of F at the solution, which every product goes through."""
 
     unknowns: list[Tensor]  # leaves of that graph, led by the axis of tasks
     values: Any  # F, a pytree whose leaves are shaped as the unknowns
     solver: LinearSolver
-    report: Callable[[Solve], None]  # hears of every solve
+    report: ImplicitReport  # is told of every solve
 
     def product(self, vectors: Any) -> Any:
         """(dF/dunknowns)' v."""
-        pairs = zip(tree_leaves(self.values), tree_leaves(vectors), strict=True)
+        values, structure = tree_flatten(self.values)
+        pairs = zip(values, tree_leaves(vectors), strict=True)
         outputs, weights = zip(*(pair for pair in pairs if pair[0].requires_grad), strict=True)
         products = torch.autograd.grad(
             outputs, self.unknowns, weights, retain_graph=True, allow_unused=True
         )
         if all(product is None for product in products):
             raise ValueError(_NOT_DIFFERENTIABLE)
-        filled = [
+        filled = (
             torch.zeros_like(leaf) if product is None else product
             for product, leaf in zip(products, self.unknowns, strict=True)
-        ]
-        return tree_unflatten(filled, tree_flatten(self.values)[1])
+        )
+        return tree_unflatten(filled, structure)
 
     def solve(self, gradients: Iterable[Tensor]) -> list[Tensor]:
         """The v for which (dF/dunknowns)' v = gradient."""
         right = tree_unflatten(gradients, tree_flatten(self.values)[1])
         with torch.no_grad():
-            solve = self.solver.solve(self.product, right)
-        self.report(solve)
-        return tree_leaves(solve.solution)
+            self.report.solve = self.solver.solve(self.product, right)
+        return tree_leaves(self.report.solve.solution)
 
 
 def implicit_function(equation: Equation) -> tuple[Tensor, ...]:
-    """The unknowns' numbers, with the gradient of the solution where they stand.
+    """The values of the unknowns, with the gradient of the solution.
 
-    A gradient g that comes back to them goes on through F as -v, where (dF/dunknowns)' v = g.
+    The implicit function theorem: a gradient g by the solution becomes the gradient -v by F, where
+    (dF/dunknowns)' v = g, and goes on from F to all that F depends on.
 
     Raises:
         ValueError: If F does not depend on the unknowns differentiably; what the forward pass
             cannot see of it, the backward pass raises.
 
-    >>> from iai_iterate.solvers.conjugate_gradient import ConjugateGradient
+    >>> from iai_iterate import ConjugateGradient
     >>> square, root = (torch.tensor([n], requires_grad=True) for n in (16.0, 4.0))
-    >>> equation = Equation([root], root**2 - square, ConjugateGradient(), lambda solve: None)
+    >>> report = ImplicitReport(torch.zeros(1))
+    >>> equation = Equation([root], root**2 - square, ConjugateGradient(), report)
     >>> (solution,) = implicit_function(equation)
     >>> solution.item(), torch.autograd.grad(solution, square)[0].item()  # sqrt, 1 / (2 sqrt)
     (4.0, 0.125)
@@ -75,12 +86,12 @@ def implicit_function(equation: Equation) -> tuple[Tensor, ...]:
 
 
 def _forget(unknown: Tensor) -> None:
-    """A backward pass through F reaches its unknowns as well, where nobody asks for it."""
+    """Drops the gradient that a backward pass through F also leaves at its unknowns."""
     unknown.grad = None
 
 
 class _Solution(torch.autograd.Function):
-    """The solution's numbers, as a function of F: what F gains, the solution loses by a solve."""
+    """backward(g) = -v, where (dF/dunknowns)' v = g."""
 
     @staticmethod
     def forward(ctx: Any, equation: Equation, *values: Tensor) -> tuple[Tensor, ...]:
@@ -97,13 +108,13 @@ class _Solution(torch.autograd.Function):
 
 
 class _Once(torch.autograd.Function):
-    """The same numbers; who asks for their derivative by `others` is told that there is none.
+    """The same tensors; their derivative by `sources` raises RuntimeError.
 
-    torch's own `once_differentiable` would not tell where the gradient that came in is constant.
+    torch's own `once_differentiable` raises only where the incoming gradient requires a gradient.
     """
 
     @staticmethod
-    def forward(ctx: Any, leaves: tuple[Tensor, ...], *others: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, leaves: tuple[Tensor, ...], *sources: Tensor) -> tuple[Tensor, ...]:
         return leaves
 
     @staticmethod

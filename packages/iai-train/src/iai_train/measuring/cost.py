@@ -1,19 +1,18 @@
 """What a piece of work costs: seconds, and peak memory."""
 
-import json
-import tempfile
+import os
 import time
 from collections.abc import Callable
 from itertools import accumulate
-from operator import itemgetter
-from pathlib import Path
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 
 def seconds(work: Callable[[], object], device: torch.device, *, repeats: int = 5) -> float:
-    """The fastest of several runs, after one that warms up: what else the machine does only adds.
+    """The time of the fastest of several runs, which other processes disturbed least.
+
+    One more run comes first, to warm up.
 
     Args:
         work: What is timed, from its call until the device has finished.
@@ -39,7 +38,7 @@ def seconds(work: Callable[[], object], device: torch.device, *, repeats: int = 
 
 
 def peak_bytes(work: Callable[[], object], device: torch.device) -> float:
-    """How far the memory that torch has handed out on a device grows while work is done.
+    """How much torch's allocated memory on a device grows at most while work is done.
 
     Args:
         work: What is measured; run once.
@@ -54,11 +53,11 @@ def peak_bytes(work: Callable[[], object], device: torch.device) -> float:
         torch.cuda.reset_peak_memory_stats(device)
         work()
         return float(torch.cuda.max_memory_allocated(device) - before)
+    # Else the profiler prints a line as it starts and one as it stops; read at its first use.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         work()
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "trace.json"
-        recorded.export_chrome_trace(str(path))
-        events = json.loads(path.read_text())["traceEvents"]
-    sizes = sorted((one for one in events if one["name"] == "[memory]"), key=itemgetter("ts"))
-    return float(max(accumulate((event["args"]["Bytes"] for event in sizes), initial=0)))
+    events = recorded.profiler.kineto_results.events()
+    changes = [event for event in events if event.name() == "[memory]"]
+    changes.sort(key=lambda event: event.start_ns())
+    return float(max(accumulate((change.nbytes() for change in changes), initial=0)))

@@ -3,23 +3,23 @@
 import math
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
 import attrs
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
-from iai_train.checkpoint import plain
 from iai_train.config import FitConfig
-from iai_train.files import make_folder
-from iai_train.gradient import MetaGradient, Weight
 from iai_train.interfaces import Learner, Source, StateT, TasksT
-from iai_train.log import Log
 from iai_train.processes import Device, join_processes, resolve_device
-from iai_train.run import Run
+from iai_train.training.checkpoint import plain
+from iai_train.training.gradient import MetaGradient, Weight
+from iai_train.training.log import Log
+from iai_train.training.run import Run
+from iai_train.training.update import learning_rate
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -29,9 +29,9 @@ class FitResult:
     learner: nn.Module
     """The learner that was given, trained."""
     losses: tuple[float, ...]
-    """Training loss of every iteration, those before a resumption too."""
+    """Training loss of every iteration, those before the run was stopped too."""
     wall_seconds: float
-    """Time in the training loop, over all resumptions."""
+    """Time in the training loop, that before the run was stopped too."""
     resumed_at: int
     """Iterations that were already taken when this call began."""
 
@@ -41,23 +41,24 @@ def fit(
     source: Source[TasksT, StateT],
     config: FitConfig,
     *,
-    out: Path | None = None,
+    out: str | Path | None = None,
     device: Device = "auto",
     weight: Weight | None = None,
     progress: bool = True,
+    name: str = "fit",
     setup: Mapping[str, object] | None = None,
 ) -> FitResult:
-    """Train a learner on the tasks of a source.
+    """Trains a learner on the tasks of a source.
 
     Each iteration takes `tasks, state = source.next()`, computes
     `losses, seen, state = learner(tasks, state)`, follows the gradient of
     `mean(weight(seen) * losses)` over steps and tasks with AdamW, and gives the state back by
     `source.put(state)`. With `config.chunk`, the learner is called on so many of the tasks at a
-    time, which are cut from them by `tasks[i:j]`, and so are the states.
+    time, `tasks[i:j]`, and on the same part of the state.
 
-    With `out`, progress is kept in `out/checkpoint.safetensors` and `out/log.jsonl`, and a run that
-    was stopped goes on from its last checkpoint when it is called again, with the same losses as
-    if it had not been stopped, bit for bit on a CPU; a run that was finished returns at once.
+    With `out`, the run is kept in `out/checkpoint.safetensors` and `out/log.jsonl`. Called again,
+    `fit` goes on from the last checkpoint of a run that was stopped: the losses are those of a run
+    that was not, bit for bit on a CPU. A run that was finished returns at once.
 
     Started by `torchrun`, every process calls `fit` with a source of its own (see
     `process_generator`) and gradients are averaged; the main process writes the files. `out` is
@@ -72,8 +73,10 @@ def fit(
         weight: Weight of each loss given the number of examples seen, both `step task`; None is 1.
             In chunks, it is given those of a chunk.
         progress: Whether to show a progress bar, on standard error.
-        setup: JSON values that the checkpoint belongs to beside `config`: the learner's and the
-            source's settings, the seed. A checkpoint with another setup is refused.
+        name: What the progress bar calls the run.
+        setup: What a checkpoint must agree with beside `config`, as JSON values and paths: the
+            settings of the learner and the source, the seed. A checkpoint with another setup is
+            refused.
 
     Returns:
         The learner and its losses.
@@ -87,25 +90,28 @@ def fit(
     """
     if not isinstance(learner, nn.Module):
         raise TypeError(f"`learner` must be an nn.Module; got {type(learner).__name__}.")
-    place = resolve_device(device)
-    folder = None if out is None else Path(out)
+    where, folder = resolve_device(device), None if out is None else Path(out)
     run = Run(
-        accelerator=join_processes(place),
-        learner=learner.to(place),
+        accelerator=join_processes(where),
+        learner=learner.to(where),
         source=source,
         config=config,
+        device=where,
         setup=plain({"fit": config.identity(), "setup": dict(setup or {})}),
         path=None if folder is None else folder / "checkpoint.safetensors",
     )
-    if folder is not None:
-        run.on_main(lambda: make_folder(folder))
     run.restore()
-    resumed_at = run.iteration
+    resumed_at, was_training = run.iteration, learner.training
     if resumed_at < config.iterations:
-        was_training = learner.training
         learner.train()
+        log = Log(folder, tensorboard=config.tensorboard)
+        bar = progress_bar(shown=progress and run.accelerator.is_main_process)
         try:
-            _train(run, config, place, folder, weight, progress)
+            with closing(log), bar:
+                run.on_main(partial(log.open, run.iteration))
+                model = run.accelerator.prepare(learner)
+                gradient = MetaGradient(run.accelerator, model, config, where, weight)
+                _iterate(run, gradient, log, bar, name)
         finally:
             learner.train(was_training)
             if run.accelerator.num_processes > 1:  # collects garbage: slow, but the wrapper must go
@@ -118,37 +124,21 @@ def fit(
     )
 
 
-def _train(
-    run: Run,
-    config: FitConfig,
-    device: torch.device,
-    out: Path | None,
-    weight: Weight | None,
-    progress: bool,
-) -> None:
-    log = None if out is None else Log(out, tensorboard=config.tensorboard)
-    bar = _bar(shown=progress and run.accelerator.is_main_process)
-    try:
-        if log is not None:
-            run.on_main(partial(log.open, run.iteration))
-        with bar:
-            _iterate(run, config, device, log, weight, bar)
-    finally:
-        if log is not None:
-            log.close()
+def progress_bar(*, shown: bool = True) -> Progress:
+    """A progress bar on standard error."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not shown,
+    )
 
 
-def _iterate(
-    run: Run,
-    config: FitConfig,
-    device: torch.device,
-    log: Log | None,
-    weight: Weight | None,
-    bar: Progress,
-) -> None:
-    model = run.accelerator.prepare(run.learner)
-    gradient = MetaGradient(run.accelerator, model, config, device, weight)
-    task = bar.add_task("fit", total=config.iterations, completed=run.iteration, loss="")
+def _iterate(run: Run, gradient: MetaGradient, log: Log, bar: Progress, name: str) -> None:
+    config = run.config
+    task = bar.add_task(name, total=config.iterations, completed=run.iteration)
     began = time.perf_counter() - run.wall_seconds
     for iteration in range(run.iteration, config.iterations):
         tasks, state = run.source.next()
@@ -157,39 +147,27 @@ def _iterate(
         run.source.put(state)
 
         taken = iteration + 1
-        logs = taken % config.log_every == 0 or taken == config.iterations
-        saves = taken % config.checkpoint_every == 0 or taken == config.iterations
-        if logs or saves:  # the only iterations that wait for the device
+        logged = taken % config.log_every == 0 or taken == config.iterations
+        saved = taken % config.checkpoint_every == 0 or taken == config.iterations
+        if logged or saved:  # the only iterations that wait for the device
             run.read()
             run.wall_seconds = time.perf_counter() - began
-        if logs:
-            record = _record(run, config)
-            bar.update(task, loss=f"loss {record['loss']:.4g}")
-            if log is not None:
-                run.on_main(partial(log.write, record))
-        if saves:
+        if logged:
+            record = _record(run)
+            bar.update(task, description=f"{name}: loss {record['loss']:.4g}")
+            run.on_main(partial(log.write, record))
+        if saved:
             run.save()
         bar.update(task, completed=taken)
 
 
-def _record(run: Run, config: FitConfig) -> dict[str, int | float]:
-    since = (run.iteration - 1) // config.log_every * config.log_every
+def _record(run: Run) -> dict[str, int | float]:
+    """A line of the log: the loss is the mean since the line before."""
+    since = (run.iteration - 1) // run.config.log_every * run.config.log_every
     return {
         "iteration": run.iteration,
         "loss": math.fsum(run.losses[since:]) / (run.iteration - since),
         "gradient_norm": run.gradient_norm,
-        "learning_rate": run.updater.learning_rate(run.iteration - 1),
+        "learning_rate": learning_rate(run.config, run.iteration - 1),
         "wall_seconds": run.wall_seconds,
     }
-
-
-def _bar(*, shown: bool) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[loss]}"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not shown,
-    )

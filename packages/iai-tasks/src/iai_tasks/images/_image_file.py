@@ -1,4 +1,4 @@
-"""Image files of any kind, read as bytes of one kind and size."""
+"""Image files of any format, read as bytes, all of one size."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ from torch import Tensor
 
 _ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _MODE = {1: "L", 3: "RGB"}
-_PASSING = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT)
+_TRANSIENT = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT)
 
 
 def import_pillow() -> tuple[ModuleType, ModuleType]:
@@ -30,31 +30,16 @@ def import_pillow() -> tuple[ModuleType, ModuleType]:
     return Image, ImageOps
 
 
-def class_folders(root: Path) -> list[Path]:
-    """The folders in a folder, one a class, by name; those with a dot in front are passed over.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    if not root.is_dir():
-        raise ValueError(f"`root` must be a folder; there is none at {root}.")
-    classes = sorted(one for one in root.iterdir() if one.is_dir() and not one.name.startswith("."))
-    if not classes:
-        raise ValueError(f"`root` must hold a folder for each class; {root} holds none.")
-    return classes
-
-
 def list_images(folders: Sequence[Path]) -> tuple[list[Path], Int64[Tensor, " image"]]:
     """The image files in folders.
 
     Args:
-        folders: One a class, with its images in it or in folders within; files that are no images
-            by their ending are passed over, and so are files and folders whose name begins with a
-            dot.
+        folders: A folder for each class, with its images in it or in folders within. Files without
+            the ending of an image, and files and folders whose name begins with a dot, are ignored.
 
     Returns:
-        The files, folder after folder in the order of their paths, and the number of the folder of
-        each.
+        The files, folder after folder in the order of their paths, and the index of each file's
+        folder.
 
     Raises:
         ValueError: If a folder has no image; the text names it.
@@ -74,67 +59,60 @@ def list_images(folders: Sequence[Path]) -> tuple[list[Path], Int64[Tensor, " im
     return files, torch.arange(len(folders)).repeat_interleave(torch.tensor(counts))
 
 
-def read_folders(
-    folders: Sequence[Path], *, size: int, channels: int
-) -> tuple[UInt8[Tensor, "image channels size size"], Int64[Tensor, " image"]]:
-    """Reads the images that `list_images` finds, each as `read_image` does.
-
-    Raises:
-        ImportError: If Pillow is not installed.
-        ValueError: If a folder has no image, or a file cannot be read; the text names it.
-    """
-    import_pillow()
-    files, labels = list_images(folders)
+def read_images(
+    files: Sequence[Path], *, size: int, channels: int
+) -> UInt8[Tensor, "image channels size size"]:
+    """Reads files, each as `read_image` does."""
     images = torch.empty(len(files), channels, size, size, dtype=torch.uint8)
     for image, file in zip(images, files, strict=True):
         image.copy_(read_image(file, size=size, channels=channels))
-    return images, labels
+    return images
 
 
 def read_image(file: Path, *, size: int, channels: int) -> UInt8[Tensor, "channels size size"]:
-    """Reads an image, turned as its camera noted, cut to its middle square and scaled.
+    """Reads an image, rotated as its camera noted, cropped to its middle square and scaled.
 
     Args:
-        file: Of any kind that Pillow reads; what is transparent becomes white.
+        file: An image of any format that Pillow reads; what is transparent becomes white.
         size: Height and width of the result.
         channels: 1 for grey, 3 for red, green, blue.
 
     Raises:
         ImportError: If Pillow is not installed.
-        OSError: If reading fails for a reason that may pass: a disk that errs, too many open files.
+        OSError: If reading fails for a reason that may pass, such as too many open files.
         ValueError: If the file cannot be read; the text names it.
     """
     import_pillow()
     try:
         numbers = _read(file, size, _MODE[channels])
     except Exception as error:  # Pillow's decoders raise errors of many kinds
-        if isinstance(error, MemoryError) or getattr(error, "errno", None) in _PASSING:
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) in _TRANSIENT:
             raise
         raise ValueError(f"{file} cannot be read as an image: {error}") from error
     return torch.from_numpy(numbers.reshape(size, size, channels)).movedim(2, 0).contiguous()
 
 
 def _images_in(folder: Path) -> Iterator[Path]:
-    """Image files in a folder and the folders within, links to folders as well, each once."""
+    """Image files in a folder and the folders within, also behind links, each folder once."""
     entered = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
+    for path, folders, files in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        real = os.path.realpath(place)
+        real = os.path.realpath(path)
         if real in entered:  # a link that leads back
             folders.clear()
             continue
         entered.add(real)
         for name in files:
             if name.lower().endswith(_ENDINGS) and not name.startswith("."):
-                yield Path(place, name)
+                yield Path(path, name)
 
 
 def _read(file: Path, size: int, mode: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
     pillow, operations = import_pillow()
     with pillow.open(file) as opened:
         image = operations.exif_transpose(opened)
-        wide = image.mode == "I" and opened.format == "PPM"  # 16 bits, in Pillow's 32
-        if image.mode.startswith("I;16") or wide:  # Pillow would cut 16 bits off at 255
+        wide = image.mode == "I" and opened.format == "PPM"  # 16 bits that Pillow keeps in 32
+        if image.mode.startswith("I;16") or wide:  # Pillow would clip them at 255
             image = pillow.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         elif image.mode in ("I", "F"):
             raise ValueError(f"its numbers are of 32 bits (mode {image.mode}), not of 8 or 16.")

@@ -1,7 +1,8 @@
-"""Checkpoints and weights as safetensors: no pickle, whole or refused."""
+"""Checkpoints and weights as safetensors: no pickle, and no file that is partly written."""
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
@@ -12,40 +13,44 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from iai_train.files import write_atomically
-from iai_train.tree import flatten, unflatten
+from iai_train.training.tree import flatten, unflatten
 
 _FORMAT = 1
-_KEY = "iai_train"  # one metadata key: the order of several is not fixed, so the bytes would differ
+_KEY = "iai_train"  # one key of metadata: safetensors writes several in no fixed order
 
 
 class CheckpointError(ValueError):
-    """A file that holds no usable checkpoint, or one of something else. Nothing was loaded."""
+    """A file holds no usable checkpoint, or one of something else. Nothing was loaded."""
 
 
 def save_checkpoint(path: Path, tree: Mapping[str, object], setup: Mapping[str, object]) -> None:
-    """Write a nested state, atomically.
+    """Writes a nested state, atomically.
 
-    Every tensor goes into the file as it is; structure, numbers, the setup and a SHA-256 checksum
-    of all of it are JSON in the file's metadata. Equal states give equal bytes.
+    The tensors are those of the safetensors file. The structure, the numbers, the setup and a
+    SHA-256 checksum of everything are JSON in its metadata. Equal states give equal bytes.
 
     Args:
-        path: Where to; its folder exists.
-        tree: See `flatten` for what it may hold.
-        setup: What decides whether a later run may go on from here; JSON values.
+        path: The file; its folder exists.
+        tree: The state: see `flatten` for what it may hold.
+        setup: What a later run must agree with to go on from here: JSON values and paths.
 
     Raises:
-        OSError: It could not be written; what was there before is untouched.
+        OSError: The file could not be written; what was there before is untouched.
         TypeError: The state or the setup holds something that cannot be stored.
     """
     tensors, structure = flatten(tree)
-    record = {"format": _FORMAT, "setup": plain(setup), "structure": structure}
-    text = json.dumps(record, sort_keys=True)
+    text = json.dumps(
+        {"format": _FORMAT, "setup": plain(setup), "structure": structure}, sort_keys=True
+    )
     metadata = {_KEY: json.dumps({"record": text, "sha256": _digest(text, tensors)})}
     write_atomically(path, safetensors.torch.save(tensors, metadata))
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, object], dict[str, object]]:
-    """Read what `save_checkpoint` wrote: the nested state, on the CPU, and the setup.
+    """Reads what `save_checkpoint` wrote.
+
+    Returns:
+        The nested state, on the CPU; and the setup.
 
     Raises:
         CheckpointError: The file is truncated, was changed, or is no checkpoint.
@@ -56,7 +61,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, object], dict[str, object]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            # Cloned: what the file maps need not be aligned, and unaligned sums differ.
+            # Cloned: the mapped memory need not be aligned, and sums of unaligned memory differ.
             tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise CheckpointError(f"`{path}` is truncated or no safetensors file: {error}.") from error
@@ -64,29 +69,26 @@ def load_checkpoint(path: Path) -> tuple[dict[str, object], dict[str, object]]:
         raise CheckpointError(f"`{path}` was not written by iai_train.")
     try:
         envelope = json.loads(metadata[_KEY])
-        text, digest = envelope["record"], envelope["sha256"]
-        if _digest(text, tensors) != digest:
-            raise CheckpointError(f"`{path}` was changed since it was written (its checksum).")
-        record = json.loads(text)
-        if record["format"] != _FORMAT:
-            raise CheckpointError(
-                f"`{path}` has format {record['format']}; this version reads {_FORMAT}."
-            )
-        tree = cast(dict[str, object], unflatten(tensors, record["structure"]))
-        return tree, record["setup"]
-    except CheckpointError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"`{path}` has a record that cannot be read: {error}.") from error
+        intact = _digest(envelope["record"], tensors) == envelope["sha256"]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        intact = False
+    if not intact:
+        raise CheckpointError(f"`{path}` was changed since it was written (its checksum).")
+    record = json.loads(envelope["record"])
+    if record["format"] != _FORMAT:
+        raise CheckpointError(
+            f"`{path}` has format {record['format']}; this version reads {_FORMAT}."
+        )
+    return cast(dict[str, object], unflatten(tensors, record["structure"])), record["setup"]
 
 
-def check_setup(path: Path, found: Mapping[str, object], expected: Mapping[str, object]) -> None:
-    """Refuse a checkpoint of another configuration, and name what differs.
+def check_setup(path: Path, stored: Mapping[str, object], expected: Mapping[str, object]) -> None:
+    """Refuses a checkpoint of another setup, and names what differs.
 
     Raises:
         CheckpointError: The two setups are not the same.
     """
-    there, here = _leaves(found), _leaves(plain(expected))
+    there, here = _entries(stored), _entries(plain(expected))
     differing = [
         f"`{key}` is {there.get(key, 'absent')} there and {here.get(key, 'absent')} here"
         for key in sorted(there.keys() | here.keys())
@@ -100,15 +102,15 @@ def check_setup(path: Path, found: Mapping[str, object], expected: Mapping[str, 
 
 
 def check_weights(path: Path, module: nn.Module, weights: Mapping[str, object]) -> None:
-    """Refuse weights that do not fit a module, before any is loaded.
+    """Refuses weights that do not fit a module, before any is loaded.
 
     Raises:
         CheckpointError: Weights are missing, unexpected, or of another shape.
     """
-    own = module.state_dict()
-    problems = [f"`{name}` is missing" for name in own if name not in weights]
-    problems += [f"`{name}` is unexpected" for name in weights if name not in own]
-    for name, tensor in own.items():
+    expected = module.state_dict()
+    problems = [f"`{name}` is missing" for name in expected if name not in weights]
+    problems += [f"`{name}` is unexpected" for name in weights if name not in expected]
+    for name, tensor in expected.items():
         there = weights.get(name)
         if isinstance(there, Tensor) and there.shape != tensor.shape:
             problems.append(f"`{name}` is {tuple(there.shape)}, not {tuple(tensor.shape)}")
@@ -118,22 +120,24 @@ def check_weights(path: Path, module: nn.Module, weights: Mapping[str, object]) 
         )
 
 
-def save_weights(module: nn.Module, path: Path, setup: Mapping[str, object] | None = None) -> None:
-    """Write the weights of a module alone, to publish or to take along.
+def save_weights(
+    module: nn.Module, path: str | Path, setup: Mapping[str, object] | None = None
+) -> None:
+    """Writes the weights of a module alone, such as a trained learner's to publish.
 
     Args:
         module: Any module.
-        path: Where to; its folder exists.
-        setup: What builds such a module again, JSON values; `load_weights` gives it back.
+        path: The file; its folder exists.
+        setup: What is needed to build such a module again, JSON values: `load_weights` returns it.
 
     Raises:
-        OSError: It could not be written; what was there before is untouched.
+        OSError: The file could not be written; what was there before is untouched.
     """
-    save_checkpoint(path, {"weights": module.state_dict()}, setup or {})
+    save_checkpoint(Path(path), {"weights": module.state_dict()}, setup or {})
 
 
-def load_weights(module: nn.Module, path: Path) -> dict[str, object]:
-    """Load weights that `save_weights` wrote, on whichever device the module is.
+def load_weights(module: nn.Module, path: str | Path) -> dict[str, object]:
+    """Loads weights that `save_weights` wrote, to the device that the module is on.
 
     Returns:
         The setup that was stored with them.
@@ -149,6 +153,7 @@ def load_weights(module: nn.Module, path: Path) -> dict[str, object]:
     ...     load_weights(nn.Linear(3, 2), path)
     {'width': 3}
     """
+    path = Path(path)
     tree, setup = load_checkpoint(path)
     weights = tree.get("weights")
     if not isinstance(weights, dict):
@@ -159,7 +164,7 @@ def load_weights(module: nn.Module, path: Path) -> dict[str, object]:
 
 
 def plain(setup: Mapping[str, object]) -> dict[str, object]:
-    """Return a setup as JSON gives it back: tuples become lists.
+    """The setup as JSON gives it back: tuples become lists, and paths strings.
 
     Raises:
         TypeError: It holds something that JSON does not.
@@ -168,7 +173,8 @@ def plain(setup: Mapping[str, object]) -> dict[str, object]:
     {'betas': [0.9, 0.95]}
     """
     try:
-        return cast(dict[str, object], json.loads(json.dumps(dict(setup), allow_nan=False)))
+        text = json.dumps(dict(setup), allow_nan=False, default=os.fspath)
+        return cast(dict[str, object], json.loads(text))
     except (TypeError, ValueError) as error:
         raise TypeError(f"`setup` must hold what JSON can hold: {error}.") from error
 
@@ -182,8 +188,9 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _leaves(node: object, path: str = "") -> dict[str, object]:
+def _entries(node: object, path: str = "") -> dict[str, object]:
+    """The values of nested mappings by their dotted path."""
     if isinstance(node, dict) and node:
-        parts = (_leaves(value, f"{path}.{key}" if path else key) for key, value in node.items())
+        parts = (_entries(value, f"{path}.{key}" if path else key) for key, value in node.items())
         return {key: value for part in parts for key, value in part.items()}
     return {path: node}

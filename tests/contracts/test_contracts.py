@@ -5,7 +5,8 @@ import torch
 from iai_encoders.testing import check_sequence_encoder, check_set_encoder, check_table_encoder
 from iai_iterate import Iterated, Pool
 from iai_iterate.testing import check_gradient_mode, check_regime
-from iai_regimes.testing import check_likelihood
+from iai_regimes import Parametric
+from iai_regimes.testing import check_likelihood, check_rule
 from iai_tasks.testing import check_sampler
 from iai_train import SamplerSource
 from iai_train.testing import check_learner, check_source, check_traceable
@@ -39,6 +40,12 @@ def test_likelihood(likelihood, fitting_sampler):
 def test_regime(regime, fitting_sampler):
     tasks = fitting_sampler.sample(3, num_support=6, num_query=4, generator=generator())
     check_regime(regime, tasks.support, tasks.query)
+
+
+def test_rule(regime, fitting_sampler):
+    if isinstance(regime, Parametric):
+        tasks = fitting_sampler.sample(3, num_support=6, num_query=0, generator=generator())
+        check_rule(regime.rule, regime.predictor, regime.likelihood, tasks.support)
 
 
 def test_a_support_set_without_the_other_classes_gives_finite_answers(regime, fitting_sampler):

@@ -77,8 +77,8 @@ def converged(rule) -> UntilConverged:
 
 
 def meta_sgd() -> Iterated:
-    size = Predictor(network()).size
-    return learner(parametric(GradientDescent(nn.Parameter(torch.full((size,), 0.1)))), unrolled)
+    rates = Predictor(network()).full(0.1)
+    return learner(parametric(GradientDescent(rates)), unrolled)
 
 
 def cavia() -> Iterated:

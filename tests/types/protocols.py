@@ -78,7 +78,6 @@ def regime(
 ) -> None:
     refined: list[iterate.Regime] = [parametric, explicit, implicit, embedded]
     embeddable: list[regimes.Regime] = [*refined]
-    solved: list[regimes.SolvedRegime] = [parametric, explicit, embedded]
     likelihoods: list[regimes.Likelihood] = [gaussian, categorical]
 
 

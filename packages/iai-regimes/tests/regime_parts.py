@@ -10,6 +10,7 @@ from iai_regimes import (
     Gaussian,
     Gradient,
     GradientDescent,
+    GradientRule,
     Implicit,
     LatentDecoder,
     LearnedRule,
@@ -115,16 +116,29 @@ def implicit(likelihood, **options):
     return Implicit(MeanEncoder(), likelihood, **options)
 
 
+class Momentum(GradientRule):
+    """Gradient descent along a running sum of gradients, as `torch.optim.SGD` has it."""
+
+    def __init__(self, rate, decay=0.9):
+        super().__init__(differentiate_gradient=True)
+        self.rate, self.decay = rate, decay
+
+    def start(self, theta):
+        return {name: torch.zeros_like(value) for name, value in theta.items()}
+
+    def move(self, theta, carry, gradient, evidence):
+        carry = {name: self.decay * old + gradient[name] for name, old in carry.items()}
+        return {name: value - self.rate * carry[name] for name, value in theta.items()}, carry
+
+
 RULES = {
     "adam": lambda: Adam(0.1),
     "adam-differentiated": lambda: Adam(0.1, differentiate_gradient=True),
     "descent": lambda: GradientDescent(0.3),
-    "descent-momentum": lambda: GradientDescent(0.2, momentum=0.5),
+    "momentum": lambda: Momentum(0.2, 0.5),
     "descent-learned": lambda: GradientDescent(nn.Parameter(torch.full((2,), 0.3))),
     "proximal": lambda: Proximal(GradientDescent(0.3), nn.Parameter(torch.tensor(0.1))),
-    "until-converged": lambda: UntilConverged(
-        GradientDescent(0.3, momentum=0.5), tolerance=0.1, max_steps=5
-    ),
+    "until-converged": lambda: UntilConverged(Momentum(0.3, 0.5), tolerance=0.1, max_steps=5),
 }
 
 

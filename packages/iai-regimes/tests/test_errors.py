@@ -5,7 +5,6 @@ import re
 import pytest
 import torch
 from iai_regimes import (
-    BilinearEmbedding,
     Categorical,
     Explicit,
     Gaussian,
@@ -13,6 +12,7 @@ from iai_regimes import (
     Newton,
     Predictor,
 )
+from iai_regimes.embedding import BilinearEmbedding
 from iai_regimes.learned.parameter_token import ParameterTokens
 from regime_parts import draw, implicit, parametric, rule
 from torch import nn

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from iai_regimes import Gaussian, GradientDescent, Parametric, Predictor
 from iai_regimes.gradient import gradient_at
 from iai_regimes.ravel import ravel
-from regime_parts import X_DIM, draw
+from regime_parts import X_DIM, Momentum, draw
 from torch import nn
 
 LIKELIHOOD = Gaussian(1, scale=0.5)
@@ -52,14 +52,16 @@ def by_hand(regime, drawn, task, step):
 
 @settings(deadline=None, max_examples=8)
 @given(
-    seed=st.integers(0, 99), rate=st.floats(1e-3, 0.3), momentum=st.sampled_from([0.0, 0.5, 0.9])
+    seed=st.integers(0, 99), rate=st.floats(1e-3, 0.3), momentum=st.sampled_from([None, 0.5, 0.9])
 )
 def test_each_task_is_torchs_sgd(seed, rate, momentum):
+    """Also by a rule of one gradient that remembers something."""
     drawn = batches(seed)
-    regime, state = adapted(GradientDescent(rate, momentum=momentum), drawn, seed)
+    rule = Momentum(rate, momentum) if momentum else GradientDescent(rate)
+    regime, state = adapted(rule, drawn, seed)
     for task in range(3):
         own = nn.Parameter(torch.zeros(SIZE, dtype=torch.float64))
-        optimizer = torch.optim.SGD([own], lr=rate, momentum=momentum)
+        optimizer = torch.optim.SGD([own], lr=rate, momentum=momentum or 0.0)
 
         def step(theta, gradient, index, own=own, optimizer=optimizer):
             own.data, own.grad = theta.clone(), gradient
@@ -70,7 +72,7 @@ def test_each_task_is_torchs_sgd(seed, rate, momentum):
 
 
 @pytest.mark.parametrize("kind", [nn.Parameter, torch.Tensor.clone])
-@pytest.mark.parametrize("shape", [(), (SIZE,), (3, 1), (3, SIZE), (2, SIZE), (9, 1)])
+@pytest.mark.parametrize("shape", [(), (SIZE,), (3, 1), (9, 1)])
 def test_rates_by_parameter_and_by_step(shape, kind):
     generator = torch.Generator().manual_seed(1)
     rate = 0.01 + 0.1 * torch.rand(shape, generator=generator, dtype=torch.float64)
@@ -92,7 +94,7 @@ def test_rates_by_parameter_and_by_step(shape, kind):
 
     for task in range(3):
         torch.testing.assert_close(ravel(state.theta)[task], by_hand(regime, drawn, task, step))
-    assert state.carry.steps.tolist() == [4.0, 3.0, 4.0]
+    assert state.carry.tolist() == [4.0, 3.0, 4.0]  # steps
 
 
 def test_rates_for_every_number_start_at_one_value():
@@ -115,12 +117,6 @@ def test_learned_rates_have_a_gradient_whether_or_not_it_is_differentiated(kind,
     learned = list(rule.parameters())
     gradients = torch.autograd.grad(ravel(state.theta).sum(), learned)
     assert all((gradient != 0).all() for gradient in gradients)
-
-
-def test_a_carry_has_a_momentum_only_where_there_is_one():
-    theta = {"w": torch.zeros(2, 5)}
-    assert GradientDescent(0.1).start(theta).momentum == {}
-    assert GradientDescent(0.1, momentum=0.5).start(theta).momentum["w"].shape == (2, 5)
 
 
 class Quadratic:
@@ -209,41 +205,40 @@ def test_inference_mode_is_refused():
 
 @pytest.mark.usefixtures("own_errors")
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("rate", "message"),
     [
-        ({"rate": -0.1}, "`rate` must be finite and at least 0; got -0.1."),
-        ({"rate": float("inf")}, "`rate` must be finite and at least 0; got inf."),
-        ({"rate": torch.tensor(-0.5)}, "`rate` must be finite and at least 0; got -0.5."),
-        ({"rate": torch.tensor(torch.nan)}, "`rate` must be finite and at least 0; got nan."),
+        (-0.1, "`rate` must be finite and at least 0; got -0.1."),
+        (float("inf"), "`rate` must be finite and at least 0; got inf."),
+        (torch.tensor(-0.5), "`rate` must be finite and at least 0; got -0.5."),
+        (torch.tensor(torch.nan), "`rate` must be finite and at least 0; got nan."),
         (
-            {"rate": nn.Parameter(torch.tensor([0.5, -0.5]))},
+            nn.Parameter(torch.tensor([0.5, -0.5])),
             "`rate` must be finite and at least 0; got -0.5.",
         ),
-        ({"rate": torch.tensor([1, 0])}, "`rate` must be floating point; got torch.int64."),
+        (torch.tensor([1, 0]), "`rate` must be floating point; got torch.int64."),
         (
-            {"rate": {"body.bias": torch.tensor([-1.0])}},
+            {"body.bias": torch.tensor([-1.0])},
             "`rate['body.bias']` must be finite and at least 0; got -1.0.",
         ),
-        ({"momentum": 1.0}, "`momentum` must lie in 0..1, below 1; got 1.0."),
         (
-            {"rate": torch.ones(1, 1)},
+            torch.ones(1, 1),
             "`rate` must have the shape () or (step,); got (1, 1).",
         ),
         (
-            {"rate": torch.ones(0)},
+            torch.ones(0),
             "`rate` must have the shape () or (step,); got (0,).",
         ),
     ],
 )
-def test_errors(options, message):
+def test_errors(rate, message):
     with error(message):
-        GradientDescent(**{"rate": 0.1} | options)
+        GradientDescent(rate)
 
 
-@pytest.mark.parametrize("shape", [(), (3,), (1, 2), (2, 3, 1), (0, 1, 3)])
+@pytest.mark.parametrize("shape", [(), (3,), (1, 2), (2, 1, 3)])
 def test_a_rate_that_does_not_fit(shape):
     rates = {"weight": torch.ones(shape), "bias": torch.ones(1)}
-    message = f"`rate['weight']` must have the shape (1, 3) or (step, 1, 3); got {shape}."
+    message = f"`rate['weight']` must have the shape (1, 3); got {shape}."
     with error(message):
         adapted(GradientDescent(rates), [])
     with error("`rate` must name the adapted parameters, weight, bias; got weight."):

@@ -139,5 +139,8 @@ def test_says_what_is_wrong():
     with pytest.raises(ValueError, match="`x` must have at least one column; got none"):
         regime.encode(support._replace(x=support.x[..., :0]))
     state = regime.init(3, query.x)
-    with pytest.raises(ValueError, match=r"the index of a column, \(3, 5, 1\); got \(3, 5, 2\)."):
-        regime.predict(state, query.x.expand(-1, -1, 2))
+    wide = query.x.expand(-1, -1, 2)
+    with pytest.raises(ValueError, match=r"`query_x` must have 1 number.*; got \(3, 5, 2\)."):
+        regime.update(state, regime.encode(support), wide)
+    with pytest.raises(ValueError, match=r"\(task, query\) = \(3, 5\); got \(3, 4\)."):
+        regime.predict(state, query.x[:, 1:])

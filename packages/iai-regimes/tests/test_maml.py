@@ -15,7 +15,7 @@ from iai_regimes import (
     Proximal,
     UntilConverged,
 )
-from regime_parts import Examples
+from regime_parts import Examples, Momentum
 from torch import nn
 
 
@@ -117,7 +117,7 @@ MODULES |= {
 }
 DESCENT = {
     "plain": lambda: GradientDescent(0.3),
-    "momentum": lambda: GradientDescent(0.2, momentum=0.9),
+    "momentum": lambda: Momentum(0.2),
     "adam": lambda: Adam(0.05, differentiate_gradient=True),
     "proximal": lambda: Proximal(GradientDescent(0.3), 0.5),
 }
@@ -261,11 +261,11 @@ def test_a_frozen_latent_still_teaches_its_decoder():
 
 def test_learned_rates_and_strengths_have_exact_meta_gradients():
     rates = {
-        name: nn.Parameter(torch.linspace(0.1, 0.3, 2 * shape.numel()).double().reshape(2, *shape))
+        name: nn.Parameter(torch.linspace(0.1, 0.3, shape.numel()).double().reshape(shape))
         for name, shape in build("scalar").predictor.shapes.items()
     }
     strength = nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
-    rule = Proximal(GradientDescent(rates, momentum=0.5), strength)
+    rule = Proximal(GradientDescent(rates), strength)
     regime, support, query = build("scalar", rule), draw(2), draw(2, seed=1)
     names = dict(regime.named_parameters()).keys()
     assert {"rule.strength.value", "rule.rule.rate.scale", "rule.rule.rate.last/bias"} < names

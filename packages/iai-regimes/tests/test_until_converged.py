@@ -14,14 +14,14 @@ from iai_regimes import (
 )
 from iai_regimes.objective import MinibatchObjective
 from iai_regimes.ravel import ravel
-from regime_parts import X_DIM, Examples, draw_ragged
+from regime_parts import X_DIM, Examples, Momentum, draw_ragged
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 LIKELIHOOD = Gaussian(1, scale=1.0)
 RULES = {
     "proximal": lambda: Proximal(GradientDescent(0.1), 0.5),
-    "momentum": lambda: GradientDescent(0.05, momentum=0.8),
+    "momentum": lambda: Momentum(0.05, 0.8),
     "adam": lambda: Adam(0.03),
 }
 

@@ -2,8 +2,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from iai_regimes import Evidence, annealed_gain, count_features
-from iai_regimes.evidence import masked_mean, running_mean
+from iai_regimes.evidence import Evidence, masked_mean, running_mean
 from iai_regimes.update_form import UPDATE_FORMS, move, num_proposals
 
 COUNTS = st.lists(st.integers(0, 20), min_size=1, max_size=8)
@@ -14,7 +13,7 @@ def test_annealed_moves_towards_each_minibatch_end_at_the_mean_of_all_examples(c
     values = torch.randn(len(counts), dtype=torch.float64)
     state, seen = torch.zeros(1, 1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
     for value, count in zip(values, torch.tensor(counts, dtype=torch.float64), strict=True):
-        gain = annealed_gain(seen, count[None])
+        gain = Evidence((), count[None], seen, True).gain
         assert 0 <= gain <= 1
         state = move("annealed", state, (value - state,), gain)
         seen = seen + count
@@ -23,8 +22,10 @@ def test_annealed_moves_towards_each_minibatch_end_at_the_mean_of_all_examples(c
 
 
 @given(seen=st.integers(0, 10**9), count=st.integers(0, 10**6))
-def test_count_features_are_bounded(seen, count):
-    features = count_features(torch.tensor([float(seen)]), torch.tensor([float(count)]))
+def test_features_of_the_counts_are_bounded(seen, count):
+    features = Evidence(
+        (), torch.tensor([float(count)]), torch.tensor([float(seen)]), True
+    ).features
     assert ((features >= 0) & (features <= 1)).all()
 
 

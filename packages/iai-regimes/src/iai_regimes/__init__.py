@@ -1,8 +1,7 @@
 """Parametric, implicit and explicit regimes of amortized learning."""
 
-from iai_regimes.embedding import BilinearEmbedding
-from iai_regimes.evidence import Evidence, annealed_gain, count_features
-from iai_regimes.gradient_rule import GradientRule, Move
+from iai_regimes.evidence import Evidence
+from iai_regimes.gradient_rule import GradientRule
 from iai_regimes.learned.learned_optimizer import LearnedOptimizer
 from iai_regimes.learned.learned_rule import LearnedRule
 from iai_regimes.learned.mlp_rule import MLPRule
@@ -16,7 +15,6 @@ from iai_regimes.models.flow import flow
 from iai_regimes.models.latent_decoder import LatentDecoder
 from iai_regimes.models.zero_linear import zero_linear
 from iai_regimes.predictor import Predictor
-from iai_regimes.regimes.answer import ImplicitState
 from iai_regimes.regimes.embedded import Embedded
 from iai_regimes.regimes.explicit import Explicit
 from iai_regimes.regimes.implicit import Implicit
@@ -34,7 +32,6 @@ __all__ = [
     "LBFGS",
     "Adam",
     "AdaptedState",
-    "BilinearEmbedding",
     "Categorical",
     "Conv4",
     "Embedded",
@@ -46,12 +43,10 @@ __all__ = [
     "GradientRule",
     "Implicit",
     "ImplicitColumns",
-    "ImplicitState",
     "LatentDecoder",
     "LearnedOptimizer",
     "LearnedRule",
     "MLPRule",
-    "Move",
     "Newton",
     "NewtonCG",
     "Parametric",
@@ -61,8 +56,6 @@ __all__ = [
     "Unlabelled",
     "UntilConverged",
     "WhitenedNewton",
-    "annealed_gain",
-    "count_features",
     "flow",
     "zero_linear",
 ]

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from iai_regimes.interfaces import Examples, Likelihood, Solver
 
@@ -48,6 +48,15 @@ def flat_inputs(name: str, x: Tensor, dim: int) -> Tensor:
             f"`{name}` must have {dim} numbers an input, behind (task, n); got {_shape(x)}."
         )
     return x.reshape(*x.shape[:2], dim)
+
+
+def check_statistics(module: nn.Module, what: str, why: str) -> None:
+    """Raises ValueError for a layer that would update running statistics."""
+    for name, layer in module.named_modules():
+        if layer.training and getattr(layer, "running_mean", None) is not None:
+            raise ValueError(
+                f"The {what} keeps running statistics ({name or type(layer).__name__}), {why}"
+            )
 
 
 def check_solver(rule: Any) -> None:

@@ -11,16 +11,18 @@ NUM_COUNT_FEATURES = 4
 
 
 class Evidence(NamedTuple):
-    """A minibatch, and how many examples it adds to those that were seen before.
+    """A minibatch of b observed examples, and the n examples that were seen before.
 
-    >>> evidence = Evidence(None, torch.tensor([16.0, 0.0]), torch.tensor([48.0, 48.0]), True)
-    >>> evidence.gain.tolist(), evidence.informed.tolist(), evidence.seen_after.tolist()
-    ([0.25, 0.0], [True, False], [64.0, 48.0])
+    >>> evidence = Evidence((), torch.tensor([15.0, 0.0]), torch.tensor([240.0, 9.0]), True)
+    >>> evidence.informed.tolist(), evidence.seen_after.tolist()
+    ([True, False], [255.0, 9.0])
+    >>> evidence.features[0].tolist()
+    [0.058..., 0.242..., 0.0625, 0.25]
     """
 
     encoded: Any  # what the rule's `encode` made of the minibatch
-    num_observed: Float[Tensor, " task"]  # observed examples in the minibatch
-    seen: Float[Tensor, " task"]  # distinct examples that the state has read before
+    num_observed: Float[Tensor, " task"]  # b, observed examples in the minibatch
+    seen: Float[Tensor, " task"]  # n, distinct examples that the state has read before
     fresh: bool  # False for a minibatch that was read before: it adds nothing to `seen`
 
     @property
@@ -30,8 +32,22 @@ class Evidence(NamedTuple):
 
     @property
     def gain(self) -> Float[Tensor, " task"]:
-        """The share of the minibatch in all the evidence; see `annealed_gain`."""
-        return annealed_gain(self.seen, self.num_observed)
+        """The share of the minibatch in all the evidence, b / (n + b); 0 for an empty one.
+
+        A state that moves by this share of each proposal is the mean of the proposals, the step
+        size of Robbins and Monro (1951): noise averages out, and all steps add up to one.
+        """
+        return self.num_observed / (self.seen + self.num_observed).clamp(min=1)
+
+    @property
+    def features(self) -> Float[Tensor, "task 4"]:
+        """The gain, its root, and (1 + n + b) to the powers -1/2 and -1/4, for a network to read.
+
+        They lie in [0, 1] and have a limit as n grows: a network that reads them goes on to counts
+        far beyond those of training, where log(1 + n) would leave the trained range.
+        """
+        gain, root = self.gain, (1 + self.seen + self.num_observed).rsqrt()
+        return torch.stack([gain, gain.sqrt(), root, root.sqrt()], dim=-1)
 
     @property
     def seen_after(self) -> Float[Tensor, " task"]:
@@ -46,50 +62,6 @@ def spread(numbers: Shaped[Tensor, " task"], like: Tensor) -> Shaped[Tensor, "ta
     torch.Size([2, 1, 1])
     """
     return numbers.view(-1, *[1] * (like.dim() - 1))
-
-
-def annealed_gain(
-    seen: Float[Tensor, " task"], count: Float[Tensor, " task"]
-) -> Float[Tensor, " task"]:
-    """The share of a minibatch in all the evidence, count / (seen + count); 0 for an empty one.
-
-    A state moved by this share of each proposal is the mean of the proposals, the step size of
-    Robbins and Monro (1951): noise averages out, and any number of steps adds up to one.
-
-    Args:
-        seen: Distinct examples behind the state.
-        count: Observed examples in the minibatch.
-
-    Returns:
-        The gain, in [0, 1].
-
-    >>> annealed_gain(torch.tensor([0.0, 48.0, 5.0]), torch.tensor([16.0, 16.0, 0.0])).tolist()
-    [1.0, 0.25, 0.0]
-    """
-    return count / (seen + count).clamp(min=1)
-
-
-def count_features(
-    seen: Float[Tensor, " task"], count: Float[Tensor, " task"]
-) -> Float[Tensor, "task 4"]:
-    """The evidence as numbers a network can read: in [0, 1], with a limit as `seen` grows.
-
-    A network that reads bounded features goes on to counts far beyond those it was trained on;
-    log(1 + seen) leaves its trained range there.
-
-    Args:
-        seen: Distinct examples behind the state.
-        count: Observed examples in the minibatch.
-
-    Returns:
-        The gain and its square root, then (1 + seen + count) to the powers -1/2 and -1/4.
-
-    >>> count_features(torch.tensor([240.0]), torch.tensor([15.0])).tolist()
-    [[0.058..., 0.242..., 0.0625, 0.25]]
-    """
-    gain = annealed_gain(seen, count)
-    root = (1 + seen + count).rsqrt()
-    return torch.stack([gain, gain.sqrt(), root, root.sqrt()], dim=-1)
 
 
 def masked_mean(

@@ -1,44 +1,13 @@
 """Rules that read one gradient of the minibatch's loss at theta, and nothing else."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from iai_regimes.evidence import Evidence, moved_where, spread
+from iai_regimes.evidence import Evidence, moved_where
 from iai_regimes.gradient import gradient_at
-from iai_regimes.interfaces import Examples, Objective, Rule, Theta
-
-
-class Move(NamedTuple):
-    """A step theta - rate * direction, and what the rule carries afterwards."""
-
-    rate: float | Mapping[str, float | Tensor]  # by name: each broadcasts with `task *shape`
-    direction: Theta
-    carry: Any
-
-    def take(self, theta: Theta, carry: Any, evidence: Evidence) -> tuple[Theta, Any]:
-        """Theta and the carry after the step, for the tasks with an observed example.
-
-        The other tasks keep theirs, whatever finite step this is.
-        """
-        moved = {}
-        for name, value in theta.items():
-            # A rate of 0 keeps a task where it is; to choose afterwards would copy theta once more.
-            moving = spread(evidence.informed, value).to(value.dtype)
-            rate = self.rate[name] if isinstance(self.rate, Mapping) else self.rate
-            moved[name] = torch.addcmul(value, rate * moving, self.direction[name], value=-1)
-        return moved, moved_where(evidence.informed, self.carry, carry)
-
-
-@runtime_checkable
-class GradientMover(Rule, Protocol):
-    """A rule that can move theta by a gradient that is handed to it."""
-
-    def move(self, theta: Theta, carry: Any, gradient: Theta, evidence: Evidence) -> Move:
-        """The step that the gradient asks for."""
+from iai_regimes.interfaces import Examples, Objective, Theta
 
 
 class DescentRule(ABC):
@@ -64,20 +33,22 @@ class DescentRule(ABC):
 
 
 class GradientRule(nn.Module, DescentRule):
-    """A step theta - rate * direction that is made of one gradient: write `start` and `move`.
+    """A step that is made of one gradient: write `start` and `move`.
 
     A task without an observed example in the minibatch keeps its theta and its carry, whatever
-    finite step `move` gives it.
+    `move` makes of them.
 
     Args:
         differentiate_gradient: Whether outer gradients flow through the gradient; if not, it is a
             constant. They flow through theta and the carry in any case.
 
+    >>> import torch
     >>> class SignDescent(GradientRule):
     ...     def start(self, theta):
     ...         return ()
     ...     def move(self, theta, carry, gradient, evidence):
-    ...         return Move(0.5, {name: g.sign() for name, g in gradient.items()}, carry)
+    ...         signs = {name: g.sign() for name, g in gradient.items()}
+    ...         return {name: w - 0.5 * signs[name] for name, w in theta.items()}, carry
     >>> class Linear:
     ...     shared = False
     ...     def loss(self, theta):
@@ -95,8 +66,10 @@ class GradientRule(nn.Module, DescentRule):
         self.differentiate_gradient = differentiate_gradient
 
     @abstractmethod
-    def move(self, theta: Theta, carry: Any, gradient: Theta, evidence: Evidence) -> Move:
-        """The step that the gradient asks for.
+    def move(
+        self, theta: Theta, carry: Any, gradient: Theta, evidence: Evidence
+    ) -> tuple[Theta, Any]:
+        """Theta and the carry after the step that the gradient asks for.
 
         Args:
             theta: The adapted parameters of each task.
@@ -110,4 +83,6 @@ class GradientRule(nn.Module, DescentRule):
     ) -> tuple[Theta, Any]:
         """One step; gradients flow to theta, to the carry and to what the rule learns."""
         gradient = gradient_at(objective, theta, differentiate=self.differentiate_gradient)
-        return self.move(theta, carry, gradient, evidence).take(theta, carry, evidence)
+        moved = self.move(theta, carry, gradient, evidence)
+        theta, carry = moved_where(evidence.informed, moved, (theta, carry))
+        return theta, carry

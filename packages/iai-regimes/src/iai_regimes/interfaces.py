@@ -201,11 +201,3 @@ class Regime(Protocol):
 
     def validate(self, batch: Examples, /) -> None:
         """Raises ValueError for a minibatch that must not be handed in: one with NaN, say."""
-
-
-@runtime_checkable
-class SolvedRegime(Regime, Protocol):
-    """A regime whose update has an end: its residual is zero at the solution on a minibatch."""
-
-    def residual(self, solution: Any, start: Any, item: tuple[Any, bool], /) -> Any:
-        """Shaped as what is solved for; of the states and a minibatch, with whether it is fresh."""

@@ -41,16 +41,7 @@ class Gaussian(nn.Module):
         if not min_scale > 0:
             raise ValueError(f"`min_scale` must be positive; got {min_scale}.")
         self.y_dim, self.scale, self.min_scale = y_dim, scale, min_scale
-
-    @property
-    def num_outputs(self) -> int:
-        """Raw numbers a query: one a target with a given scale, else two."""
-        return self.y_dim if self.scale is not None else 2 * self.y_dim
-
-    @property
-    def num_features(self) -> int:
-        """A target is its own features."""
-        return self.y_dim
+        self.num_outputs, self.num_features = y_dim if scale is not None else 2 * y_dim, y_dim
 
     def features(self, y: Float[Tensor, "task n y_dim"]) -> Float[Tensor, "task n y_dim"]:
         """Targets as the model reads them: themselves."""
@@ -116,17 +107,7 @@ class Categorical(nn.Module):
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         check_sizes(2, num_classes=num_classes)
-        self.num_classes = num_classes
-
-    @property
-    def num_outputs(self) -> int:
-        """One logit a class."""
-        return self.num_classes
-
-    @property
-    def num_features(self) -> int:
-        """A target is written one-hot."""
-        return self.num_classes
+        self.num_classes = self.num_outputs = self.num_features = num_classes
 
     def features(self, y: Int[Tensor, "task n"]) -> Bool[Tensor, "task n num_classes"]:
         """Targets as the model reads them: one-hot.

@@ -35,7 +35,6 @@ class MinibatchObjective:
     def __init__(self, predictor: Predictor, likelihood: Likelihood, batch: Examples) -> None:
         self._predictor, self._likelihood = predictor, likelihood
         self._x, self._batch = observed_inputs(batch), batch
-        self._y = None if batch.y is None else observed_targets(batch)
         self._hidden, self._count = ~batch.mask, batch.mask.sum(1).clamp(min=1)
 
     @property
@@ -43,18 +42,17 @@ class MinibatchObjective:
         """Whether gradients flow to the predictor's shared weights, the likelihood or the batch."""
         likelihood = self._likelihood
         learned = likelihood.parameters() if isinstance(likelihood, nn.Module) else ()
-        tensors = (self._x, self._y, *self._predictor.shared(), *learned)
+        tensors = (self._x, self._batch.y, *self._predictor.shared(), *learned)
         return any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
     def loss(self, theta: Theta) -> Float[Tensor, " task"]:
         """Mean loss over the observed examples of each task's minibatch; 0 where none is."""
-        losses = self._likelihood.negative_log(self._predictor(theta, self._x), self._targets())
+        targets = observed_targets(self._batch)
+        losses = self._likelihood.negative_log(self._predictor(theta, self._x), targets)
         return losses.masked_fill(self._hidden, 0.0).sum(1) / self._count
 
     def residual(self, theta: Theta) -> Float[Tensor, "task n num_outputs"]:
         """Derivative of each example's own loss by the outputs at `theta`; 0 where masked."""
-        residual = self._likelihood.residual(self._predictor(theta, self._x), self._targets())
+        targets = observed_targets(self._batch)
+        residual = self._likelihood.residual(self._predictor(theta, self._x), targets)
         return residual.masked_fill(self._hidden[..., None], 0.0)
-
-    def _targets(self) -> Tensor:
-        return observed_targets(self._batch) if self._y is None else self._y

@@ -13,6 +13,7 @@ from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
 
+from iai_regimes.check import check_statistics
 from iai_regimes.interfaces import Theta
 
 
@@ -49,29 +50,25 @@ class Predictor(nn.Module):
         if isinstance(adapt, str):
             raise TypeError(f"`adapt` must be a sequence of names; got the string {adapt!r}.")
         self.module = module
-        shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
-        first = {id(parameter): name for name, parameter in module.named_parameters()}
-        names = {
-            name: first[id(parameter)]
-            for name, parameter in module.named_parameters(remove_duplicate=False)
-        }
+        parameters = dict(module.named_parameters())
+        first = {id(parameter): name for name, parameter in parameters.items()}
+        every = dict(module.named_parameters(remove_duplicate=False))
         for wanted in adapt or ():
-            if not any(_fits(name, wanted) for name in names):
+            if not any(_fits(name, wanted) for name in every):
                 raise ValueError(
-                    f"`adapt` must name parameters of the module, {', '.join(shapes) or 'none'}; "
-                    f"got {wanted!r}."
+                    f"`adapt` must name parameters of the module, "
+                    f"{', '.join(parameters) or 'none'}; got {wanted!r}."
                 )
         adapted = {
-            own
-            for name, own in names.items()
+            first[id(parameter)]
+            for name, parameter in every.items()
             if adapt is None or any(_fits(name, wanted) for wanted in adapt)
         }
-        self.shapes = {name: shape for name, shape in shapes.items() if name in adapted}
-        self._shared = [name for name in shapes if name not in self.shapes]
-        self._tied = len(shapes) < len(names)
+        self.shapes = {name: p.shape for name, p in parameters.items() if name in adapted}
+        self._shared = [name for name in parameters if name not in adapted]
+        self._tied = len(parameters) < len(every)
         layers = list(module.modules())
-        recurrent = (nn.RNNBase, nn.RNNCellBase)
-        self._recurrent = any(isinstance(layer, recurrent) for layer in layers)
+        self._recurrent = any(isinstance(layer, nn.RNNBase | nn.RNNCellBase) for layer in layers)
         self._buffered = [layer for layer in layers if any(True for _ in layer.buffers(False))]
         self._tried: set[tuple[bool, ...]] = set()
         self.size = sum(shape.numel() for shape in self.shapes.values())
@@ -156,14 +153,12 @@ class Predictor(nn.Module):
 
     def check_buffers(self, theta: Theta, x: Float[Tensor, "task n *x_shape"]) -> None:
         """Raises ValueError if a forward would update running statistics or change a buffer."""
-        for layer in self._buffered:
-            if layer.training and getattr(layer, "running_mean", None) is not None:
-                name = next(name for name, other in self.module.named_modules() if other is layer)
-                raise ValueError(
-                    f"The module keeps running statistics ({name or type(layer).__name__}), which "
-                    "tasks side by side cannot update; use GroupNorm or LayerNorm, or give "
-                    "`track_running_stats=False`."
-                )
+        check_statistics(
+            self.module,
+            "module",
+            "which tasks side by side cannot update; use GroupNorm or LayerNorm, or give "
+            "`track_running_stats=False`.",
+        )
         training = tuple(layer.training for layer in self._buffered)
         if training in self._tried or not len(x):
             return

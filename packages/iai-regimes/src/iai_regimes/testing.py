@@ -6,16 +6,16 @@ of the role that does not hold. It works in float64 on a copy, in evaluation mod
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from itertools import product
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
-from iai_regimes.interfaces import Examples, Likelihood, Rule, Solver
+from iai_regimes.interfaces import Examples, Likelihood, Rule, Solver, Theta
 from iai_regimes.predictor import Predictor
-from iai_regimes.ravel import ravel
+from iai_regimes.ravel import ravel, unravel
 from iai_regimes.regimes.parametric import AdaptedState, Parametric
 
 
@@ -40,9 +40,7 @@ def check_likelihood(likelihood: Likelihood, y: Tensor) -> None:
     model, y = _in_float64(likelihood), _double(y)
     tasks_and_n = tuple(y.shape[:2])
     assert min(tasks_and_n) > 1, f"The suite needs two tasks of two targets; got {tasks_and_n}."
-    generator = torch.Generator().manual_seed(0)
-    shape = (*tasks_and_n, model.num_outputs)
-    outputs = torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
+    outputs = _noise(*tasks_and_n, model.num_outputs).requires_grad_()
     losses = model.negative_log(outputs, y)
 
     assert losses.shape == tasks_and_n, "There is a negative log-likelihood a target."
@@ -52,15 +50,12 @@ def check_likelihood(likelihood: Likelihood, y: Tensor) -> None:
     if model.num_features:
         assert (features != features[:1, :1]).any(), "Different targets have different features."
     (derivative,) = torch.autograd.grad(losses.sum(), outputs)
-    _check_near(
-        model.residual(outputs, y), derivative, "The residual is the loss's derivative by outputs."
-    )
+    residual = model.residual(outputs, y)
+    _check_near(residual, derivative, "The residual is the loss's derivative by outputs.")
     for part in (slice(1, 2), slice(0, 1)):
-        _check_near(
-            model.negative_log(outputs[part, part], y[part, part]),
-            losses[part, part],
-            "A target has the same loss alone and beside others.",
-        )
+        alone = model.negative_log(outputs[part, part], y[part, part])
+        sentence = "A target has the same loss alone and beside others."
+        _check_near(alone, losses[part, part], sentence)
     mask = torch.ones(tasks_and_n, dtype=torch.bool)
     mask[0, 0] = False
     bad = _spoilt(y, mask)
@@ -103,39 +98,37 @@ def check_rule(rule: Rule, predictor: Predictor, likelihood: Likelihood, support
         >>> check_rule(Adam(0.1), Predictor(nn.Linear(3, 1)), Gaussian(1, scale=1.0), examples)
     """
     assert isinstance(rule, Rule), "A rule has the methods `start`, `encode` and `step`."
-    model, support = _in_float64(Parametric(predictor, likelihood, rule)), _own(support)
-    num_tasks, num_examples = support.mask.shape
-    enough = num_tasks > 1 and num_examples > 3 and bool(support.mask.all())
+    assert support.y is not None, "The suite needs targets."
+    examples = _Set(_double(support.x), _double(support.y), support.mask.cpu())
+    num_tasks, num_examples = examples.mask.shape
+    enough = num_tasks > 1 and num_examples > 3 and bool(examples.mask.all())
     assert enough, "The suite needs two tasks of four examples, all observed."
-    generator = torch.Generator().manual_seed(0)
+    model = _in_float64(Parametric(predictor, likelihood, rule))
     with torch.no_grad():
         for parameter in model.parameters():
-            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            parameter.add_(0.1 * noise)
-    _check_step(model, support)
-    _check_nothing(model, support)
-    _check_company(model, support)
-    _check_gradients(model, support)
+            parameter.add_(0.1 * _noise(*parameter.shape))
+    _check_step(model, examples)
+    _check_nothing(model, examples)
+    _check_company(model, examples)
+    _check_gradients(model, examples)
     if isinstance(model.rule, Solver):
-        _check_residual(model, support)
+        _check_residual(model, examples)
 
 
-@dataclass(frozen=True)
-class _Set:
+class _Set(NamedTuple):
     x: Tensor
-    y: Tensor | None
+    y: Tensor
     mask: Tensor
 
-    def __getitem__(self, key: Any) -> "_Set":
-        return _Set(self.x[key], None if self.y is None else self.y[key], self.mask[key])
+    def at(self, *index: Any) -> "_Set":
+        return _Set(*(field[index] for field in self))
 
     def padded(self, *hidden: Any) -> "_Set":
         """The set without the examples of these indices, where x and y become impossible."""
         mask = self.mask.clone()
         for index in hidden:
             mask[index] = False
-        y = None if self.y is None else _spoilt(self.y, mask)
-        return _Set(_spoilt(self.x, mask), y, mask)
+        return _Set(_spoilt(self.x, mask), _spoilt(self.y, mask), mask)
 
 
 def _read(model: Parametric, *batches: _Set) -> AdaptedState:
@@ -164,25 +157,24 @@ def _check_step(model: Parametric, support: _Set) -> None:
 
 def _check_nothing(model: Parametric, support: _Set) -> None:
     sentence = "A task without an observed example keeps its theta and its carry."
+    nothing = (support.at(slice(None), slice(0)), support.padded(...))
     for state in (model.init(len(support.mask)), _read(model, support)):
-        for nothing in (support[:, :0], support.padded(...)):
-            for fresh in (True, False):
-                same = model.update(state, model.encode(nothing), fresh=fresh)
-                _check_same(same, state, sentence)
+        for empty, fresh in product(nothing, (True, False)):
+            _check_same(model.update(state, model.encode(empty), fresh=fresh), state, sentence)
         partly = model.update(state, model.encode(support.padded(0)))
         _check_same(_task(partly, 0), _task(state, 0), sentence)
 
 
 def _check_company(model: Parametric, support: _Set) -> None:
     """Order, padding and the other tasks change nothing."""
-    backwards = torch.arange(support.mask.shape[1]).flip(0)
-    one, other = _read(model, support), _read(model, support[:, backwards])
-    _check_near(other, one, "The order of a minibatch changes nothing.")
+    backwards = _Set(*(field.flip(1) for field in support))
+    sentence = "The order of a minibatch changes nothing."
+    _check_near(_read(model, backwards), _read(model, support), sentence)
     padded = support.padded((0, 1), (1, slice(2, None)))
     state = _read(model, padded, support)
     for task in range(len(support.mask)):
         rows, kept = slice(task, task + 1), padded.mask[task].nonzero()[:, 0]
-        alone = _read(model, support[rows, kept], support[rows])
+        alone = _read(model, support.at(rows, kept), support.at(rows))
         sentence = "A task moves alike alone and in a batch, with and without padding (NaN, say)."
         _check_near(_task(state, task), alone, sentence)
 
@@ -198,39 +190,38 @@ def _check_gradients(model: Parametric, support: _Set) -> None:
         finite = bool(gradient.isfinite().all())
         assert finite, f"Gradients are finite, whatever padding holds; that of {name} is not."
 
-    theta = _leaves_of(state)
-    moved = model.update(state._replace(theta=theta), model.encode(padded)).theta
-    by_theta = torch.autograd.grad(
-        ravel(moved)[0].sum(), list(theta.values()), materialize_grads=True
-    )
-    apart = all((gradient[1:] == 0).all() for gradient in by_theta)
-    assert apart, "No gradient flows from a task to another."
+    at, point = _beside(state)
+    _check_apart(model.update(at, model.encode(padded)).theta, point)
 
 
 def _check_residual(model: Parametric, support: _Set) -> None:
     start, state = model.init(len(support.mask)), _read(model, support)
-    theta = _leaves_of(state)
-    residual = model.residual(state._replace(theta=theta), start, (support, True))
+    at, point = _beside(state)
+    residual = model.residual(at, start, (support, True))
     same = _kinds(residual) == _kinds(state.theta)
     assert same, "A residual has the names, shapes and dtypes of theta."
-    vectors = ravel(residual)
     sentence = "Gradients flow through a residual to theta."
-    assert vectors.requires_grad, sentence
-    by_theta = torch.autograd.grad(vectors[0].sum(), list(theta.values()), materialize_grads=True)
-    assert any((gradient[0] != 0).any() for gradient in by_theta), sentence
-    apart = all((gradient[1:] == 0).all() for gradient in by_theta)
-    assert apart, "No gradient flows from a task to another."
-    padded = support.padded((0, 1))
-    kept = support[:1, [0, *range(2, support.mask.shape[1])]]
-    sentence = "A task has the same residual alone, and without its padding."
+    assert ravel(residual).requires_grad, sentence
+    assert _check_apart(residual, point).any(), sentence
+    kept = support.at(slice(1), [0, *range(2, support.mask.shape[1])])
     alone = model.residual(_task(state, 0), _task(start, 0), (kept, True))
-    together = model.residual(state, start, (padded, True))
+    together = model.residual(state, start, (support.padded((0, 1)), True))
+    sentence = "A task has the same residual alone, and without its padding."
     _check_near(_task(together, 0), alone, sentence)
 
 
-def _leaves_of(state: AdaptedState) -> dict[str, Tensor]:
-    """A copy of theta that gradients can be taken by."""
-    return {name: value.detach().clone().requires_grad_() for name, value in state.theta.items()}
+def _beside(state: AdaptedState) -> tuple[AdaptedState, Tensor]:
+    """The state as a function of the vectors of theta, and these, to take gradients by."""
+    point = ravel(state.theta).detach().requires_grad_()
+    return state._replace(theta=unravel(point, state.theta)), point
+
+
+def _check_apart(theta: Theta, point: Tensor) -> Tensor:
+    """The gradient of a task's numbers by its own vector."""
+    total = ravel(theta)[0].sum()
+    (gradient,) = torch.autograd.grad(total, point, materialize_grads=True)
+    assert not gradient[1:].any(), "No gradient flows from a task to another."
+    return gradient[0]
 
 
 def _task(tree: Any, index: int) -> Any:
@@ -251,9 +242,8 @@ def _double(values: Tensor) -> Tensor:
     return values.detach().cpu().to(torch.float64 if values.is_floating_point() else values.dtype)
 
 
-def _own(examples: Examples) -> _Set:
-    y = None if examples.y is None else _double(examples.y)
-    return _Set(_double(examples.x), y, examples.mask.cpu())
+def _noise(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
 def _spoilt(values: Tensor, mask: Tensor) -> Tensor:

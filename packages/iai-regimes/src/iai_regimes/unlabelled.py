@@ -32,17 +32,8 @@ class Unlabelled(nn.Module):
             raise TypeError(
                 f"`likelihood` must be one, Gaussian of iai_regimes say; got {likelihood!r}."
             )
-        self.likelihood = likelihood
-
-    @property
-    def num_outputs(self) -> int:
-        """Raw numbers a query, as the likelihood within has them."""
-        return self.likelihood.num_outputs
-
-    @property
-    def num_features(self) -> int:
-        """0: there is no target to read."""
-        return 0
+        self.likelihood, self.num_outputs = likelihood, likelihood.num_outputs
+        self.num_features = 0  # there is no target to read
 
     def features(self, y: Tensor) -> Float[Tensor, "task n 0"]:
         """Nothing of each target."""

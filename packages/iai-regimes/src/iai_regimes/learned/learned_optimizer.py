@@ -1,16 +1,16 @@
 """A rule as a `torch.optim.Optimizer`: what was meta-trained on tasks trains any module."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 from torch.utils._pytree import tree_leaves, tree_structure, tree_unflatten
 
 from iai_regimes.evidence import Evidence
-from iai_regimes.gradient_rule import GradientMover
+from iai_regimes.gradient_rule import GradientRule
 from iai_regimes.interfaces import Theta
 from iai_regimes.ravel import task_zeros
 
@@ -37,15 +37,14 @@ class LearnedOptimizer(Optimizer):
 
     Args:
         params: Parameters, or groups of them, as every optimizer takes them.
-        rule: Moves theta: `RecurrentRule`, `MLPRule`, `GradientDescent`, `Adam`, or yours. It is on
-            the device of the parameters. The evidence of each step is one example, none seen
-            before.
+        rule: Moves theta: `RecurrentRule`, `MLPRule`, `Adam`, or yours. It is on the device of the
+            parameters. The evidence of each step is one example, none seen before.
         lr: What each step is multiplied by: an option of a group, and what a scheduler changes. 1
             is the rule's own step.
 
     Raises:
-        ValueError: If `lr` is below 0, or the rule was made for certain parameters.
-        TypeError: If `rule` has no method `move`.
+        ValueError: If `lr` is below 0.
+        TypeError: If `rule` is not a `GradientRule`.
 
     >>> from iai_regimes import Adam
     >>> weight = torch.nn.Parameter(torch.tensor([4.0]))
@@ -56,15 +55,13 @@ class LearnedOptimizer(Optimizer):
     3.75000...
     """
 
-    def __init__(self, params: ParamsT, rule: GradientMover, *, lr: float = 1.0) -> None:
-        if not isinstance(rule, GradientMover):
+    def __init__(self, params: ParamsT, rule: GradientRule, *, lr: float = 1.0) -> None:
+        if not isinstance(rule, GradientRule):
             raise TypeError(
-                "`rule` must have a method `move`, by which a gradient alone moves theta; "
-                f"{type(rule).__name__} has none."
+                "`rule` must be a `GradientRule`, which moves theta by its gradient alone; "
+                f"got {type(rule).__name__}."
             )
         self.rule = rule
-        for size in (1, 2):  # raises ValueError if the rule was made for certain parameters
-            rule.start(self._theta([torch.zeros(size)]))
         super().__init__(params, {"lr": lr})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -157,16 +154,15 @@ class LearnedOptimizer(Optimizer):
             columns = zip(*(state["carry"] for state in states), strict=True)
             carry = tree_unflatten([torch.cat(column) for column in columns], tree_structure(carry))
         zeros = task_zeros(theta)
-        move = self.rule.move(theta, carry, gradient, Evidence((), zeros + 1, zeros, True))
-        rate = move.rate[_NAME] if isinstance(move.rate, Mapping) else move.rate
-        change, leaves = rate * move.direction[_NAME], tree_leaves(move.carry)
+        evidence = Evidence((), zeros + 1, zeros, True)
+        moved, carry = self.rule.move(theta, carry, gradient, evidence)
+        change, leaves = moved[_NAME] - theta[_NAME], tree_leaves(carry)
         for i, (moving, state) in enumerate(zip(batch, states, strict=True)):
-            moving.parameter.sub_(moving.lr * change[i])
+            moving.parameter.add_(moving.lr * change[i])
             state["carry"] = [leaf[i : i + 1].clone() for leaf in leaves]
 
     def _theta(self, tensors: list[Tensor]) -> Theta:
         """Tensors of one shape as tasks, in the dtype that the rule computes in."""
-        module = self.rule if isinstance(self.rule, nn.Module) else nn.Module()
-        own = chain(module.parameters(), module.buffers())
+        own = chain(self.rule.parameters(), self.rule.buffers())
         dtype = next((t.dtype for t in own if t.is_floating_point()), tensors[0].dtype)
         return {_NAME: torch.stack([tensor.detach().to(dtype) for tensor in tensors])}

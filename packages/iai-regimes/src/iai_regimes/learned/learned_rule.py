@@ -11,7 +11,6 @@ from iai_regimes.embedding import BilinearEmbedding
 from iai_regimes.evidence import (
     NUM_COUNT_FEATURES,
     Evidence,
-    count_features,
     masked_mean,
     running_mean,
 )
@@ -196,7 +195,7 @@ class LearnedRule(nn.Module):
         embedding = self.token_embedding.expand(len(theta), -1, -1)
         shared = [summary]
         if self.count:
-            shared.append(count_features(evidence.seen, evidence.num_observed))
+            shared.append(evidence.features)
         spread = torch.cat(shared, dim=-1)[:, None].expand(-1, embedding.shape[1], -1)
         tokens: Tensor = self.embed_state(torch.cat([embedding, *parts, spread], dim=-1))
         return tokens
@@ -241,6 +240,6 @@ class LearnedRule(nn.Module):
         """a_i + s_i(n, b) of each direction."""
         rates = self.rates[:, None]
         if self.count:
-            counts = count_features(evidence.seen, evidence.num_observed)
+            counts = evidence.features
             rates = rates + self.schedule(counts).mT[..., None]
         return rates

@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from iai_regimes.evidence import Evidence
-from iai_regimes.gradient_rule import GradientRule, Move
+from iai_regimes.gradient_rule import GradientRule
 from iai_regimes.interfaces import Theta
-from iai_regimes.ravel import ravel, task_zeros, unravel
+from iai_regimes.ravel import ravel, shifted, task_zeros
 
 DECAYS = (0.9, 0.99, 0.999)
 SQUARE_DECAY = 0.999
@@ -55,9 +55,9 @@ class MLPRule(GradientRule):
 
     >>> rule, theta = MLPRule(step_mult=0.01), {"w": torch.zeros(1, 2)}
     >>> gradient, one = {"w": torch.tensor([[2.0, -3.0]])}, torch.ones(1)
-    >>> move = rule.move(theta, rule.start(theta), gradient, Evidence((), one, 0 * one, True))
-    >>> (move.rate["w"] * move.direction["w"]).tolist()  # Adam's first step
-    [[0.00999..., -0.00999...]]
+    >>> moved, _ = rule.move(theta, rule.start(theta), gradient, Evidence((), one, 0 * one, True))
+    >>> moved["w"].tolist()  # Adam's first step
+    [[-0.00999..., 0.00999...]]
     """
 
     def __init__(
@@ -88,7 +88,9 @@ class MLPRule(GradientRule):
         zeros = torch.zeros_like(ravel(theta))
         return MLPCarry(zeros[..., None].repeat(1, 1, len(DECAYS)), zeros, task_zeros(theta))
 
-    def move(self, theta: Theta, carry: MLPCarry, gradient: Theta, evidence: Evidence) -> Move:
+    def move(
+        self, theta: Theta, carry: MLPCarry, gradient: Theta, evidence: Evidence
+    ) -> tuple[Theta, MLPCarry]:
         """The step of the class; outer gradients flow to theta, the carry and the weights."""
         g = ravel(gradient)
         means = [  # the decays as numbers: tensors of them would be copied to the device each step
@@ -101,8 +103,8 @@ class MLPRule(GradientRule):
         time = (carry.steps[:, None] / self.timescales.to(g.dtype) - 1).tanh()
         hidden = self.coordinate(torch.cat([scaled, ratios], dim=-1)) + self.time(time)[:, None]
         direction, magnitude = self.head(hidden.relu()).to(g.dtype).unbind(-1)
-        rate = self.step_mult * (self.exp_mult * magnitude).exp()
-        return Move(unravel(rate, theta), unravel(ratios[..., 0] + direction, theta), new)
+        length = self.step_mult * (self.exp_mult * magnitude).exp()
+        return shifted(theta, -length * (ratios[..., 0] + direction)), new
 
 
 def _features(

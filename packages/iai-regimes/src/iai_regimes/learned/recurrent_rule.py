@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from iai_regimes.evidence import Evidence
-from iai_regimes.gradient_rule import GradientRule, Move
+from iai_regimes.gradient_rule import GradientRule
 from iai_regimes.interfaces import Theta
-from iai_regimes.ravel import ravel, unravel
+from iai_regimes.ravel import ravel, shifted
 
 
 class RecurrentCarry(NamedTuple):
@@ -44,9 +44,9 @@ class RecurrentRule(GradientRule):
 
     >>> rule, theta = RecurrentRule(scale=0.01), {"w": torch.zeros(1, 2)}
     >>> gradient, one = {"w": torch.tensor([[2.0, -3.0]])}, torch.ones(1)
-    >>> move = rule.move(theta, rule.start(theta), gradient, Evidence((), one, 0 * one, True))
-    >>> move.rate, move.direction["w"].tolist()
-    (0.01, [[1.0, -1.0]])
+    >>> moved, _ = rule.move(theta, rule.start(theta), gradient, Evidence((), one, 0 * one, True))
+    >>> moved["w"].tolist()  # against the sign
+    [[-0.00999..., 0.00999...]]
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class RecurrentRule(GradientRule):
 
     def move(
         self, theta: Theta, carry: RecurrentCarry, gradient: Theta, evidence: Evidence
-    ) -> Move:
+    ) -> tuple[Theta, RecurrentCarry]:
         """The LSTM's step; outer gradients flow to the memory and to the weights."""
         g = ravel(gradient)
         # A coordinate is a row of the LSTM's batch: it meets no other.
@@ -93,8 +93,7 @@ class RecurrentRule(GradientRule):
             hidden.append(h.reshape(old_hidden.shape).to(old_hidden.dtype))
             cell.append(c.reshape(old_cell.shape).to(old_cell.dtype))
         change = self.head(torch.cat([h, features], dim=-1)).reshape(g.shape).to(g.dtype)
-        memory = RecurrentCarry(tuple(hidden), tuple(cell))
-        return Move(self.scale, unravel(-change, theta), memory)
+        return shifted(theta, self.scale * change), RecurrentCarry(tuple(hidden), tuple(cell))
 
 
 def clipped_log(gradient: Float[Tensor, "task p"]) -> Float[Tensor, "task p 2"]:

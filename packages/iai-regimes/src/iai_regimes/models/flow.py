@@ -55,11 +55,9 @@ def flow(
 
     def velocity(time: Tensor, points: Tensor) -> Tensor:
         speed = predict(torch.cat([points, time.expand(*points.shape[:2], 1)], dim=-1))
-        if speed.shape != start.shape:
-            raise ValueError(
-                f"`predict` must give velocities of shape {tuple(start.shape)}; got "
-                f"{tuple(speed.shape)}."
-            )
+        expected, got = tuple(start.shape), tuple(speed.shape)
+        if got != expected:
+            raise ValueError(f"`predict` must give velocities of shape {expected}; got {got}.")
         if not bool(speed.isfinite().all()):  # the solver would look for a smaller step, for ever
             raise ValueError(f"`predict` must give finite velocities; not so at time {time:.3g}.")
         return speed

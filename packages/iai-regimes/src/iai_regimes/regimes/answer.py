@@ -1,21 +1,24 @@
 """What implicit regimes have in common: the state is the answer to each query."""
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from iai_regimes.check import check_examples
-from iai_regimes.evidence import Evidence
+from iai_regimes.evidence import Evidence, moved_where
 from iai_regimes.interfaces import Examples, Likelihood
 from iai_regimes.objective import mean_loss
+from iai_regimes.padding import finite_queries
 from iai_regimes.update_form import UpdateForm, move, num_proposals
+
+AnswerState = Literal["logits", "latents", "probabilities"]
 
 
 class ImplicitState(NamedTuple):
-    """The answer to each query, a running mean of learned features, and the evidence behind both."""
+    """The answer to each query, a running mean of learned features, and the evidence behind it."""
 
     answer: Float[Tensor, "task query answer"]
     summary: Float[Tensor, "task *summary"]  # of a task, or of the column that each query is about
@@ -23,39 +26,113 @@ class ImplicitState(NamedTuple):
 
 
 class AnswerRegime(nn.Module, ABC):
-    """A regime whose state a network moves, by what each query reads in a minibatch.
+    """Amortizes f: each query's answer is moved by what the query reads in a minibatch.
+
+    Write `encode`, whose evidence has the field `num_observed`, `read` and `summary`; set
+    `propose`, and `head` where answers are latents.
 
     Args:
         likelihood: What raw outputs say about a target.
+        state: "logits" (raw outputs), "latents" (`dim` numbers, which `head` maps to raw outputs)
+            or "probabilities" (after the softmax; only for a likelihood with `num_classes`).
         update: "annealed", "residual" or "gated".
-        answer_dim: Numbers of an answer.
+        dim: Numbers of a latent.
 
     Raises:
-        ValueError: If `update` is unknown.
+        ValueError: If `state` or `update` is unknown or does not fit the likelihood.
     """
 
-    propose: nn.Linear  # what a query read, to proposals for its answer
+    needs_query = True  # the state is the answer to given queries
+    propose: nn.Linear  # what a query has read, to proposals for its answer
+    head: nn.Linear
 
-    def __init__(self, likelihood: Likelihood, update: UpdateForm, answer_dim: int) -> None:
+    def __init__(
+        self, likelihood: Likelihood, state: AnswerState, update: UpdateForm, dim: int
+    ) -> None:
         super().__init__()
-        self.num_proposals = answer_dim * num_proposals(update)
-        self.likelihood, self.update_form, self.answer_dim = likelihood, update, answer_dim
-        self.start = nn.Parameter(torch.zeros(answer_dim))
-
-    @property
-    def needs_query(self) -> bool:
-        """True: the state is the answer to given queries."""
-        return True
+        if state not in ("logits", "latents", "probabilities"):
+            raise ValueError(
+                f"`state` must be one of logits, latents, probabilities; got {state!r}."
+            )
+        if state == "probabilities" and not hasattr(likelihood, "num_classes"):
+            raise ValueError("`state` can be probabilities only for a categorical likelihood.")
+        self.answer_dim = dim if state == "latents" else likelihood.num_outputs
+        self.num_proposals = self.answer_dim * num_proposals(update)
+        self.likelihood, self.state, self.update_form = likelihood, state, update
+        self.start = nn.Parameter(torch.zeros(self.answer_dim))
 
     @abstractmethod
+    def encode(self, batch: Examples) -> Any:
+        """The minibatch, encoded once for any number of queries."""
+
+    @abstractmethod
+    def summary(self, answer: Tensor) -> Tensor:
+        """The running mean over no example."""
+
+    @abstractmethod
+    def read(
+        self, state: ImplicitState, evidence: Evidence, query_x: Tensor
+    ) -> tuple[Float[Tensor, "task *summary"], Float[Tensor, "task query dim"]]:
+        """The running mean with a minibatch in it, and what each query reads there.
+
+        Args:
+            state: The answers so far.
+            evidence: What `encode` gave, and how many examples it is about.
+            query_x: The queries, some of which may not be finite.
+        """
+
+    def init(self, num_tasks: int, query_x: Tensor | None = None) -> ImplicitState:
+        """The learned answer to every query before anything is seen; gradients flow to it.
+
+        Raises:
+            ValueError: If there are no queries.
+        """
+        if query_x is None:
+            raise ValueError("An implicit state is the answer to given queries; give `query_x`.")
+        answer = self.start.expand(num_tasks, query_x.shape[1], -1)
+        if self.state == "probabilities":
+            answer = answer.softmax(-1)
+        return ImplicitState(answer, self.summary(answer), answer.new_zeros(num_tasks))
+
     def update(
-        self,
-        state: ImplicitState,
-        evidence: Any,
-        query_x: Tensor | None = None,
-        fresh: bool = True,
+        self, state: ImplicitState, evidence: Any, query_x: Tensor | None = None, fresh: bool = True
     ) -> ImplicitState:
-        """Every query's answer after one minibatch; with `fresh` False, of examples seen before."""
+        """Every query's answer after one minibatch; with `fresh` False, of examples seen before.
+
+        A task without an observed example in the minibatch keeps its answers. Gradients flow to the
+        state.
+
+        Raises:
+            ValueError: If there are no queries, or not those that the state answers.
+        """
+        query_x = _asked(state, query_x)
+        told = Evidence(evidence, evidence.num_observed, state.seen, fresh)
+        summary, read = self.read(state, told, query_x)
+        proposal = self.propose(read).split(self.answer_dim, dim=-1)
+        if self.state == "probabilities":
+            moved = move(self.update_form, _log(state.answer), proposal, told.gain).softmax(-1)
+            answer = moved_where(told.informed, moved, state.answer)
+        else:
+            answer = move(self.update_form, state.answer, proposal, told.gain)
+        return ImplicitState(answer, summary, told.seen_after)
+
+    def predict(
+        self, state: ImplicitState, query_x: Float[Tensor, "task query *x_shape"]
+    ) -> Float[Tensor, "task query num_outputs"]:
+        """Raw outputs for the queries that the state answers; NaN for one that is not finite.
+
+        Gradients flow to the state.
+
+        Raises:
+            ValueError: If these are not as many queries as the state answers.
+        """
+        _, finite = finite_queries(_asked(state, query_x))
+        outputs = state.answer
+        if self.state == "latents":
+            outputs = self.head(outputs)
+        elif self.state == "probabilities":
+            outputs = _log(outputs)
+        return outputs.masked_fill(~finite[..., None], float("nan"))
 
     def loss(
         self, outputs: Float[Tensor, "task query num_outputs"], query: Examples
@@ -67,24 +144,6 @@ class AnswerRegime(nn.Module, ABC):
         """Raises ValueError for examples that are not finite or whose targets cannot be."""
         check_examples(batch, self.likelihood)
 
-    def _start(
-        self, num_tasks: int, query_x: Tensor | None, summary: tuple[int, ...]
-    ) -> ImplicitState:
-        if query_x is None:
-            raise ValueError("An implicit state is the answer to given queries; give `query_x`.")
-        answer = self.start.expand(num_tasks, query_x.shape[1], -1)
-        return ImplicitState(
-            answer, answer.new_zeros(num_tasks, *summary), answer.new_zeros(num_tasks)
-        )
-
-    def _moved(
-        self, state: ImplicitState, evidence: Evidence, summary: Tensor, read: Tensor
-    ) -> ImplicitState:
-        """The state after a minibatch in which each query read `task query dim`."""
-        proposal = self.propose(read).split(self.answer_dim, dim=-1)
-        answer = move(self.update_form, state.answer, proposal, evidence.gain)
-        return ImplicitState(answer, summary, evidence.seen_after)
-
 
 def zero_linear(in_dim: int, out_dim: int) -> nn.Linear:
     """A linear layer that gives zeros until it is trained."""
@@ -92,3 +151,18 @@ def zero_linear(in_dim: int, out_dim: int) -> nn.Linear:
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
+
+
+def _asked(state: ImplicitState, query_x: Tensor | None) -> Tensor:
+    expected = tuple(state.answer.shape[:2])
+    if query_x is None or query_x.shape[:2] != expected:
+        got = None if query_x is None else tuple(query_x.shape[:2])
+        raise ValueError(
+            "An implicit state answers the queries that it was started with, (task, query) = "
+            f"{expected}; got {got}."
+        )
+    return query_x
+
+
+def _log(probabilities: Tensor) -> Tensor:
+    return probabilities.clamp(min=1e-12).log()

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from iai_regimes.interfaces import Examples, Regime, SolvedRegime
+from iai_regimes.check import check_statistics
+from iai_regimes.interfaces import Examples, Regime
 from iai_regimes.padding import finite_queries, observed_inputs
 
 
@@ -42,7 +43,7 @@ class Embedded(nn.Module):
 
     def __init__(self, regime: Regime, embedding: nn.Module) -> None:
         super().__init__()
-        self.regime, self.embedding = regime, embedding
+        self.regime, self.embedding, self.needs_query = regime, embedding, regime.needs_query
         self._rest_if_frozen()
 
     def train(self, mode: bool = True) -> "Embedded":
@@ -54,14 +55,9 @@ class Embedded(nn.Module):
         self._rest_if_frozen()
         return self
 
-    @property
-    def needs_query(self) -> bool:
-        """As the regime inside."""
-        return self.regime.needs_query
-
     def init(self, num_tasks: int, query_x: Tensor | None = None) -> Any:
         """The start of the regime inside."""
-        return self.regime.init(num_tasks, self._queries(query_x))
+        return self.regime.init(num_tasks, self._asked(query_x))
 
     def encode(self, batch: Examples) -> Any:
         """The evidence of the minibatch's features, which are computed here, once.
@@ -70,26 +66,14 @@ class Embedded(nn.Module):
             ValueError: If the embedding does not give features an input, or would update running
                 statistics.
         """
-        return self.regime.encode(self._examples(batch))
+        features = self._features(observed_inputs(batch))
+        return self.regime.encode(FeatureExamples(features, batch.y, batch.mask))
 
     def update(
         self, state: Any, evidence: Any, query_x: Tensor | None = None, fresh: bool = True
     ) -> Any:
         """The state after one minibatch; queries are embedded only where the regime needs them."""
-        return self.regime.update(state, evidence, self._queries(query_x), fresh)
-
-    def residual(self, solution: Any, start: Any, item: tuple[Examples, bool]) -> Any:
-        """How far the regime inside has still to go on a minibatch; gradients reach the embedding.
-
-        Raises:
-            ValueError: If the regime inside has no residual.
-        """
-        if not isinstance(self.regime, SolvedRegime):
-            raise ValueError(
-                f"The regime must have a `residual`; {type(self.regime).__name__} has none."
-            )
-        batch, fresh = item
-        return self.regime.residual(solution, start, (self._examples(batch), fresh))
+        return self.regime.update(state, evidence, self._asked(query_x), fresh)
 
     def predict(
         self, state: Any, query_x: Float[Tensor, "task query *x_shape"]
@@ -111,11 +95,8 @@ class Embedded(nn.Module):
         if not any(parameter.requires_grad for parameter in self.embedding.parameters()):
             self.embedding.eval()
 
-    def _examples(self, batch: Examples) -> FeatureExamples:
-        return FeatureExamples(self._features(observed_inputs(batch)), batch.y, batch.mask)
-
-    def _queries(self, query_x: Tensor | None) -> Tensor | None:
-        if query_x is None or not self.regime.needs_query:
+    def _asked(self, query_x: Tensor | None) -> Tensor | None:
+        if query_x is None or not self.needs_query:
             return None
         return self._query_features(query_x)
 
@@ -126,12 +107,8 @@ class Embedded(nn.Module):
         return features.masked_fill(unknown, float("nan"))
 
     def _features(self, x: Tensor) -> Tensor:
-        for name, layer in self.embedding.named_modules():
-            if layer.training and getattr(layer, "running_mean", None) is not None:
-                raise ValueError(
-                    f"The embedding keeps running statistics ({name or type(layer).__name__}), "
-                    "which padding would enter; use GroupNorm or LayerNorm, or freeze it."
-                )
+        why = "which padding would enter; use GroupNorm or LayerNorm, or freeze it."
+        check_statistics(self.embedding, "embedding", why)
         features: Tensor = self.embedding(x.flatten(0, 1))
         num_inputs = x.shape[0] * x.shape[1]
         if features.dim() < 2 or features.shape[0] != num_inputs:

@@ -1,6 +1,6 @@
 """The implicit regime: the state is the answer to each query."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -11,17 +11,13 @@ from iai_regimes.embedding import BilinearEmbedding
 from iai_regimes.evidence import (
     NUM_COUNT_FEATURES,
     Evidence,
-    count_features,
     masked_mean,
-    moved_where,
     running_mean,
 )
 from iai_regimes.interfaces import Examples, Likelihood, SetEncoder
 from iai_regimes.padding import finite_queries, observed_features, observed_inputs
-from iai_regimes.regimes.answer import AnswerRegime, ImplicitState, zero_linear
+from iai_regimes.regimes.answer import AnswerRegime, AnswerState, ImplicitState, zero_linear
 from iai_regimes.update_form import UpdateForm
-
-AnswerState = Literal["logits", "latents", "probabilities"]
 
 
 class ImplicitEvidence(NamedTuple):
@@ -77,25 +73,18 @@ class Implicit(AnswerRegime):
         summary_dim: int = 32,
         count: bool = True,
     ) -> None:
+        dim, example_dim = encoder.dim, x_dim + likelihood.num_features
+        super().__init__(likelihood, state, update, dim)
         query_dim = x_dim if query_dim is None else query_dim
         check_sizes(x_dim=x_dim, query_dim=query_dim)
         check_sizes(0, summary_dim=summary_dim)
-        if state not in ("logits", "latents", "probabilities"):
-            raise ValueError(
-                f"`state` must be one of logits, latents, probabilities; got {state!r}."
-            )
-        if state == "probabilities" and not hasattr(likelihood, "num_classes"):
-            raise ValueError("`state` can be probabilities only for a categorical likelihood.")
-        dim, example_dim = encoder.dim, x_dim + likelihood.num_features
-        answer_dim = dim if state == "latents" else likelihood.num_outputs
-        super().__init__(likelihood, update, answer_dim)
-        self.encoder, self.state, self.count = encoder, state, count
+        self.encoder, self.count = encoder, count
         self.x_dim, self.query_dim, self.summary_dim = x_dim, query_dim, summary_dim
         self.embed_input = nn.Linear(x_dim, dim)
         if query_dim != x_dim:
             self.embed_query_input = nn.Linear(query_dim, dim)
         self.embed_example = BilinearEmbedding(example_dim, dim)
-        self.embed_query = BilinearEmbedding(query_dim + answer_dim + summary_dim, dim)
+        self.embed_query = BilinearEmbedding(query_dim + self.answer_dim + summary_dim, dim)
         if count:
             self.embed_count = nn.Linear(NUM_COUNT_FEATURES, dim)
         if summary_dim:
@@ -108,17 +97,6 @@ class Implicit(AnswerRegime):
         self.propose = zero_linear(dim, self.num_proposals)
         if state == "latents":
             self.head = nn.Linear(dim, likelihood.num_outputs)
-
-    def init(self, num_tasks: int, query_x: Tensor | None = None) -> ImplicitState:
-        """The learned answer to every query before anything is seen; gradients flow to it.
-
-        Raises:
-            ValueError: If there are no queries.
-        """
-        state = self._start(num_tasks, query_x, (self.summary_dim,))
-        if self.state == "probabilities":
-            return state._replace(answer=state.answer.softmax(-1))
-        return state
 
     def encode(self, batch: Examples) -> ImplicitEvidence:
         """The minibatch, encoded once for any number of queries.
@@ -135,74 +113,26 @@ class Implicit(AnswerRegime):
             statistic = masked_mean(self.statistic(inputs), batch.mask)
         return ImplicitEvidence(memory, statistic, batch.mask.sum(1).to(x.dtype))
 
-    def update(
-        self,
-        state: ImplicitState,
-        evidence: ImplicitEvidence,
-        query_x: Tensor | None = None,
-        fresh: bool = True,
-    ) -> ImplicitState:
-        """Every query's answer after one minibatch; with `fresh` False, of examples seen before.
+    def summary(self, answer: Float[Tensor, "task query answer"]) -> Float[Tensor, "task summary"]:
+        """Zeros, one vector a task."""
+        return answer.new_zeros(len(answer), self.summary_dim)
 
-        A task without an observed example in the minibatch keeps its answers. Gradients flow to the
-        state.
-
-        Raises:
-            ValueError: If there are no queries, or not those that the state answers.
-        """
-        queries = finite_queries(_asked(state, query_x))[0]
-        x = flat_inputs("query_x", queries, self.query_dim)
-        told = Evidence(evidence.memory, evidence.num_observed, state.seen, fresh)
-        summary = running_mean(state.summary, evidence.statistic, told)
+    def read(
+        self, state: ImplicitState, evidence: Evidence, query_x: Tensor
+    ) -> tuple[Float[Tensor, "task summary"], Float[Tensor, "task query dim"]]:
+        """What the encoder reads for each query's input, its answer so far and the summary."""
+        x = flat_inputs("query_x", finite_queries(query_x)[0], self.query_dim)
+        summary = running_mean(state.summary, evidence.encoded.statistic, evidence)
         spread = summary[:, None].expand(-1, x.shape[1], -1)
         embed_input = self.embed_input if self.query_dim == self.x_dim else self.embed_query_input
         tokens = embed_input(x) + self.embed_query(torch.cat([x, state.answer, spread], dim=-1))
         if self.count:
-            counts = count_features(told.seen, told.num_observed)
+            counts = evidence.features
             tokens = tokens + self.embed_count(counts)[:, None]
-        read = self.encoder.read(tokens, evidence.memory)
-        if self.state != "probabilities":
-            return self._moved(state, told, summary, read)
-        logarithms = state._replace(answer=_log(state.answer))
-        moved = self._moved(logarithms, told, summary, read)
-        answer = moved_where(told.informed, moved.answer.softmax(-1), state.answer)
-        return moved._replace(answer=answer)
-
-    def predict(
-        self, state: ImplicitState, query_x: Float[Tensor, "task query *x_shape"]
-    ) -> Float[Tensor, "task query num_outputs"]:
-        """Raw outputs for the queries that the state answers; NaN for one that is not finite.
-
-        Gradients flow to the state.
-
-        Raises:
-            ValueError: If these are not as many queries as the state answers.
-        """
-        _, finite = finite_queries(_asked(state, query_x))
-        outputs = state.answer
-        if self.state == "latents":
-            outputs = self.head(outputs)
-        elif self.state == "probabilities":
-            outputs = _log(outputs)
-        return outputs.masked_fill(~finite[..., None], float("nan"))
-
-
-def _asked(state: ImplicitState, query_x: Tensor | None) -> Tensor:
-    expected = tuple(state.answer.shape[:2])
-    if query_x is None or query_x.shape[:2] != expected:
-        got = None if query_x is None else tuple(query_x.shape[:2])
-        raise ValueError(
-            "An implicit state answers the queries that it was started with, (task, query) = "
-            f"{expected}; got {got}."
-        )
-    return query_x
+        return summary, self.encoder.read(tokens, evidence.encoded.memory)
 
 
 def _begin_small(embedding: BilinearEmbedding, x_dim: int) -> None:
     """An input's own share of what it is embedded in starts at 0, and that of products at 1/10."""
     embedding.linear.weight[:, :x_dim] = 0.0
     embedding.products.weight.mul_(0.1)
-
-
-def _log(probabilities: Tensor) -> Tensor:
-    return probabilities.clamp(min=1e-12).log()

@@ -3,16 +3,15 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from iai_regimes.check import check_sizes
+from iai_regimes.check import check_sizes, flat_inputs
 from iai_regimes.embedding import BilinearEmbedding
 from iai_regimes.evidence import (
     NUM_COUNT_FEATURES,
     Evidence,
-    count_features,
     masked_mean,
     running_mean,
 )
@@ -73,22 +72,13 @@ class ImplicitColumns(AnswerRegime):
         dim = encoder.dim
         hidden_dim = 2 * dim if hidden_dim is None else hidden_dim
         check_sizes(hidden_dim=hidden_dim)
-        super().__init__(likelihood, update, likelihood.num_outputs)
+        super().__init__(likelihood, "logits", update, dim)
         self.encoder = encoder
         self.embed_cell = BilinearEmbedding(_FEATURES, dim)
         in_dim = 2 * dim + likelihood.num_outputs + NUM_COUNT_FEATURES
         self.embed_query = BilinearEmbedding(in_dim, hidden_dim)
         self.hidden = nn.Sequential(nn.GELU(), nn.Linear(hidden_dim, hidden_dim), nn.GELU())
         self.propose = zero_linear(hidden_dim, self.num_proposals)
-
-    def init(self, num_tasks: int, query_x: Tensor | None = None) -> ImplicitState:
-        """The learned answer to every query before anything is seen; gradients flow to it.
-
-        Raises:
-            ValueError: If there are no queries.
-        """
-        num_queries = 0 if query_x is None else query_x.shape[1]
-        return self._start(num_tasks, query_x, (num_queries, self.encoder.dim))
 
     def encode(self, batch: Examples) -> ColumnEvidence:
         """The vector of each column of a minibatch, for any number of queries.
@@ -116,45 +106,26 @@ class ImplicitColumns(AnswerRegime):
         vectors = self.encoder.encode(cells, mask=batch.mask)
         return ColumnEvidence(vectors, batch.mask.sum(1).to(x.dtype))
 
-    def update(
-        self,
-        state: ImplicitState,
-        evidence: ColumnEvidence,
-        query_x: Tensor | None = None,
-        fresh: bool = True,
-    ) -> ImplicitState:
-        """Every query's answer after one minibatch; with `fresh` False, of rows seen before.
+    def summary(
+        self, answer: Float[Tensor, "task query answer"]
+    ) -> Float[Tensor, "task query dim"]:
+        """Zeros, a vector for the column of each query."""
+        return answer.new_zeros(*answer.shape[:2], self.encoder.dim)
 
-        A task without an observed row in the minibatch keeps its answers. The answer to a query of
-        a column that is not there is NaN. Gradients flow to the state.
-
-        Raises:
-            ValueError: If there are no queries, or not those that the state answers.
-        """
-        index, _ = _columns(state, query_x)
-        told = Evidence(evidence.vectors, evidence.num_observed, state.seen, fresh)
-        column = index.clamp(0, evidence.vectors.shape[1] - 1)
-        vectors = evidence.vectors.gather(1, column[..., None].expand_as(state.summary))
-        summary = running_mean(state.summary, vectors, told)
-        counts = count_features(told.seen, told.num_observed)[:, None]
+    def read(
+        self, state: ImplicitState, evidence: Evidence, query_x: Tensor
+    ) -> tuple[Float[Tensor, "task query dim"], Float[Tensor, "task query hidden"]]:
+        """A network's output for each query's column; NaN for one that the table does not have."""
+        index = flat_inputs("query_x", finite_queries(query_x)[0], 1).round().long()
+        vectors = evidence.encoded.vectors
+        column = index.clamp(0, vectors.shape[1] - 1)
+        vectors = vectors.gather(1, column.expand_as(state.summary))
+        summary = running_mean(state.summary, vectors, evidence)
+        counts = evidence.features[:, None]
         counts = counts.expand(-1, column.shape[1], -1)
         token = self.embed_query(torch.cat([vectors, summary, state.answer, counts], dim=-1))
-        moved = self._moved(state, told, summary, token + self.hidden(token))
-        absent = (index != column)[..., None]
-        return moved._replace(answer=moved.answer.masked_fill(absent, float("nan")))
-
-    def predict(
-        self, state: ImplicitState, query_x: Float[Tensor, "task query 1"]
-    ) -> Float[Tensor, "task query num_outputs"]:
-        """Raw outputs for the queries that the state answers; NaN for one that is not finite.
-
-        Gradients flow to the state.
-
-        Raises:
-            ValueError: If these are not as many queries as the state answers.
-        """
-        _, finite = _columns(state, query_x)
-        return state.answer.masked_fill(~finite[..., None], float("nan"))
+        read = token + self.hidden(token)
+        return summary, read.masked_fill(index != column, float("nan"))
 
 
 def beside_the_others(
@@ -188,18 +159,3 @@ def beside_the_others(
         precision = torch.linalg.inv((z.mT @ z + eye) / num_rows)
         size = 1 / precision.diagonal(dim1=1, dim2=2)
         return z @ precision * size.sqrt()[:, None], size
-
-
-def _columns(
-    state: ImplicitState, query_x: Tensor | None
-) -> tuple[Int64[Tensor, "task query"], Tensor]:
-    """The index of the column that each query names, and which queries are finite."""
-    expected = (*state.answer.shape[:2], 1)
-    if query_x is None or query_x.shape != expected:
-        got = None if query_x is None else tuple(query_x.shape)
-        raise ValueError(
-            "An implicit state answers the queries that it was started with, each the index of "
-            f"a column, {expected}; got {got}."
-        )
-    index, finite = finite_queries(query_x)
-    return index[..., 0].round().long(), finite

@@ -38,14 +38,11 @@ class Parametric(nn.Module):
         f(x, theta_K).
     """
 
+    needs_query = False  # the state answers any query
+
     def __init__(self, predictor: Predictor, likelihood: Likelihood, rule: Rule) -> None:
         super().__init__()
         self.predictor, self.likelihood, self.rule = predictor, likelihood, rule
-
-    @property
-    def needs_query(self) -> bool:
-        """False: the state answers any query."""
-        return False
 
     def init(self, num_tasks: int, query_x: Tensor | None = None) -> AdaptedState:
         """The learned start of each task; gradients flow to it. The queries are not looked at."""

@@ -10,7 +10,7 @@ from iai_regimes.check import check_solver
 from iai_regimes.evidence import Evidence, spread
 from iai_regimes.gradient import gradient_at
 from iai_regimes.interfaces import Examples, Objective, Solver, Theta
-from iai_regimes.ravel import ravel
+from iai_regimes.ravel import ravel, task_zeros
 from iai_regimes.rules.coefficient import Coefficient, Coefficients
 
 
@@ -104,24 +104,21 @@ class _Anchored:
     def loss(self, theta: Theta) -> Float[Tensor, " task"]:
         """The loss and the pull; that of a task without an example is the pull alone."""
         squares = {
-            name: self._strength.at(name, value) * (value - self._anchor[name]).square()
+            name: self._strength.of(name) * (value - self._anchor[name]).square()
             for name, value in theta.items()
         }
         return self._objective.loss(theta) + 0.5 * ravel(squares).sum(1)
 
     def gradient_at(self, theta: Theta, *, differentiate: bool, scale: Tensor | None) -> Theta:
         """As the function of this name; the pull needs no graph for its gradient."""
+        scale = 1 + task_zeros(theta) if scale is None else scale
         gradient = gradient_at(self._objective, theta, differentiate=differentiate, scale=scale)
         pulled: Theta = {}
         with torch.set_grad_enabled(differentiate and torch.is_grad_enabled()):
             for name, value in theta.items():
-                strength, away = self._strength.at(name, value), value - self._anchor[name]
-                if scale is not None:
-                    strength = strength * spread(scale, value)
-                if isinstance(strength, Tensor):
-                    pulled[name] = torch.addcmul(gradient[name], strength, away)
-                else:
-                    pulled[name] = torch.add(gradient[name], away, alpha=strength)
+                strength = self._strength.of(name) * spread(scale, value)
+                away = value - self._anchor[name]
+                pulled[name] = torch.addcmul(gradient[name], strength, away)
         return pulled
 
     def residual(self, theta: Theta) -> Float[Tensor, "task n num_outputs"]:

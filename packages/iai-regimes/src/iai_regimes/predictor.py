@@ -81,6 +81,31 @@ class Predictor(nn.Module):
         flat = torch.cat([self._parameter(name).reshape(-1) for name in self.shapes])
         return flat.expand(num_tasks, -1)
 
+    def random_start(self, num_tasks: int) -> Float[Tensor, "task p"]:
+        """New random parameters for each task, in place of the learned start.
+
+        They are drawn from torch's global generator, uniform within 1 / sqrt(inputs of the layer),
+        as `nn.Linear` draws its own.
+
+        Raises:
+            ValueError: If a parameter of another kind of layer is adapted.
+
+        >>> start = Predictor(nn.Linear(100, 3)).random_start(2)
+        >>> start.shape, bool((start.abs() <= 0.1).all())
+        (torch.Size([2, 303]), True)
+        """
+        bounds = []
+        for name, shape in self.shapes.items():
+            layer = self.module.get_submodule(name.rpartition(".")[0])
+            if not isinstance(layer, nn.Linear):
+                raise ValueError(
+                    "A random start is known for parameters of `nn.Linear` alone; "
+                    f"{name!r} is one of {type(layer).__name__}."
+                )
+            bounds.append(layer.weight.new_full((shape.numel(),), layer.in_features**-0.5))
+        bound = torch.cat(bounds)
+        return bound * (2 * torch.rand(num_tasks, self.size, device=bound.device) - 1)
+
     def shared(self) -> list[Tensor]:
         """The parameters that are not adapted, which all tasks share.
 

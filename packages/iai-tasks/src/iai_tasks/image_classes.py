@@ -1,5 +1,6 @@
 """The record that sources of few-shot images return: many classes, a few images of each."""
 
+import hashlib
 from collections.abc import Iterable
 
 import attrs
@@ -93,6 +94,20 @@ class ImageClasses:
         """Channels, height and width of every image."""
         channels, height, width = self.images.shape[1:]
         return channels, height, width
+
+    @property
+    def fingerprint(self) -> str:
+        """Numbers of images, classes and groups, and the start of the images' SHA-256.
+
+        >>> letter = torch.zeros(1, 1, 2, 2, dtype=torch.uint8)
+        >>> ImageClasses(images=letter, labels=torch.tensor([0]), class_names="a").fingerprint
+        '1 images of 1 classes in 1 groups, sha256 df3f619804a9'
+        """
+        digest = hashlib.sha256(self.images.cpu().numpy().tobytes()).hexdigest()[:12]
+        return (
+            f"{len(self.images)} images of {self.num_classes} classes in "
+            f"{len(set(self.groups))} groups, sha256 {digest}"
+        )
 
     def to(self, device: torch.device | str) -> "ImageClasses":
         """Moves the images, so that sampling on that device copies nothing."""

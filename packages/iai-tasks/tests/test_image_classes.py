@@ -21,6 +21,15 @@ def test_what_it_says_of_itself():
     assert (moved.class_names, moved.groups) == (images.class_names, images.groups)
 
 
+def test_the_fingerprint_tells_images_apart():
+    images = ImageClasses(**FIELDS)
+    assert images.fingerprint.startswith("4 images of 3 classes in 2 groups, sha256 ")
+    other = images.images.clone()
+    other[3, 0, 4, 5] = 1
+    assert ImageClasses(**FIELDS | {"images": other}).fingerprint != images.fingerprint
+    assert ImageClasses(**FIELDS).fingerprint == images.fingerprint
+
+
 def test_by_default_every_class_is_a_group():
     fields = {name: value for name, value in FIELDS.items() if name != "groups"}
     assert ImageClasses(**fields).groups == ("a", "b", "c")

@@ -21,7 +21,7 @@ class ImageClassSource:
 
     >>> ImageClassSource(source="imagenet")
     Traceback (most recent call last):
-    ValueError: `source` must be glyphs, omniglot or folder; got 'imagenet'.
+    ValueError: `source` must be one of 'glyphs', 'omniglot', 'folder'; got 'imagenet'.
     """
 
     source: Literal["glyphs", "omniglot", "folder"] = attrs.field(

@@ -1,7 +1,7 @@
 """What it costs to adapt to a task, and to compute a meta-gradient."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -13,7 +13,7 @@ from iai_train.row import Row
 
 
 def learning_costs(
-    run: Experiment, rows: Iterable[Row], learner: Any, tasks: Any, batch: Any
+    run: Experiment, rows: Sequence[Row], learner: Any, tasks: Any, batch: Any
 ) -> list[Row]:
     """The rows of a learner's costs, measured once and kept for a run that goes on.
 
@@ -34,7 +34,8 @@ def learning_costs(
     """
     at = next((row for row in rows if row.step == learner.steps), None)
     if at is None:
-        raise ValueError(f"`rows` must have the learner's step {learner.steps}; they have not.")
+        steps = ", ".join(str(row.step) for row in rows)
+        raise ValueError(f"`rows` must have the learner's step {learner.steps}; got {steps}.")
     num_tasks, num_trained = len(tasks.query.mask), len(batch.query.mask)
     size = run._settings.fit.chunk or num_trained
 

@@ -93,7 +93,7 @@ class TrainedModule:
             with torch.enable_grad():
                 loss = self.loss(module(x), y)
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
             seen = seen + len(x)
             yield _Trained(module, step, seen)

@@ -3,8 +3,8 @@
 
 A task shows one image of each of five letters, of scripts never seen in training, and asks which of
 them other images are. MAML and its relatives, a neural process and the learned regimes are one loop
-with different choices. All are trained on as many tasks, and measured on the same ones beside the
-nearest mean image, which learns nothing. What adapting and a meta-gradient cost is measured too.
+with different choices. All are trained on as many tasks and measured on the same ones, beside the
+nearest mean image, which learns nothing. The costs are those of adapting and of a meta-gradient.
 """
 
 from functools import partial
@@ -99,7 +99,7 @@ def learners(train: Train, image_shape: tuple[int, ...]) -> dict[str, iterate.It
     rates = torch.nn.Parameter(torch.full((regimes.Predictor(conv(ways)).size,), train.inner_rate))
     decoder = regimes.LatentDecoder(dim, train.latent_dim, ways, hidden_dim=dim)
     latent = regimes.Predictor(decoder, adapt=["latent"])
-    cavia = regimes.Explicit(latent, likelihood, descent(50.0))  # outputs change little at first
+    cavia = regimes.Explicit(latent, likelihood, descent(50.0))  # at first a latent changes little
     head = regimes.Predictor(torch.nn.Linear(dim, ways))
     rule = regimes.LearnedRule(head, likelihood, SetTransformer(dim, 2, 4, 2 * dim), x_dim=dim)
     cnp = implicit(DeepSet(dim))

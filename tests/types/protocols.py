@@ -23,6 +23,7 @@ def samplers(
     projected: iai_tasks.ProjectedClassification,
     few_shot: iai_tasks.FewShotClassification,
     sinusoid: iai_tasks.Sinusoid,
+    random_examples: iai_tasks.RandomExamples,
 ) -> None:
     own: list[tasks.Sampler] = [
         linear_regression,
@@ -31,6 +32,7 @@ def samplers(
         projected,
         few_shot,
         sinusoid,
+        random_examples,
     ]
     redrawn: list[iterate.Sampler] = [*own]
     trained_on: list[train.TaskSampler[iai_tasks.TaskBatch]] = [*own]
@@ -110,9 +112,12 @@ def linear_solvers() -> None:
     for_newton: list[regimes.LinearSolver] = [*solvers]
 
 
-def learner(iterated: iai_iterate.Iterated, adapted: iai_iterate.Adapted) -> None:
+def learner(
+    iterated: iai_iterate.Iterated, adapted: iai_iterate.Adapted, module: iai_train.TrainedModule
+) -> None:
     trained: train.Learner[iai_tasks.TaskBatch, Any] = iterated
     measured: train.Traceable[iai_tasks.Examples] = iterated
+    run: train.Traceable[int] = module
     shown: train.Snapshot = adapted
 
 

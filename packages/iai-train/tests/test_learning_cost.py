@@ -33,9 +33,9 @@ class Counted(Descent):
         self.given.append(len(tasks.query.x))
         return super().forward(tasks, state)
 
-    def trace(self, support, query_x, /, *, steps, generator=None):
+    def trace(self, support, query_x, /, *, steps):
         self.asked.append((len(query_x), steps, torch.is_grad_enabled()))
-        return super().trace(support, query_x, steps=steps, generator=generator)
+        return super().trace(support, query_x, steps=steps)
 
 
 def tasks(num_tasks: int) -> Batch:

@@ -41,8 +41,7 @@ def learning_costs(
 
     @torch.no_grad()
     def adapt() -> None:
-        stages = learner.trace(tasks.support, tasks.query.x, steps=at.step, generator=None)
-        for stage in stages:
+        for stage in learner.trace(tasks.support, tasks.query.x, steps=at.step):
             if stage.step == at.step:
                 stage.predict(tasks.query.x)
 

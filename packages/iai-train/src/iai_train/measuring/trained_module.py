@@ -71,7 +71,6 @@ class TrainedModule:
         /,
         *,
         steps: int,
-        generator: torch.Generator | None = None,
     ) -> Iterator[_Trained]:
         """Yields the module after 0, 1, ..., `steps` steps, on the device of the queries.
 
@@ -79,7 +78,6 @@ class TrainedModule:
             support: The seed of the run.
             query_x: The queries.
             steps: Number of steps.
-            generator: Not used: the seed decides all.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(support)

@@ -96,7 +96,7 @@ def learners(train: Train, image_shape: tuple[int, ...]) -> dict[str, iterate.It
     def on_features(regime, **choices):  # of the images, from a network that all tasks share
         return iterate.Iterated(regimes.Embedded(regime, conv(dim)), **choices)
 
-    rates = torch.nn.Parameter(torch.full((regimes.Predictor(conv(ways)).size,), train.inner_rate))
+    rates = regimes.Predictor(conv(ways)).full(train.inner_rate)
     decoder = regimes.LatentDecoder(dim, train.latent_dim, ways, hidden_dim=dim)
     latent = regimes.Predictor(decoder, adapt=["latent"])
     cavia = regimes.Explicit(latent, likelihood, descent(50.0))  # at first a latent changes little

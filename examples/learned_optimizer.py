@@ -82,14 +82,13 @@ def network(activation: type[nn.Module], *hidden: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(sizes[-1], 10))
 
 
-def build(train: Train, name: str, predictor: regimes.Predictor) -> nn.Module:
+def build(train: Train, name: str) -> nn.Module:
     """A rule by the name of its rows."""
     if name == "parametric, recurrent":
         # It reads a logarithm, too steep near zero for meta-gradients: its gradient is a constant.
         return regimes.RecurrentRule(hidden_dim=train.memory, scale=train.scale)
     # With this `exp_mult`, what the MLP makes of the time decides the length of a step.
-    sizes = [shape.numel() for shape in predictor.shapes.values()]
-    return regimes.MLPRule(sizes, step_mult=train.scale, exp_mult=1.0, differentiate_gradient=True)
+    return regimes.MLPRule(step_mult=train.scale, exp_mult=1.0, differentiate_gradient=True)
 
 
 def main() -> None:
@@ -126,7 +125,7 @@ def main() -> None:
     }
     for name, fit in ("parametric, recurrent", config.fit), ("parametric, MLP", config.mlp):
         predictor = regimes.Predictor(networks["in"]()).requires_grad_(False)
-        rule, choices = build(train, name, predictor), {"start": predictor.random_start}
+        rule, choices = build(train, name), {"start": predictor.random_start}
         regime = regimes.Parametric(predictor, regimes.Categorical(10), rule, **choices)
         sizes = {"steps": train.unroll, "minibatch": train.minibatch}
         learner = Iterated(regime, **sizes, gradient=truncated(train.unroll))

@@ -2,8 +2,8 @@
 
 The model is an MLP 100-h-10 whose every weight is adapted; a token of the rule is what one unit
 reads by, and all tokens share the rule's weights. "own weights" are those that grow with the
-model: a place and a starting rate for each unit and number. A row without `whiten` has the rule of
-small models, one step of whose Krylov space is one product as well.
+model: an embedding for each token and a rate for each number. "rule" has `WhitenedNewton`, "plain"
+the `Newton` of small models, each with one Hessian-vector product in its Krylov space.
 """
 
 import argparse
@@ -11,7 +11,15 @@ import argparse
 import torch
 from iai_encoders import SetTransformer
 from iai_iterate import Iterated
-from iai_regimes import Adam, Categorical, LearnedRule, Parametric, Predictor
+from iai_regimes import (
+    Adam,
+    Categorical,
+    LearnedRule,
+    Newton,
+    Parametric,
+    Predictor,
+    WhitenedNewton,
+)
 from iai_regimes.interfaces import Rule
 from iai_tasks import Examples
 from torch import nn
@@ -39,7 +47,8 @@ def measure(hidden: int, options: argparse.Namespace) -> Row:
         y=torch.randint(CLASSES, shape, generator=generator, device=options.device),
     )
     predictor = Predictor(model(hidden))
-    whitened, plain = rule(predictor, options, whiten=True), rule(predictor, options, whiten=False)
+    whitened = rule(predictor, options, WhitenedNewton(predictor, 1))
+    plain = rule(predictor, options, Newton(1))
 
     def step(chosen: Rule) -> Iterated:
         regime = Parametric(predictor, Categorical(CLASSES), chosen)
@@ -49,7 +58,7 @@ def measure(hidden: int, options: argparse.Namespace) -> Row:
     times = in_turn(
         {name: lambda one=one: one.adapt(batch) for name, one in learners.items()}, options
     )
-    own = whitened.place.numel() + whitened.rates.numel()
+    own = whitened.token_embedding.numel() + whitened.rates.numel()
     return {
         "parameters": predictor.size,
         "tokens": whitened.tokens.num_tokens,
@@ -67,10 +76,12 @@ def model(hidden: int) -> nn.Module:
     return nn.Sequential(nn.Linear(DIM, hidden), nn.ReLU(), nn.Linear(hidden, CLASSES))
 
 
-def rule(predictor: Predictor, options: argparse.Namespace, *, whiten: bool) -> LearnedRule:
+def rule(
+    predictor: Predictor, options: argparse.Namespace, slope: Newton | WhitenedNewton
+) -> LearnedRule:
     encoder = SetTransformer(options.width, 2, 2, 2 * options.width)
-    sizes = {"x_dim": DIM, "curvature": 1, "chunk": DIM + 1}
-    return LearnedRule(predictor, Categorical(CLASSES), encoder, whiten=whiten, **sizes)
+    sizes = {"x_dim": DIM, "chunk": DIM + 1}
+    return LearnedRule(predictor, Categorical(CLASSES), encoder, slope=slope, **sizes)
 
 
 if __name__ == "__main__":

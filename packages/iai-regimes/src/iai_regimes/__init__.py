@@ -1,13 +1,15 @@
 """Parametric, implicit and explicit regimes of amortized learning."""
 
 from iai_regimes.embedding import BilinearEmbedding
-from iai_regimes.evidence import annealed_gain, count_features
-from iai_regimes.gradient_feature import clipped_log, log_and_sign, raw, rms_normalised
+from iai_regimes.evidence import Evidence, annealed_gain, count_features
+from iai_regimes.gradient_rule import GradientRule, Move
 from iai_regimes.learned.learned_optimizer import LearnedOptimizer
 from iai_regimes.learned.learned_rule import LearnedRule
 from iai_regimes.learned.mlp_rule import MLPRule
-from iai_regimes.learned.parameter_token import ParameterTokens
+from iai_regimes.learned.newton import Newton
 from iai_regimes.learned.recurrent_rule import RecurrentRule
+from iai_regimes.learned.slope import Gradient
+from iai_regimes.learned.whitened_newton import WhitenedNewton
 from iai_regimes.likelihood import Categorical, Gaussian
 from iai_regimes.models.conv4 import Conv4
 from iai_regimes.models.flow import flow
@@ -35,9 +37,12 @@ __all__ = [
     "ColumnState",
     "Conv4",
     "Embedded",
+    "Evidence",
     "Explicit",
     "Gaussian",
+    "Gradient",
     "GradientDescent",
+    "GradientRule",
     "Implicit",
     "ImplicitColumns",
     "ImplicitState",
@@ -45,19 +50,17 @@ __all__ = [
     "LearnedOptimizer",
     "LearnedRule",
     "MLPRule",
+    "Move",
+    "Newton",
     "NewtonCG",
-    "ParameterTokens",
     "Parametric",
     "Predictor",
     "Proximal",
     "RecurrentRule",
     "Unlabelled",
     "UntilConverged",
+    "WhitenedNewton",
     "annealed_gain",
-    "clipped_log",
     "count_features",
     "flow",
-    "log_and_sign",
-    "raw",
-    "rms_normalised",
 ]

@@ -43,18 +43,6 @@ def flat_inputs(name: str, x: Tensor, dim: int) -> Tensor:
     return x.reshape(*x.shape[:2], dim)
 
 
-def check_numbers(name: str, numbers: Tensor) -> None:
-    """Raises ValueError unless rates or strengths are floating point, finite and at least 0.
-
-    It reads them, which waits for the device: it is meant for where they are handed in.
-    """
-    if not numbers.is_floating_point():
-        raise ValueError(f"`{name}` must be floating point; got {numbers.dtype}.")
-    wrong = numbers[~(numbers.isfinite() & (numbers >= 0))]
-    if wrong.numel():
-        raise ValueError(f"`{name}` must be finite and at least 0; got {wrong[0].item()}.")
-
-
 def check_solver(rule: Any) -> None:
     """Raises TypeError for a rule without a residual, of which no one can say when it is done."""
     if not isinstance(rule, Solver):

@@ -1,4 +1,4 @@
-"""A linear map and products of linear maps, side by side."""
+"""An embedding of vectors by a linear map and products of linear maps."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -7,9 +7,8 @@ from torch import Tensor, nn
 class BilinearEmbedding(nn.Module):
     """A token that holds its inputs and learned products of pairs of them: A v + B (C v * D v).
 
-    The products of inputs and residuals are what a gradient is made of, and the products of inputs
-    with each other what a covariance is made of; a network that starts from sums alone must first
-    learn to multiply.
+    A gradient is made of products of inputs and residuals, a covariance of products of inputs; a
+    network of linear maps and pointwise nonlinearities would first have to learn to multiply.
 
     Args:
         in_dim: Numbers of the input.

@@ -10,6 +10,7 @@ from iai_regimes.check import check_examples, flat_inputs
 from iai_regimes.embedding import BilinearEmbedding
 from iai_regimes.evidence import (
     NUM_COUNT_FEATURES,
+    Evidence,
     annealed_gain,
     count_features,
     masked_mean,
@@ -180,7 +181,8 @@ class Implicit(nn.Module):
         query_x = self._queries(state, query_x)
         x = flat_inputs("query_x", finite_queries(query_x)[0], self.query_dim)
         count = evidence.num_observed
-        summary = running_mean(state.summary, evidence.statistic, state.seen, count, fresh)
+        told = Evidence(evidence, count, state.seen, fresh)
+        summary = running_mean(state.summary, evidence.statistic, told)
         spread = summary[:, None].expand(-1, x.shape[1], -1)
         embed_input = self.embed_input if self.query_dim == self.x_dim else self.embed_query_input
         tokens = embed_input(x) + self.embed_query(torch.cat([x, state.answer, spread], dim=-1))
@@ -194,7 +196,7 @@ class Implicit(nn.Module):
             answer = torch.where(count[:, None, None] > 0, moved, state.answer)
         else:
             answer = move(self.update_form, state.answer, proposal, gain)
-        return ImplicitState(answer, summary, state.seen + count if fresh else state.seen)
+        return ImplicitState(answer, summary, told.seen_after)
 
     def predict(
         self, state: ImplicitState, query_x: Float[Tensor, "task query *x_shape"]

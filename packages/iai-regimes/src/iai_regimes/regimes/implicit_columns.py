@@ -11,6 +11,7 @@ from iai_regimes.check import check_examples
 from iai_regimes.embedding import BilinearEmbedding
 from iai_regimes.evidence import (
     NUM_COUNT_FEATURES,
+    Evidence,
     annealed_gain,
     count_features,
     masked_mean,
@@ -152,9 +153,10 @@ class ImplicitColumns(nn.Module):
             ValueError: If there are no queries, or not those that the state answers.
         """
         place, count = _columns(state, query_x)[0], evidence.num_observed
+        told = Evidence(evidence, count, state.seen, fresh)
         column = place.clamp(0, evidence.vectors.shape[1] - 1)
         vectors = evidence.vectors.gather(1, column[..., None].expand_as(state.summary))
-        summary = running_mean(state.summary, vectors, state.seen, count, fresh)
+        summary = running_mean(state.summary, vectors, told)
         counts = count_features(state.seen, count)[:, None].expand(-1, column.shape[1], -1)
         token = self.embed_query(torch.cat([vectors, summary, state.answer, counts], dim=-1))
         read = self.propose(token + self.hidden(token))
@@ -162,7 +164,7 @@ class ImplicitColumns(nn.Module):
         gain = annealed_gain(state.seen, count)
         answer = move(self.update_form, state.answer, proposal, gain)
         answer = answer.masked_fill((place != column)[..., None], float("nan"))
-        return ColumnState(answer, summary, state.seen + count if fresh else state.seen)
+        return ColumnState(answer, summary, told.seen_after)
 
     def predict(
         self, state: ColumnState, query_x: Float[Tensor, "task query 1"]

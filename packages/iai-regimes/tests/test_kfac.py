@@ -6,9 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from iai_regimes import Gaussian, Predictor
-from iai_regimes.curvature import hessian_products
-from iai_regimes.learned.whitening import Whitening
+from iai_regimes.hessian import hessian_products
+from iai_regimes.learned.kfac import Whitening
 from iai_regimes.objective import MinibatchObjective
+from iai_regimes.ravel import ravel, shifted, unravel
 from regime_parts import draw
 from torch import nn
 
@@ -45,8 +46,18 @@ def roots_of(whitening, moments, prior_count=1e-9, seen=10.0):
     return whitening.roots(moments, moments, seen, prior_count)
 
 
-def drawn_moments(whitening, num_tasks, drawn):
-    sizes = [columns for _, columns in whitening.layers.values()]
+def theta_of(predictor, flat):
+    """Raveled parameters by name."""
+    return unravel(flat, predictor.start(len(flat)))
+
+
+def colour(predictor, whitening, white, roots):
+    """On vectors."""
+    return ravel(whitening.colour(theta_of(predictor, white), roots))
+
+
+def drawn_moments(predictor, num_tasks, drawn):
+    sizes = [moment.shape[1] for moment in Whitening(predictor).start(predictor.start(1))]
     factors = [drawn(num_tasks, size, size + 3) for size in sizes]
     return tuple(factor @ factor.mT for factor in factors)
 
@@ -54,13 +65,13 @@ def drawn_moments(whitening, num_tasks, drawn):
 @given(seed=st.integers(0, 99))
 def test_moments_are_means_over_what_is_observed(seed):
     drawn, predictor = draws(seed), mlp()
-    theta, x = drawn(3, predictor.size), drawn(3, 6, 3)
+    theta, x = theta_of(predictor, drawn(3, predictor.size)), drawn(3, 6, 3)
     mask = drawn(3, 6) > 0
     mask[1] = False
     x[~mask] = 1e6
     found = Whitening(predictor).moments(theta, x, mask)
     for task in range(3):
-        weight, bias = (predictor.unflatten(theta[task])[f"0.{own}"] for own in ("weight", "bias"))
+        weight, bias = theta["0.weight"][task], theta["0.bias"][task]
         expected = [torch.zeros(4, 4).double(), torch.zeros(5, 5).double()]
         for example in x[task][mask[task]]:
             inputs = example, (weight @ example + bias).tanh()
@@ -84,7 +95,7 @@ def test_moments_are_constants_and_nothing_stays_behind():
     theta = predictor.start(2)
     before = {name: weight.clone() for name, weight in predictor.state_dict().items()}
     found = Whitening(predictor).moments(theta, torch.ones(2, 3, 3).double(), torch.ones(2, 3) > 0)
-    assert theta.requires_grad and not any(moment.requires_grad for moment in found)
+    assert theta["0.weight"].requires_grad and not any(moment.requires_grad for moment in found)
     assert all(torch.equal(before[name], now) for name, now in predictor.state_dict().items())
     assert not any(layer._forward_pre_hooks for layer in predictor.module.modules())
 
@@ -102,11 +113,12 @@ def test_layers_that_are_used_twice(tied):
             return self.again(self.first(x).tanh())
 
     drawn, predictor = draws(0), Predictor(Twice().double())
-    whitening, theta, x = Whitening(predictor), drawn(2, predictor.size), drawn(2, 5, 2)
+    whitening, x = Whitening(predictor), drawn(2, 5, 2)
+    theta = theta_of(predictor, drawn(2, predictor.size))
     (moment,) = whitening.moments(theta, x, torch.ones(2, 5, dtype=torch.bool))
     assert list(whitening.layers) == ["first"]
-    named, ones = predictor.unflatten(theta), torch.ones(2, 5, 1).double()
-    second = (x @ named["first.weight"].mT + named["first.bias"][:, None]).tanh()
+    ones = torch.ones(2, 5, 1).double()
+    second = (x @ theta["first.weight"].mT + theta["first.bias"][:, None]).tanh()
     # One layer reads twice; a weight that is tied is whitened by the layer that it is named for.
     read = [x, second] if tied == "one layer" else [x]
     inputs = [torch.cat([a, ones], dim=2) for a in read]
@@ -118,7 +130,7 @@ def test_layers_that_are_used_twice(tied):
 def test_roots_make_the_moments_white_without_a_prior(seed):
     predictor = mlp()
     whitening = Whitening(predictor)
-    moments = drawn_moments(whitening, 3, draws(seed))
+    moments = drawn_moments(predictor, 3, draws(seed))
     for moment, root in zip(moments, roots_of(whitening, moments, 1e-12), strict=True):
         identity = torch.eye(moment.shape[1]).double().expand_as(moment)
         torch.testing.assert_close(root @ moment @ root.mT, identity, rtol=0, atol=1e-6)
@@ -127,8 +139,9 @@ def test_roots_make_the_moments_white_without_a_prior(seed):
 
 @given(seed=st.integers(0, 99), seen=st.integers(0, 50), prior_count=st.floats(0.1, 100))
 def test_a_prior_joins_the_moments_as_so_many_examples(seed, seen, prior_count):
-    drawn, whitening = draws(seed), Whitening(Predictor(nn.Linear(3, 2).double()))
-    (moment,), (new,) = (drawn_moments(whitening, 2, drawn) for _ in range(2))
+    drawn, predictor = draws(seed), Predictor(nn.Linear(3, 2).double())
+    whitening = Whitening(predictor)
+    (moment,), (new,) = (drawn_moments(predictor, 2, drawn) for _ in range(2))
     count = torch.full((2,), seen, dtype=torch.float64)
     (root,) = whitening.roots((moment,), (new,), count, prior_count)
     for task in range(2):
@@ -139,16 +152,18 @@ def test_a_prior_joins_the_moments_as_so_many_examples(seed, seen, prior_count):
 
 
 def test_without_any_example_coordinates_are_what_they_were():
-    whitening = Whitening(mlp())
-    nothing = whitening.start(torch.zeros(2, 26, dtype=torch.float64))
+    predictor = mlp()
+    whitening = Whitening(predictor)
+    nothing = whitening.start(predictor.start(2))
     assert [moment.shape for moment in nothing] == [(2, 4, 4), (2, 5, 5)]
     for root in roots_of(whitening, nothing, prior_count=3.0, seen=0.0):
         assert torch.equal(root, torch.eye(root.shape[1]).double().expand_as(root))
 
 
 def test_a_task_that_is_not_finite_leaves_the_others_alone():
-    whitening = Whitening(mlp())
-    moments = drawn_moments(whitening, 3, draws(0))
+    predictor = mlp()
+    whitening = Whitening(predictor)
+    moments = drawn_moments(predictor, 3, draws(0))
     expected = roots_of(whitening, moments)
     for bad in (torch.nan, torch.inf, -torch.inf):
         broken = tuple(moment.clone() for moment in moments)
@@ -166,15 +181,13 @@ def test_without_a_root_coordinates_are_what_they_were():
     torch.testing.assert_close(root[1], torch.tensor([[0.5, 0.0], [0.0, 1.0]]).double())
 
 
-def test_every_number_has_one_place_and_one_block():
+def test_every_number_belongs_to_one_block():
     predictor = Predictor(Mixed())
     whitening = Whitening(predictor)
-    assert whitening.layers == {"first": (4, 4), "second": (2, 4)} and whitening.num_blocks == 3
-    numbers = torch.arange(predictor.size)
-    assert torch.equal(whitening.order[whitening.place], numbers)
-    blocks = predictor.unflatten(whitening.block.double())
-    own = {name: set(block.flatten().tolist()) for name, block in blocks.items()}
-    assert own == {
+    layers = {"first": ["first.weight", "first.bias"], "second": ["second.weight"]}
+    assert whitening.layers == layers and whitening.num_blocks == 3
+    blocks = theta_of(predictor, whitening.block.double()[None])
+    assert {name: set(block.flatten().tolist()) for name, block in blocks.items()} == {
         "latent": {2},
         "first.weight": {0},
         "first.bias": {0},
@@ -182,20 +195,21 @@ def test_every_number_has_one_place_and_one_block():
         "norm.bias": {2},
         "second.weight": {1},
     }
+    assert whitening.numbers.tolist() == [16, 8, 12]
     assert Whitening(mlp()).num_blocks == 2  # and no block of nothing
     head = Whitening(Predictor(Mixed(), adapt=["first.bias", "second"]))
-    assert head.layers == {"second": (2, 4)} and head.block.tolist() == [1] * 4 + [0] * 8
+    assert head.layers == {"second": ["second.weight"]} and head.block.tolist() == [1] * 4 + [0] * 8
 
 
 def dense_colour(predictor, whitening, roots, task):
     """The matrix of `colour`: a Kronecker product for each layer, and ones for the rest."""
     matrix = torch.eye(predictor.size, dtype=torch.float64)
-    places = predictor.unflatten(torch.arange(predictor.size).double())
-    for (name, (rows, columns)), root in zip(whitening.layers.items(), roots, strict=True):
-        index = places[f"{name}.weight"]
-        if f"{name}.bias" in places:
-            index = torch.cat([index, places[f"{name}.bias"][:, None]], dim=1)
-        index = index.reshape(rows * columns).long()
+    indices = theta_of(predictor, torch.arange(predictor.size).double()[None])
+    for name, root in zip(whitening.layers, roots, strict=True):
+        index = indices[f"{name}.weight"][0]
+        if f"{name}.bias" in indices:
+            index = torch.cat([index, indices[f"{name}.bias"][0][:, None]], dim=1)
+        rows, index = len(index), index.flatten().long()
         product = torch.kron(torch.eye(rows, dtype=torch.float64), root[task].mT.contiguous())
         matrix[index[:, None], index] = product
     return matrix
@@ -205,22 +219,23 @@ def dense_colour(predictor, whitening, roots, task):
 def test_colour_is_a_kronecker_product_for_each_layer(seed):
     drawn, predictor = draws(seed), Predictor(Mixed().double())
     whitening = Whitening(predictor)
-    roots = roots_of(whitening, drawn_moments(whitening, 3, drawn), prior_count=1.0)
+    roots = roots_of(whitening, drawn_moments(predictor, 3, drawn), prior_count=1.0)
     white = drawn(3, predictor.size)
     for task in range(3):
         matrix = dense_colour(predictor, whitening, roots, task)
-        torch.testing.assert_close(whitening.colour(white, roots)[task], matrix @ white[task])
-    doubled = whitening.colour(2 * white + 1, roots)
-    ones = whitening.colour(torch.ones_like(white), roots)
-    torch.testing.assert_close(doubled, 2 * whitening.colour(white, roots) + ones)
+        coloured = colour(predictor, whitening, white, roots)
+        torch.testing.assert_close(coloured[task], matrix @ white[task])
+    doubled = colour(predictor, whitening, 2 * white + 1, roots)
+    ones = colour(predictor, whitening, torch.ones_like(white), roots)
+    torch.testing.assert_close(doubled, 2 * coloured + ones)
 
 
 def test_gradients_flow_through_colour():
     drawn, predictor = draws(0), Predictor(Mixed().double())
     whitening = Whitening(predictor)
-    roots = roots_of(whitening, drawn_moments(whitening, 2, drawn), prior_count=1.0)
+    roots = roots_of(whitening, drawn_moments(predictor, 2, drawn), prior_count=1.0)
     white = drawn(2, predictor.size).requires_grad_()
-    assert torch.autograd.gradcheck(lambda white: whitening.colour(white, roots), white)
+    assert torch.autograd.gradcheck(lambda u: colour(predictor, whitening, u, roots), white)
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.5])
@@ -232,47 +247,48 @@ def test_the_hessian_of_linear_regression_becomes_the_identity(scale):
     moments = whitening.moments(theta, batch.x, batch.mask)
     roots = roots_of(whitening, moments, prior_count=1e-12)
     _, product = hessian_products(
-        lambda white: objective.loss(theta + whitening.colour(white, roots)),
+        lambda u: objective.loss(shifted(theta, colour(predictor, whitening, u, roots))),
         torch.zeros(3, 8).double(),
     )
     vector = drawn(3, 8)
     torch.testing.assert_close(product(vector), vector / scale**2, rtol=1e-6, atol=1e-6)
-    sizes = whitening.sizes(product, moments, roots)
-    torch.testing.assert_close(sizes, torch.full((3, 1), scale**-2).double(), rtol=1e-6, atol=0)
+    curvatures = whitening.curvatures(product, moments, roots)
+    expected = torch.full((3, 1), scale**-2).double()
+    torch.testing.assert_close(curvatures, expected, rtol=1e-6, atol=0)
 
 
 @given(seed=st.integers(0, 99))
-def test_sizes_are_in_expectation_ratios_of_traces(seed):
+def test_curvatures_are_in_expectation_ratios_of_traces(seed):
     drawn, predictor = draws(seed), Predictor(nn.Sequential(nn.Linear(2, 1), nn.LayerNorm(1)))
     whitening = Whitening(predictor)
     every = torch.tensor(list(itertools.product([-1.0, 1.0], repeat=5)), dtype=torch.float64)
     whitening.signs = every  # each as a task of its own
     hessian = drawn(5, 5)
     hessian = hessian + hessian.mT + 30 * torch.eye(5)  # no estimate of it is below 0
-    new, moment = (drawn_moments(whitening, 1, drawn)[0] for _ in range(2))
+    new, moment = (drawn_moments(predictor, 1, drawn)[0] for _ in range(2))
     (root,) = roots_of(whitening, (moment,), prior_count=1.0)
     spread = (new.expand(32, -1, -1),), (root.expand(32, -1, -1),)
-    sizes = whitening.sizes(lambda vectors: vectors @ hessian, *spread)
+    curvatures = whitening.curvatures(lambda vectors: vectors @ hessian, *spread)
     layer, rest = hessian.diagonal()[:3].sum(), hessian.diagonal()[3:].mean()
     expected = torch.stack([layer / (root[0] @ new[0] @ root[0].mT).trace(), rest])
-    torch.testing.assert_close(sizes.mean(0), expected)
-    assert sizes.std(0).min() > 1e-6  # a single one is an estimate
+    torch.testing.assert_close(curvatures.mean(0), expected)
+    assert curvatures.std(0).min() > 1e-6  # a single one is an estimate
 
     diagonal = hessian.diagonal().diag()
-    exact = whitening.sizes(lambda vectors: vectors @ diagonal, *spread)
+    exact = whitening.curvatures(lambda vectors: vectors @ diagonal, *spread)
     torch.testing.assert_close(exact, expected.expand(32, 2))
 
 
-def test_sizes_are_zero_where_curvature_is_negative_or_unknown():
+def test_the_mean_is_zero_where_curvature_is_negative_or_unknown():
     whitening = Whitening(Predictor(nn.Sequential(nn.Linear(2, 1), nn.LayerNorm(1))))
     moments = torch.stack([torch.eye(3), torch.eye(3), torch.zeros(3, 3)])
     slopes = torch.tensor([[2.0], [-2.0], [2.0]])
     roots = (torch.eye(3).expand(3, -1, -1),)
-    sizes = whitening.sizes(lambda vectors: slopes * vectors, (moments,), roots)
-    assert sizes.tolist() == [[2.0, 2.0], [0.0, 0.0], [0.0, 2.0]]
-    scale = whitening.scale(4 * sizes)
-    torch.testing.assert_close(scale[0], torch.full((5,), 8**-0.5))
-    assert scale[1].tolist() == [1.0] * 5 and scale[2, :3].tolist() == [1.0] * 3
+    curvatures = whitening.curvatures(lambda vectors: slopes * vectors, (moments,), roots)
+    assert curvatures.tolist() == [[2.0, 2.0], [0.0, 0.0], [0.0, 2.0]]
+    levels = whitening.levels(4 * curvatures)
+    torch.testing.assert_close(levels[0], torch.full((5,), 8**-0.5))
+    assert levels[1].tolist() == [1.0] * 5 and levels[2, :3].tolist() == [1.0] * 3
 
 
 class Attending(nn.Module):

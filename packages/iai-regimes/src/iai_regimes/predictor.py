@@ -93,6 +93,36 @@ class Predictor(nn.Module):
             for name in self.shapes
         }
 
+    def random_start(self, num_tasks: int) -> Theta:
+        """New random parameters for each task, in place of the learned start.
+
+        They are drawn from torch's global generator, uniform within 1 / sqrt(inputs of the layer),
+        as `nn.Linear` draws its own.
+
+        Raises:
+            ValueError: If a parameter of another kind of layer is adapted.
+
+        >>> start = Predictor(nn.Linear(100, 3)).random_start(2)
+        >>> start["weight"].shape, bool((start["weight"].abs() <= 0.1).all())
+        (torch.Size([2, 3, 100]), True)
+        """
+        bounds = {}
+        for name in self.shapes:
+            layer = self.module.get_submodule(name.rpartition(".")[0])
+            if not isinstance(layer, nn.Linear):
+                raise ValueError(
+                    "A random start is known for parameters of `nn.Linear` alone; "
+                    f"{name!r} is one of {type(layer).__name__}."
+                )
+            bounds[name] = layer.in_features**-0.5
+        like = {"dtype": layer.weight.dtype, "device": layer.weight.device}
+        uniform = 2 * torch.rand(num_tasks, self.size, **like) - 1
+        pieces = uniform.split([shape.numel() for shape in self.shapes.values()], dim=1)
+        return {
+            name: bounds[name] * piece.reshape(num_tasks, *shape)
+            for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)
+        }
+
     def shared(self) -> list[Tensor]:
         """The parameters that are not adapted, which all tasks share.
 

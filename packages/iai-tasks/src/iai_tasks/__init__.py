@@ -20,6 +20,7 @@ from iai_tasks.embeddings.torchvision_backbone import torchvision_backbone
 from iai_tasks.embeddings.whitening import whitening
 from iai_tasks.examples import Examples, TaskBatch
 from iai_tasks.flow_matching import straight_path
+from iai_tasks.image_class_source import ImageClassSource
 from iai_tasks.image_classes import ImageClasses
 from iai_tasks.images.class_split import ClassSplit, split_classes
 from iai_tasks.images.digits import digits
@@ -32,6 +33,7 @@ from iai_tasks.images.vision import cifar10, fashion_mnist, mnist
 from iai_tasks.interfaces import ImageSource, Sampler
 from iai_tasks.letters.glyph_clouds import GlyphClouds
 from iai_tasks.letters.glyphs import glyphs
+from iai_tasks.random_examples import RandomExamples
 from iai_tasks.sampler import AbstractSampler
 from iai_tasks.spec import Categorical, Real, TaskSpec, check_examples
 from iai_tasks.synthetic.linear_classification import LinearClassification
@@ -52,6 +54,7 @@ __all__ = [
     "GivenGraphs",
     "GlyphClouds",
     "GraphFamily",
+    "ImageClassSource",
     "ImageClasses",
     "ImageFiles",
     "ImageSource",
@@ -60,6 +63,7 @@ __all__ = [
     "LinearRegression",
     "MixtureOfGaussians",
     "ProjectedClassification",
+    "RandomExamples",
     "RandomNetworkRegression",
     "Real",
     "Sampler",

@@ -3,11 +3,14 @@
 from iai_train.command_line import parse
 from iai_train.config import FitConfig, Settings
 from iai_train.experiment import Experiment
+from iai_train.learning_cost import learning_costs
 from iai_train.measuring.cost import peak_bytes, seconds
 from iai_train.measuring.distance import maximum_mean_discrepancy, wasserstein
 from iai_train.measuring.estimator import each_task
 from iai_train.measuring.evaluate import evaluate, first
 from iai_train.measuring.metric import accuracy, mean_squared_error
+from iai_train.measuring.nearest_mean import nearest_mean
+from iai_train.measuring.trained_module import TrainedModule, TrainingRun
 from iai_train.processes import Device, process_generator, process_index, resolve_device
 from iai_train.reporting.figure import clouds, curves, figure, save_figure
 from iai_train.reporting.report import RunInfo, read_metrics, table, write_metrics
@@ -29,6 +32,8 @@ __all__ = [
     "RunInfo",
     "SamplerSource",
     "Settings",
+    "TrainedModule",
+    "TrainingRun",
     "accuracy",
     "clouds",
     "curves",
@@ -37,9 +42,11 @@ __all__ = [
     "figure",
     "first",
     "fit",
+    "learning_costs",
     "load_weights",
     "maximum_mean_discrepancy",
     "mean_squared_error",
+    "nearest_mean",
     "over_seeds",
     "parse",
     "peak_bytes",

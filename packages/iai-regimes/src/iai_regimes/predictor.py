@@ -115,9 +115,9 @@ class Predictor(nn.Module):
                     f"{name!r} is one of {type(layer).__name__}."
                 )
             bounds[name] = layer.in_features**-0.5
-        like = {"dtype": layer.weight.dtype, "device": layer.weight.device}
-        uniform = 2 * torch.rand(num_tasks, self.size, **like) - 1
-        pieces = uniform.split([shape.numel() for shape in self.shapes.values()], dim=1)
+        weight = layer.weight
+        uniform = torch.rand(num_tasks, self.size, dtype=weight.dtype, device=weight.device)
+        pieces = (2 * uniform - 1).split([shape.numel() for shape in self.shapes.values()], dim=1)
         return {
             name: bounds[name] * piece.reshape(num_tasks, *shape)
             for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)

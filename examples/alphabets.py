@@ -59,7 +59,7 @@ PRESETS = {
 
 def main() -> None:
     """Trains each learner on letters of one font, and draws points of others."""
-    preset, config = parse(Config, PRESETS, "Meta-learn to sample from letters.")
+    preset, config = parse(PRESETS, "Meta-learn to sample from letters.")
     shipped = Path(matplotlib.get_data_path(), "fonts", "ttf")
     fonts = config.fonts or (shipped / "DejaVuSans.ttf",)
     unseen = config.unseen_fonts or (

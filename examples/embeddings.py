@@ -97,7 +97,7 @@ PRESETS = {
 
 def main() -> None:
     """Embeds the images, trains each learner on some classes, and tests it on others."""
-    preset, config = parse(Config, PRESETS, "Meta-learn to classify images, embedded ones.")
+    preset, config = parse(PRESETS, "Meta-learn to classify images, embedded ones.")
     yours = None if config.images is None else image_files(config.images)
     check(config, yours)
     backbone = load_backbone(config).to(resolve_device(config.device))

@@ -187,7 +187,7 @@ NOT_OF_TRAINING = ("out", "device", "methods", "data", "cache", "split", "fit", 
 
 def main() -> None:
     """Trains every method, measures it on unseen classes, and writes what came out."""
-    preset, config = parse(Config, PRESETS, "Meta-learn to tell images apart from one of each.")
+    preset, config = parse(PRESETS, "Meta-learn to tell images apart from one of each.")
     started = time.perf_counter()
     torch.manual_seed(config.seed)
     device = resolve_device(config.device)

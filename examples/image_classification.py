@@ -216,7 +216,7 @@ NOT_OF_TRAINING = {
 
 def main() -> None:
     """Trains each learner on one set of images, and tests it on that one and on others."""
-    preset, config = parse(Config, PRESETS, "Meta-learn to classify images, raw ones.")
+    preset, config = parse(PRESETS, "Meta-learn to classify images, raw ones.")
     if config.train_on not in config.test_on:
         raise SystemExit(
             f"`test_on` must have {config.train_on}, which is trained on, among others; got "
@@ -302,7 +302,6 @@ def compare(
         train(config, name, learner, training)
         for split, (settings, batches, _) in drawn.items():
             rows += measure(settings, name, learner, split, batches)
-        rich.print(table(rows, metric="accuracy", split="in", by="examples"))
     for split, (settings, batches, tuning) in drawn.items():
         for name, choices in (
             ("logistic regression", INVERSE_RIDGES),
@@ -321,8 +320,7 @@ def compare(
     write_metrics(config.out, run, rows)
     accuracies = [row for row in rows if row.metric == "accuracy"]
     figure(accuracies, config.out / "figure.png", metric="accuracy", scale="linear")
-    for split in tests:
-        rich.print(table(rows, metric="accuracy", split=split, by="examples"))
+    rich.print(table(rows, metric="accuracy", by="examples"))
     rich.print(table(rows, metric="seconds", by="examples"))
     rich.print(f"Wrote {config.out / 'metrics.json'} and {config.out / 'figure.png'}.")
 

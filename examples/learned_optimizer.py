@@ -141,7 +141,7 @@ PRESETS = {
 
 def main() -> None:
     """Trains each rule, then modules with it, and writes what came out."""
-    preset, config = parse(Config, PRESETS, "Meta-learn optimizers on networks that read digits.")
+    preset, config = parse(PRESETS, "Meta-learn optimizers on networks that read digits.")
     started = time.perf_counter()
     torch.manual_seed(config.seed)
     device = resolve_device(config.device)
@@ -153,7 +153,6 @@ def main() -> None:
         for split, network in networks.items():
             learned = partial(LearnedOptimizer, rule=rule)
             rows += measure(config, name, split, [learned] * len(config.steps), network, images)
-        rich.print(table(rows, metric="training_loss"))
     for name, rates in RATES.items():
         for split, network in networks.items():
             best = tuned(config, name, rates, network, images)
@@ -167,10 +166,8 @@ def main() -> None:
     )
     write_metrics(config.out, run, rows)
     figure(rows, config.out / "figure.png", metric="training_loss")
-    for split in networks:
-        rich.print(table(rows, metric="training_loss", split=split))
-    for split in networks:
-        rich.print(table(rows, metric="test_accuracy", split=split))
+    rich.print(table(rows, metric="training_loss"))
+    rich.print(table(rows, metric="test_accuracy"))
     rich.print(f"Wrote {config.out / 'metrics.json'} and {config.out / 'figure.png'}.")
 
 

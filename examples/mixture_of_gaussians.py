@@ -168,7 +168,7 @@ NOT_OF_TRAINING = {
 
 def main() -> None:
     """Trains each learner on mixtures, and draws samples of others."""
-    preset, config = parse(Config, PRESETS, "Meta-learn to sample from distributions.")
+    preset, config = parse(PRESETS, "Meta-learn to sample from distributions.")
     tests = {"in": MixtureOfGaussians(num_components=config.components)}
     for number in config.unseen_components:
         plural = "s" if number > 1 else ""
@@ -233,8 +233,7 @@ def compare(
     figure(rows, config.out / "figure.png", metric="w2")
     if shown:
         draw_samples(config, drawn, shown)
-    for split in tests:
-        rich.print(table(rows, metric="w2", split=split, by="examples"))
+    rich.print(table(rows, metric="w2", by="examples"))
     rich.print(f"Wrote {config.out / 'metrics.json'}, and figure.png and samples.png beside it.")
 
 

@@ -138,7 +138,7 @@ NOT_OF_TRAINING = ("out", "device", "fit", "test_tasks", "steps")
 
 def main() -> None:
     """Trains the learner and the model of one pass, and orders the variables of unseen tables."""
-    preset, config = parse(Config, PRESETS, "Meta-learn to tell causes from effects.")
+    preset, config = parse(PRESETS, "Meta-learn to tell causes from effects.")
     started = time.perf_counter()
     device = resolve_device(config.device)
     learners = {}
@@ -150,7 +150,6 @@ def main() -> None:
     rows: list[Row] = []
     for split, sampler in tests(config).items():
         rows += measure(config, split, sampler, learners, device)
-        rich.print(table(rows, metric="order error", split=split, by="examples"))
     kind = "standardised" if config.standardise else "raw"
     run = RunInfo(
         example=f"topological_order-{config.mechanism}-{kind}",
@@ -161,6 +160,7 @@ def main() -> None:
     )
     write_metrics(config.out, run, rows)
     figure(rows, config.out / "figure.png", metric="order error", scale="linear")
+    rich.print(table(rows, metric="order error", by="examples"))
     rich.print(f"Wrote {config.out / 'metrics.json'} and {config.out / 'figure.png'}.")
 
 

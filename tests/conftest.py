@@ -28,6 +28,7 @@ from iai_regimes import (
     Proximal,
     Unlabelled,
     UntilConverged,
+    WhitenedNewton,
 )
 from iai_tasks import (
     ErdosRenyi,
@@ -102,6 +103,13 @@ def parametric(encoder: Any, likelihood: Any, **options: Any) -> Parametric:
     return Parametric(predictor, likelihood, rule)
 
 
+def whitened(encoder: Any, likelihood: Any) -> Parametric:
+    predictor = Predictor(nn.Linear(X_DIM, likelihood.num_outputs))
+    slope = WhitenedNewton(predictor, 4)
+    rule = LearnedRule(predictor, likelihood, encoder, x_dim=X_DIM, slope=slope)
+    return Parametric(predictor, likelihood, rule)
+
+
 def ruled(rule: Any, likelihood: Any) -> Parametric:
     predictor = Predictor(nn.Linear(X_DIM, likelihood.num_outputs))
     return Parametric(predictor, likelihood, rule)
@@ -133,7 +141,7 @@ REGIMES: dict[str, Callable[[Any, Any], Any]] = {
     for signal in ("data", "gradient", "both")
 }
 REGIMES |= {
-    "parametric-whitened": lambda *parts: parametric(*parts, whiten=True),
+    "parametric-whitened": whitened,
     "explicit": explicit,
     "implicit": implicit,
     "implicit-latents": lambda *parts: implicit(*parts, state="latents"),

@@ -2,9 +2,9 @@
 
 The model is an MLP 100-h-10, all of whose weights are adapted. One token of the rule holds the
 incoming weights of one unit, and all tokens share the rule's networks. "own weights" are those that
-grow with the model: an embedding for each token and an initial rate for each parameter. "rule /
-plain" compares with the rule without `whiten`, which is meant for small models and takes one
-Hessian-vector product too.
+grow with the model: an embedding for each token and an initial rate for each parameter. "rule" has
+`WhitenedNewton`, "plain" the `Newton` of small models, each with one Hessian-vector product in its
+Krylov space.
 """
 
 import argparse
@@ -12,7 +12,15 @@ import argparse
 import torch
 from iai_encoders import SetTransformer
 from iai_iterate import Iterated
-from iai_regimes import Adam, Categorical, LearnedRule, Parametric, Predictor
+from iai_regimes import (
+    Adam,
+    Categorical,
+    LearnedRule,
+    Newton,
+    Parametric,
+    Predictor,
+    WhitenedNewton,
+)
 from iai_regimes.interfaces import Rule
 from iai_tasks import Examples
 from torch import nn
@@ -40,7 +48,8 @@ def measure(hidden: int, options: argparse.Namespace) -> Row:
         y=torch.randint(CLASSES, shape, generator=generator, device=options.device),
     )
     predictor = Predictor(model(hidden))
-    whitened, plain = rule(predictor, options, whiten=True), rule(predictor, options, whiten=False)
+    whitened = rule(predictor, options, WhitenedNewton(predictor, 1))
+    plain = rule(predictor, options, Newton(1))
 
     def step(chosen: Rule) -> Iterated:
         regime = Parametric(predictor, Categorical(CLASSES), chosen)
@@ -50,7 +59,7 @@ def measure(hidden: int, options: argparse.Namespace) -> Row:
     times = in_turn(
         {name: lambda one=one: one.adapt(batch) for name, one in learners.items()}, options
     )
-    own = whitened.place.numel() + whitened.rates.numel()
+    own = whitened.token_embedding.numel() + whitened.rates.numel()
     return {
         "parameters": predictor.size,
         "tokens": whitened.tokens.num_tokens,
@@ -68,10 +77,12 @@ def model(hidden: int) -> nn.Module:
     return nn.Sequential(nn.Linear(DIM, hidden), nn.ReLU(), nn.Linear(hidden, CLASSES))
 
 
-def rule(predictor: Predictor, options: argparse.Namespace, *, whiten: bool) -> LearnedRule:
+def rule(
+    predictor: Predictor, options: argparse.Namespace, slope: Newton | WhitenedNewton
+) -> LearnedRule:
     encoder = SetTransformer(options.width, 2, 2, 2 * options.width)
-    sizes = {"x_dim": DIM, "curvature": 1, "chunk": DIM + 1}
-    return LearnedRule(predictor, Categorical(CLASSES), encoder, whiten=whiten, **sizes)
+    sizes = {"x_dim": DIM, "chunk": DIM + 1}
+    return LearnedRule(predictor, Categorical(CLASSES), encoder, slope=slope, **sizes)
 
 
 if __name__ == "__main__":

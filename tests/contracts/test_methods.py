@@ -105,9 +105,7 @@ METHODS = {
     ),
     "implicit MAML, L-BFGS": lambda: implicit_maml(converged(LBFGS())),
     "learned optimizer, recurrent": lambda: learner(parametric(RecurrentRule()), truncated(2)),
-    "learned optimizer, MLP": lambda: learner(
-        parametric(MLPRule([p.numel() for p in network().parameters()])), truncated(2)
-    ),
+    "learned optimizer, MLP": lambda: learner(parametric(MLPRule()), truncated(2)),
     "neural process": neural_process,
 }
 

@@ -23,21 +23,28 @@ def samplers(
     projected: iai_tasks.ProjectedClassification,
     few_shot: iai_tasks.FewShotClassification,
     sinusoid: iai_tasks.Sinusoid,
+    mixture: iai_tasks.MixtureOfGaussians,
+    causal: iai_tasks.StructuralCausalModels,
+    clouds: iai_tasks.GlyphClouds,
 ) -> None:
-    own: list[tasks.Sampler] = [
+    based: list[iai_tasks.AbstractSampler] = [
         linear_regression,
         linear_classification,
         random_network,
         projected,
         few_shot,
         sinusoid,
+        mixture,
+        causal,
+        clouds,
     ]
-    redrawn: list[iterate.Sampler] = [*own]
-    trained_on: list[train.TaskSampler[iai_tasks.TaskBatch]] = [*own]
+    own: list[tasks.Sampler] = [*based]
+    redrawn: list[iterate.Sampler] = [*based]
+    trained_on: list[train.TaskSampler[iai_tasks.TaskBatch]] = [*based]
 
 
 def embeddings(
-    arrays: iai_tasks.ImageArrays, files: iai_tasks.ImageFiles, backbone: iai_tasks.Backbone
+    arrays: iai_tasks.ImageClasses, files: iai_tasks.ImageFiles, backbone: iai_tasks.Backbone
 ) -> None:
     sources: list[iai_tasks.ImageSource] = [arrays, files]
     embedder: tasks.Embedder = backbone

@@ -8,6 +8,7 @@ from iai_regimes import (
     Categorical,
     Explicit,
     Gaussian,
+    Gradient,
     GradientDescent,
     Implicit,
     LatentDecoder,
@@ -16,6 +17,7 @@ from iai_regimes import (
     Predictor,
     Proximal,
     UntilConverged,
+    WhitenedNewton,
 )
 from torch import Tensor, nn
 
@@ -89,10 +91,17 @@ def head_only(likelihood, **options):
     return Parametric(predictor, likelihood, rule(predictor, likelihood, **options))
 
 
-def whitened(likelihood, **options):
+def whitened(likelihood, num_products=4, **options):
     body = nn.Sequential(nn.Linear(X_DIM, 4), nn.Tanh(), nn.Linear(4, likelihood.num_outputs))
     predictor = Predictor(body)
-    return Parametric(predictor, likelihood, rule(predictor, likelihood, whiten=True, **options))
+    slope = WhitenedNewton(predictor, num_products)
+    return Parametric(predictor, likelihood, rule(predictor, likelihood, slope=slope, **options))
+
+
+def paper(likelihood, signal):
+    """The parametric regime with the paper's state, signal and update."""
+    slope = None if signal == "data" else Gradient()
+    return parametric(likelihood, signal=signal, slope=slope, **PAPER)
 
 
 def explicit(likelihood, **options):
@@ -111,7 +120,7 @@ RULES = {
     "adam-differentiated": lambda: Adam(0.1, differentiate_gradient=True),
     "descent": lambda: GradientDescent(0.3),
     "descent-momentum": lambda: GradientDescent(0.2, momentum=0.5),
-    "descent-learned": lambda: GradientDescent(nn.Parameter(torch.full((2, 1), 0.3))),
+    "descent-learned": lambda: GradientDescent(nn.Parameter(torch.full((2,), 0.3))),
     "proximal": lambda: Proximal(GradientDescent(0.3), nn.Parameter(torch.tensor(0.1))),
     "until-converged": lambda: UntilConverged(
         GradientDescent(0.3, momentum=0.5), tolerance=0.1, max_steps=5
@@ -138,7 +147,6 @@ def cavia(likelihood):
 SIGNALS = ("data", "gradient", "both")
 UPDATES = ("annealed", "residual", "gated")
 PAPER = {"update": "residual", "summary_dim": 0, "count": False}
-NO_CURVATURE = {"curvature": 0}
 
 REGIMES = {"parametric-head": head_only, "parametric-whitened": whitened}
 REGIMES |= {"maml": maml, "cavia": cavia}
@@ -155,9 +163,7 @@ for update in UPDATES:
         )
 for signal in SIGNALS:
     REGIMES[f"explicit-{signal}"] = lambda likelihood, s=signal: explicit(likelihood, signal=s)
-    REGIMES[f"paper-parametric-{signal}"] = lambda likelihood, s=signal: parametric(
-        likelihood, signal=s, **PAPER, **NO_CURVATURE
-    )
+    REGIMES[f"paper-parametric-{signal}"] = lambda likelihood, s=signal: paper(likelihood, s)
 REGIMES["paper-implicit"] = lambda likelihood: implicit(likelihood, **PAPER)
 CATEGORICAL_REGIMES = REGIMES | {
     f"implicit-probabilities-{update}": lambda likelihood, u=update: implicit(

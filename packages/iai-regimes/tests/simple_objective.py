@@ -1,6 +1,7 @@
-"""Objectives whose gradients are known without a network."""
+"""Objectives of one parameter, "w", whose gradients are known without a network."""
 
 import torch
+from iai_regimes import Evidence
 
 
 class Linear:
@@ -12,10 +13,10 @@ class Linear:
         self.gradient = gradient
 
     def loss(self, theta):
-        return (self.gradient * theta).sum(-1)
+        return (self.gradient * theta["w"]).sum(-1)
 
     def residual(self, theta):
-        return theta[:, None]
+        return theta["w"][:, None]
 
 
 class Quadratic:
@@ -27,16 +28,22 @@ class Quadratic:
         self.sizes = sizes
 
     def loss(self, theta):
-        return 0.5 * (self.sizes * theta.square()).sum(-1)
+        return 0.5 * (self.sizes * theta["w"].square()).sum(-1)
 
     def residual(self, theta):
-        return theta[:, None]
+        return theta["w"][:, None]
 
 
-def run(rule, theta, gradients):
-    """Theta and the carry after a step for each gradient, every task informed."""
+def one_example(num_tasks=1, dtype=torch.float64):
+    """Evidence of one observed example in each task, and none before."""
+    one = torch.ones(num_tasks, dtype=dtype)
+    return Evidence((), one, torch.zeros_like(one), True)
+
+
+def run(rule, w, gradients):
+    """The parameter and the carry after a step for each gradient, every task informed."""
+    theta = {"w": w}
     carry = rule.start(theta)
-    informed, seen = torch.ones(len(theta)), torch.zeros(len(theta))
     for gradient in gradients:
-        theta, carry = rule.step(theta, carry, informed, Linear(gradient), seen, True)
-    return theta, carry
+        theta, carry = rule.step(theta, carry, one_example(len(w), w.dtype), Linear(gradient))
+    return theta["w"], carry

@@ -1,8 +1,10 @@
-"""Objectives with a known solution, and a linear solver, for the tests of rules that solve."""
+"""Objectives of one parameter, "w", with a known solution; and a linear solver."""
 
 from typing import NamedTuple
 
 import torch
+from iai_regimes import Evidence
+from iai_regimes.ravel import ravel
 from torch import Tensor
 
 
@@ -22,11 +24,11 @@ class Quadratic:
         return cls(root @ root.mT + 0.1 * torch.eye(size, dtype=dtype), vector)
 
     def loss(self, theta):
-        image = (self.matrix * theta[:, None]).sum(-1)
-        return (theta * (image / 2 - self.vector)).sum(-1)
+        image = (self.matrix * theta["w"][:, None]).sum(-1)
+        return (theta["w"] * (image / 2 - self.vector)).sum(-1)
 
     def residual(self, theta):
-        return theta[:, None]
+        return theta["w"][:, None]
 
     def solution(self):
         return torch.linalg.solve(self.matrix, self.vector)
@@ -41,11 +43,11 @@ class Rosenbrock:
         self.a, self.b = a, b
 
     def loss(self, theta):
-        x, y = theta.unbind(-1)
+        x, y = theta["w"].unbind(-1)
         return (self.a - x) ** 2 + self.b * (y - x**2) ** 2
 
     def residual(self, theta):
-        return theta[:, None]
+        return theta["w"][:, None]
 
     def solution(self):
         return torch.stack([self.a, self.a**2], dim=-1)
@@ -76,11 +78,16 @@ class DenseSolver:
         return Solve(torch.where(negative[:, None], 0.0, solution), negative)
 
 
+def evidence(num_tasks, seen=0.0):
+    """One observed example in each task."""
+    ones = torch.ones(num_tasks, dtype=torch.float64)
+    return Evidence((), ones, seen * ones, seen == 0)
+
+
 def run(rule, objective, theta, num_steps):
-    """theta after every step, the start first; and the last carry."""
-    carry, path = rule.start(theta), [theta]
-    ones = torch.ones(theta.shape[0], dtype=theta.dtype)
+    """The vectors of theta after every step, the start first; and the last carry."""
+    carry, path = rule.start(theta), [ravel(theta)]
     for index in range(num_steps):
-        theta, carry = rule.step(theta, carry, ones, objective, index * ones, index == 0)
-        path.append(theta)
+        theta, carry = rule.step(theta, carry, evidence(len(path[0]), float(index)), objective)
+        path.append(ravel(theta))
     return path, carry

@@ -10,9 +10,10 @@ from iai_regimes import (
     Explicit,
     Gaussian,
     LatentDecoder,
-    ParameterTokens,
+    Newton,
     Predictor,
 )
+from iai_regimes.learned.parameter_token import ParameterTokens
 from regime_parts import draw, implicit, parametric, rule
 from torch import nn
 
@@ -50,7 +51,10 @@ def error(message):
             "At least one parameter of the module must be adapted; got none.",
         ),
         (lambda: parametric(Gaussian(1), x_dim=0), "`x_dim` must be at least 1; got 0."),
-        (lambda: parametric(Gaussian(1), curvature=-1), "`curvature` must be at least 0; got -1."),
+        (
+            lambda: parametric(Gaussian(1), signal="data", slope=Newton()),
+            "`slope` must be None where `signal` is data; got Newton.",
+        ),
         (
             lambda: parametric(Gaussian(1), summary_dim=-1),
             "`summary_dim` must be at least 0; got -1.",

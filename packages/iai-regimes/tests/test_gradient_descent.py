@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from iai_regimes import Gaussian, GradientDescent, Parametric, Predictor
 from iai_regimes.gradient import gradient_at
+from iai_regimes.ravel import ravel
 from regime_parts import X_DIM, draw
 from torch import nn
 
@@ -65,7 +66,7 @@ def test_each_task_is_torchs_sgd(seed, rate, momentum):
             optimizer.step()
             return own.detach()
 
-        torch.testing.assert_close(state.theta[task], by_hand(regime, drawn, task, step))
+        torch.testing.assert_close(ravel(state.theta)[task], by_hand(regime, drawn, task, step))
 
 
 @pytest.mark.parametrize("kind", [nn.Parameter, torch.Tensor.clone])
@@ -74,23 +75,52 @@ def test_rates_by_parameter_and_by_step(shape, kind):
     generator = torch.Generator().manual_seed(1)
     rate = 0.01 + 0.1 * torch.rand(shape, generator=generator, dtype=torch.float64)
     drawn = batches()
-    regime, state = adapted(GradientDescent(kind(rate)), drawn)
-    assert ("rule.rate" in dict(regime.named_parameters())) == (kind is nn.Parameter)
-    assert "rule.rate" in regime.state_dict()
+    named = shape[-1:] == (SIZE,)
+    if named:
+        parts = {"weight": rate[..., None, :-1], "bias": rate[..., -1:]}
+        rates = {name: kind(part) for name, part in parts.items()}
+    else:
+        rates = kind(rate[:, 0] if shape else rate)
+    regime, state = adapted(GradientDescent(rates), drawn)
+    names = {"rule.rate.weight", "rule.rate.bias"} if named else {"rule.rate.value"}
+    assert (names <= dict(regime.named_parameters()).keys()) == (kind is nn.Parameter)
+    assert names <= regime.state_dict().keys()
 
     def step(theta, gradient, index):
         own = rate[min(index, len(rate) - 1)] if rate.dim() == 2 else rate
         return theta - own * gradient
 
     for task in range(3):
-        torch.testing.assert_close(state.theta[task], by_hand(regime, drawn, task, step))
+        torch.testing.assert_close(ravel(state.theta)[task], by_hand(regime, drawn, task, step))
     assert state.carry.steps.tolist() == [4.0, 3.0, 4.0]
 
 
+def test_rates_for_every_number_start_at_one_value():
+    predictor = Predictor(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1)), ["1"])
+    rates = predictor.full(0.25)
+    assert {name: rate.shape for name, rate in rates.items()} == predictor.shapes
+    assert all(isinstance(rate, nn.Parameter) and (rate == 0.25).all() for rate in rates.values())
+
+
+@pytest.mark.parametrize("differentiate", [True, False])
+@pytest.mark.parametrize("kind", ["one", "by step", "by name"])
+def test_learned_rates_have_a_gradient_whether_or_not_it_is_differentiated(kind, differentiate):
+    rates = {
+        "one": lambda: nn.Parameter(torch.tensor(0.1, dtype=torch.float64)),
+        "by step": lambda: nn.Parameter(torch.full((4,), 0.1, dtype=torch.float64)),
+        "by name": lambda: Predictor(nn.Linear(X_DIM, 1).double()).full(0.1),
+    }[kind]()
+    rule = GradientDescent(rates, differentiate_gradient=differentiate)
+    _, state = adapted(rule, batches())
+    learned = list(rule.parameters())
+    gradients = torch.autograd.grad(ravel(state.theta).sum(), learned)
+    assert all((gradient != 0).all() for gradient in gradients)
+
+
 def test_a_carry_has_a_momentum_only_where_there_is_one():
-    theta = torch.zeros(2, 5)
-    assert GradientDescent(0.1).start(theta).momentum.shape == (2, 0)
-    assert GradientDescent(0.1, momentum=0.5).start(theta).momentum.shape == (2, 5)
+    theta = {"w": torch.zeros(2, 5)}
+    assert GradientDescent(0.1).start(theta).momentum == {}
+    assert GradientDescent(0.1, momentum=0.5).start(theta).momentum["w"].shape == (2, 5)
 
 
 class Quadratic:
@@ -104,10 +134,10 @@ class Quadratic:
         return self.factor is not None and self.factor.requires_grad
 
     def loss(self, theta):
-        return 0.5 * theta.square().sum(-1) * (1.0 if self.factor is None else self.factor)
+        return 0.5 * theta["w"].square().sum(-1) * (1.0 if self.factor is None else self.factor)
 
     def residual(self, theta):
-        return theta[:, None]
+        return theta["w"][:, None]
 
 
 @pytest.mark.parametrize("differentiate", [True, False])
@@ -118,7 +148,7 @@ def test_a_graph_is_kept_only_where_it_has_a_use(differentiate, follows_theta, s
     theta = torch.tensor([[2.0, 3.0]], requires_grad=follows_theta)
     objective = Quadratic(torch.tensor(5.0, requires_grad=shared))
     with torch.set_grad_enabled(enabled):
-        gradient = gradient_at(objective, theta, differentiate=differentiate)
+        gradient = gradient_at(objective, {"w": theta}, differentiate=differentiate)["w"]
     assert gradient.tolist() == [[10.0, 15.0]]
     used = differentiate and enabled and (follows_theta or shared)
     assert gradient.requires_grad == used
@@ -133,9 +163,9 @@ def test_theta_itself_may_be_what_an_objective_holds():
 
     class Pulled(Quadratic):
         def loss(self, moved):
-            return 0.5 * (moved - theta).square().sum(-1)
+            return 0.5 * (moved["w"] - theta).square().sum(-1)
 
-    gradient = gradient_at(Pulled(), theta, differentiate=True)
+    gradient = gradient_at(Pulled(), {"w": theta}, differentiate=True)["w"]
     assert gradient.tolist() == [[0.0, 0.0]]
     # d/d moved - d/d anchor cancel in the row where both are theta
     assert torch.autograd.grad(gradient.sum(), theta)[0].tolist() == [[0.0, 0.0]]
@@ -153,20 +183,21 @@ def test_an_objective_knows_what_it_shares(freeze, shared):
     regime = Parametric(Predictor(module, ["head"]), LIKELIHOOD, GradientDescent(0.1))
     batch = draw(LIKELIHOOD)
     assert regime.predictor.shared()[0] is module["body"].weight
-    theta = torch.zeros(3, regime.predictor.size)
-    residual = regime.residual(regime.init(3)._replace(theta=theta), regime.init(3), (batch, True))
-    assert residual.requires_grad == shared
-    differentiable = batch._replace(x=batch.x.clone().requires_grad_())
+    theta = {name: value.detach() for name, value in regime.predictor.start(3).items()}
     state = regime.init(3)._replace(theta=theta)
-    assert regime.residual(state, regime.init(3), (differentiable, True)).requires_grad
+    residual = regime.residual(state, regime.init(3), (batch, True))
+    assert residual["head.bias"].requires_grad == shared
+    differentiable = batch._replace(x=batch.x.clone().requires_grad_())
+    residual = regime.residual(state, regime.init(3), (differentiable, True))
+    assert residual["head.bias"].requires_grad
 
 
 def test_the_residual_is_the_gradient():
     drawn = batches()
     regime, state = adapted(GradientDescent(0.1, differentiate_gradient=False), drawn)
-    residual = regime.residual(state, regime.init(3), (drawn[0], False))
+    residual = ravel(regime.residual(state, regime.init(3), (drawn[0], False)))
     moved = regime.update(state, regime.encode(drawn[0])).theta
-    torch.testing.assert_close(residual, (state.theta - moved) / 0.1)
+    torch.testing.assert_close(residual, (ravel(state.theta) - ravel(moved)) / 0.1)
     assert residual.requires_grad
 
 
@@ -180,23 +211,27 @@ def test_inference_mode_is_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rate": 0.0}, "`rate` must be finite and above 0; got 0.0."),
-        ({"rate": float("inf")}, "`rate` must be finite and above 0; got inf."),
+        ({"rate": -0.1}, "`rate` must be finite and at least 0; got -0.1."),
+        ({"rate": float("inf")}, "`rate` must be finite and at least 0; got inf."),
         ({"rate": torch.tensor(-0.5)}, "`rate` must be finite and at least 0; got -0.5."),
         ({"rate": torch.tensor(torch.nan)}, "`rate` must be finite and at least 0; got nan."),
         (
             {"rate": nn.Parameter(torch.tensor([0.5, -0.5]))},
             "`rate` must be finite and at least 0; got -0.5.",
         ),
-        ({"rate": torch.tensor([[1], [0]])}, "`rate` must be floating point; got torch.int64."),
+        ({"rate": torch.tensor([1, 0])}, "`rate` must be floating point; got torch.int64."),
+        (
+            {"rate": {"body.bias": torch.tensor([-1.0])}},
+            "`rate['body.bias']` must be finite and at least 0; got -1.0.",
+        ),
         ({"momentum": 1.0}, "`momentum` must lie in 0..1, below 1; got 1.0."),
         (
-            {"rate": torch.ones(1, 1, 1)},
-            "`rate` must have the shape (), (p,), (step, 1) or (step, p); got (1, 1, 1).",
+            {"rate": torch.ones(1, 1)},
+            "`rate` must have the shape () or (step,); got (1, 1).",
         ),
         (
-            {"rate": torch.ones(0, 1)},
-            "`rate` must have the shape (), (p,), (step, 1) or (step, p); got (0, 1).",
+            {"rate": torch.ones(0)},
+            "`rate` must have the shape () or (step,); got (0,).",
         ),
     ],
 )
@@ -205,8 +240,11 @@ def test_errors(options, message):
         GradientDescent(**{"rate": 0.1} | options)
 
 
-@pytest.mark.parametrize("shape", [(3,), (1,), (2, 3)])
+@pytest.mark.parametrize("shape", [(), (3,), (1, 2), (2, 3, 1), (0, 1, 3)])
 def test_a_rate_that_does_not_fit(shape):
-    message = f"`rate` must have the shape (), (4,), (step, 1) or (step, 4); got {shape}."
+    rates = {"weight": torch.ones(shape), "bias": torch.ones(1)}
+    message = f"`rate['weight']` must have the shape (1, 3) or (step, 1, 3); got {shape}."
     with error(message):
-        adapted(GradientDescent(torch.ones(shape)), [])
+        adapted(GradientDescent(rates), [])
+    with error("`rate` must name the adapted parameters, weight, bias; got weight."):
+        adapted(GradientDescent({"weight": torch.ones(1, 3)}), [])

@@ -3,7 +3,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from iai_regimes import Categorical, Gaussian
-from iai_regimes.testing import check_regime
 from regime_parts import PAPER, X_DIM, build, draw, implicit, read
 from torch import nn
 
@@ -44,12 +43,6 @@ def test_support_and_queries_of_one_size_share_a_map_that_is_stored_once():
     shared, split = implicit(Gaussian(1)), implicit(Gaussian(1), query_dim=2)
     assert not any("embed_query_input" in name for name in shared.state_dict())
     assert "embed_query_input.weight" in split.state_dict()
-
-
-def test_queries_may_have_another_size():
-    likelihood = Categorical(3)
-    support, query = draw(likelihood, 2, 4), draw(likelihood, 2, 3, x_shape=(5,))
-    check_regime(implicit(likelihood, query_dim=5), support, query)
 
 
 def test_evidence_is_kept_for_queries_that_come_later():

@@ -5,12 +5,16 @@ from iai_regimes.rules.line_search import backtrack
 from smooth_objectives import Rosenbrock
 
 
+def loss_of(objective):
+    return lambda w: objective.loss({"w": w})
+
+
 def descent(seed, num_tasks):
     generator = torch.Generator().manual_seed(seed)
     draw = torch.randn(4, num_tasks, generator=generator, dtype=torch.float64)
     objective = Rosenbrock(draw[0], 10 * draw[1].exp())
     theta = draw[2:].T.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(objective.loss(theta).sum(), theta)
+    (gradient,) = torch.autograd.grad(loss_of(objective)(theta).sum(), theta)
     direction = -gradient * torch.rand(num_tasks, 1, generator=generator, dtype=torch.float64)
     return objective, theta.detach(), direction, (gradient * direction).sum(-1)
 
@@ -19,15 +23,15 @@ def descent(seed, num_tasks):
 @given(st.integers(0, 10**6), st.integers(1, 5))
 def test_the_first_rate_that_is_enough_is_found_for_each_task_as_if_alone(seed, num_tasks):
     objective, theta, direction, slope = descent(seed, num_tasks)
-    rates = backtrack(objective.loss, theta, direction, slope)
+    rates = backtrack(loss_of(objective), theta, direction, slope)
     for task in range(num_tasks):
-        own = objective.alone(task)
+        loss = loss_of(objective.alone(task))
         at, along = theta[task : task + 1], direction[task : task + 1]
-        value, rate = own.loss(at), 1.0
-        while own.loss(at + rate * along) > value + 1e-4 * rate * slope[task]:
+        value, rate = loss(at), 1.0
+        while loss(at + rate * along) > value + 1e-4 * rate * slope[task]:
             rate /= 2
         assert rates[task] == rate
-        assert backtrack(own.loss, at, along, slope[task : task + 1]) == rate
+        assert backtrack(loss, at, along, slope[task : task + 1]) == rate
 
 
 def test_what_is_not_finite_is_never_enough():

@@ -214,8 +214,10 @@ def first_order_gradients(regime, support, query, steps=2):
         return regime.loss(predictor(theta, batch.x), batch).sum()
 
     for _ in range(steps):
-        point = theta.detach().requires_grad_()
-        theta = theta - rate * torch.autograd.grad(loss(point, support), point)[0]
+        point = {name: value.detach().requires_grad_() for name, value in theta.items()}
+        gradients = torch.autograd.grad(loss(point, support), list(point.values()))
+        moves = zip(theta.items(), gradients, strict=True)
+        theta = {name: value - rate * gradient for (name, value), gradient in moves}
     return torch.autograd.grad(loss(theta, query), list(regime.parameters()))
 
 
@@ -247,7 +249,7 @@ def test_a_frozen_latent_still_teaches_its_decoder():
     likelihood, predictor = Gaussian(1, scale=1.0), Predictor(decoder, ["latent"])
     regime = Explicit(predictor, likelihood, GradientDescent(0.3))
     support, query = draw(2), draw(2, seed=1)
-    assert not regime.init(2).theta.requires_grad
+    assert not regime.init(2).theta["latent"].requires_grad
     check_finite_differences(regime, lambda: outer_losses(regime, support, query).sum())
     constant = Explicit(predictor, likelihood, GradientDescent(0.3, differentiate_gradient=False))
     (first, *_), (second, *_) = (
@@ -258,12 +260,15 @@ def test_a_frozen_latent_still_teaches_its_decoder():
 
 
 def test_learned_rates_and_strengths_have_exact_meta_gradients():
-    size = build("scalar").predictor.size
-    rates = nn.Parameter(torch.linspace(0.1, 0.3, 2 * size, dtype=torch.float64).reshape(2, size))
+    rates = {
+        name: nn.Parameter(torch.linspace(0.1, 0.3, 2 * shape.numel()).double().reshape(2, *shape))
+        for name, shape in build("scalar").predictor.shapes.items()
+    }
     strength = nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
     rule = Proximal(GradientDescent(rates, momentum=0.5), strength)
     regime, support, query = build("scalar", rule), draw(2), draw(2, seed=1)
-    assert {"rule.strength", "rule.rule.rate"} < dict(regime.named_parameters()).keys()
+    names = dict(regime.named_parameters()).keys()
+    assert {"rule.strength.value", "rule.rule.rate.scale", "rule.rule.rate.last/bias"} < names
     check_finite_differences(regime, lambda: outer_losses(regime, support, query, 3).sum())
 
 

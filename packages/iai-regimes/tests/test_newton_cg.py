@@ -14,9 +14,10 @@ from iai_regimes import (
     UntilConverged,
 )
 from iai_regimes.objective import MinibatchObjective
-from iai_regimes.testing import check_regime
+from iai_regimes.ravel import ravel, unravel
+from iai_regimes.testing import check_rule
 from regime_parts import X_DIM, draw, read
-from smooth_objectives import DenseSolver, Quadratic, Rosenbrock, Solve, run
+from smooth_objectives import DenseSolver, Quadratic, Rosenbrock, Solve, evidence, run
 from torch import nn
 from torch.nn import functional as F
 
@@ -65,6 +66,7 @@ def network(num_tasks=3, *, seed=0, dtype=torch.float64):
     batch = draw(likelihood, num_tasks, 12, dtype=dtype, seed=seed)
     batch = batch._replace(y=batch.y.sin())
     theta = torch.randn(num_tasks, predictor.size, dtype=dtype)
+    theta = unravel(theta, predictor.start(num_tasks))
     return MinibatchObjective(predictor, likelihood, batch), theta
 
 
@@ -72,7 +74,7 @@ def network(num_tasks=3, *, seed=0, dtype=torch.float64):
 @given(st.integers(0, 10**6), st.integers(1, 4), st.integers(1, 6))
 def test_a_quadratic_takes_one_step(seed, num_tasks, size):
     objective = Quadratic.draw(num_tasks, size, seed)
-    theta = torch.randn(num_tasks, size, dtype=torch.float64)
+    theta = {"w": torch.randn(num_tasks, size, dtype=torch.float64)}
     (_, theta), carry = run(NewtonCG(DenseSolver()), objective, theta, 1)
     torch.testing.assert_close(theta, objective.solution(), rtol=1e-8, atol=1e-8)
     assert carry.rate.tolist() == [1.0] * num_tasks and not carry.negative.any()
@@ -102,7 +104,7 @@ def test_ridge_logistic_regression_reaches_the_optimum_of_a_plain_newton(solver)
             gradient = torch.autograd.functional.jacobian(loss, theta)
             hessian = torch.autograd.functional.hessian(loss, theta)
             theta = theta - torch.linalg.solve(hessian, gradient)
-        torch.testing.assert_close(state.theta[task], theta, rtol=1e-9, atol=1e-10)
+        torch.testing.assert_close(ravel(state.theta)[task], theta, rtol=1e-9, atol=1e-10)
 
 
 @settings(deadline=None, max_examples=10)
@@ -116,7 +118,7 @@ def test_ridge_logistic_regression_reaches_the_optimum_of_a_plain_newton(solver)
 def test_where_the_loss_is_not_convex_it_never_rises(seed, dtype, solver):
     objective, theta = network(seed=seed, dtype=dtype)
     path, _ = run(NewtonCG(solver), objective, theta, 5)
-    losses = torch.stack([objective.loss(theta) for theta in path]).detach()
+    losses = torch.stack([objective.loss(unravel(w, theta)) for w in path]).detach()
     assert losses.isfinite().all() and torch.stack(path).isfinite().all()
     rise = losses[1:] - losses[:-1]
     assert (rise <= 16 * torch.finfo(dtype).eps * losses[:-1]).all()
@@ -127,9 +129,10 @@ def test_negative_curvature_is_told():
     theta = torch.tensor([[0.0, 1.0], [1.0, 1.0]], dtype=torch.float64)
     ones = torch.ones(2, dtype=torch.float64)
     objective = Rosenbrock(ones, 10 * ones)
-    path, carry = run(NewtonCG(DenseSolver()), objective, theta, 1)
+    path, carry = run(NewtonCG(DenseSolver()), objective, {"w": theta}, 1)
     assert carry.negative.tolist() == [True, False]
-    assert carry.rate[0] == 0 and (objective.loss(path[1]) < objective.loss(theta))[0]
+    before, after = (objective.loss({"w": w}) for w in path)
+    assert carry.rate[0] == 0 and after[0] < before[0]
     assert torch.equal(path[1][1], theta[1])  # it was at its minimum
 
 
@@ -137,29 +140,28 @@ def test_the_loss_falls_to_the_minimum_through_curvature_of_any_sign():
     generator = torch.Generator().manual_seed(0)
     a, b = torch.rand(2, 6, generator=generator, dtype=torch.float64) + 0.5
     objective = Rosenbrock(a, 20 * b)
-    theta = torch.randn(6, 2, generator=generator, dtype=torch.float64)
+    theta = {"w": torch.randn(6, 2, generator=generator, dtype=torch.float64)}
     rule = UntilConverged(NewtonCG(DenseSolver()), tolerance=1e-10, max_steps=100)
-    theta, carry = rule.step(
-        theta, rule.start(theta), rule.encode(examples(6)), objective, torch.zeros(6), True
-    )
-    torch.testing.assert_close(theta, objective.solution())
+    theta, carry = rule.step(theta, rule.start(theta), evidence(6), objective)
+    torch.testing.assert_close(theta["w"], objective.solution())
     assert (carry.steps < 40).all() and len(set(carry.steps.tolist())) > 1
 
 
 def test_the_step_is_a_constant_and_the_residual_is_not():
     objective, theta = network()
-    theta.requires_grad_()
+    flat = ravel(theta).detach().requires_grad_()
+    theta = unravel(flat, theta)
     rule = NewtonCG(TruncatedSolver())
-    ones = torch.ones(3, dtype=torch.float64)
-    moved, carry = rule.step(theta, rule.start(theta), ones, objective, ones, True)
-    weight = torch.randn_like(theta)
-    (gradient,) = torch.autograd.grad((moved * weight).sum(), theta)
-    assert torch.equal(gradient, weight) and not torch.equal(moved, theta)
+    moved, carry = rule.step(theta, rule.start(theta), evidence(3), objective)
+    weight = torch.randn_like(flat)
+    (gradient,) = torch.autograd.grad((ravel(moved) * weight).sum(), flat)
+    assert torch.equal(gradient, weight) and not torch.equal(ravel(moved), flat)
 
-    residual = rule.residual(theta, carry, objective)
-    (expected,) = torch.autograd.grad(objective.loss(theta).sum(), theta, create_graph=True)
-    for one, other in ((residual, expected), *_seconds(residual, expected, theta, weight)):
-        torch.testing.assert_close(one, other)
+    residual = ravel(rule.residual(theta, carry, objective))
+    (expected,) = torch.autograd.grad(objective.loss(theta).sum(), flat, create_graph=True)
+    torch.testing.assert_close(residual, expected)
+    seconds = (torch.autograd.grad((one * weight).sum(), flat) for one in (residual, expected))
+    torch.testing.assert_close(*seconds)
 
 
 @pytest.mark.parametrize("name", ["alone", "proximal", "until converged"])
@@ -168,8 +170,7 @@ def test_role(name):
     rules["proximal"] = Proximal(NewtonCG(DenseSolver()), 0.3)
     rules["until converged"] = UntilConverged(rules["proximal"], tolerance=1e-3, max_steps=5)
     likelihood = Categorical(3)
-    regime = Parametric(Predictor(nn.Linear(X_DIM, 3)), likelihood, rules[name])
-    check_regime(regime, draw(likelihood, 2, 4), draw(likelihood, 2, 2, seed=1))
+    check_rule(rules[name], Predictor(nn.Linear(X_DIM, 3)), likelihood, draw(likelihood, 2, 4))
 
 
 def test_autocast_changes_nothing():
@@ -189,15 +190,3 @@ def test_errors(own_errors):
     objective, theta = network()
     with torch.inference_mode(), pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         run(NewtonCG(DenseSolver()), objective, theta, 1)
-
-
-def examples(num_tasks):
-    return draw(Gaussian(1, scale=1.0), num_tasks, 2, dtype=torch.float64)
-
-
-def _seconds(one, other, theta, weight):
-    return zip(
-        torch.autograd.grad((one * weight).sum(), theta),
-        torch.autograd.grad((other * weight).sum(), theta),
-        strict=True,
-    )

@@ -14,6 +14,7 @@ from iai_regimes import (
     Proximal,
     UntilConverged,
 )
+from iai_regimes.ravel import ravel, unravel
 from regime_parts import X_DIM, MeanEncoder, draw_ragged
 from torch import nn
 from torch.nn.utils import parametrize
@@ -50,8 +51,8 @@ def test_the_solution_is_the_ridge_around_the_start(seed, strength, momentum):
         state = regime.update(start, regime.encode(batch))
     assert (state.carry.residual <= 1e-6).all() and (state.carry.steps < 1000).all()
     for task in range(3):
-        expected = ridge(batch, task, start.theta[task], strength)
-        torch.testing.assert_close(state.theta[task], expected, rtol=1e-5, atol=1e-5)
+        expected = ridge(batch, task, ravel(start.theta)[task], strength)
+        torch.testing.assert_close(ravel(state.theta)[task], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_anchor_stays_and_keeps_its_gradient():
@@ -60,7 +61,9 @@ def test_the_anchor_stays_and_keeps_its_gradient():
     state = start
     for seed in range(2):
         state = regime.update(state, regime.encode(draw_ragged(seed)))
-    assert torch.equal(state.carry.anchor, start.theta) and state.carry.anchor.requires_grad
+    for name, value in start.theta.items():
+        anchor = state.carry.anchor[name]
+        assert torch.equal(anchor, value) and anchor.requires_grad
 
 
 @pytest.mark.parametrize(
@@ -72,17 +75,16 @@ def test_a_task_that_left_its_anchor_stays_where_nothing_is_observed(rule):
     batch = draw_ragged(1)
     batch.mask[1] = False
     again = regime.update(state, regime.encode(batch))
-    assert torch.equal(again.theta[1], state.theta[1])
-    assert (again.theta[0] != state.theta[0]).any() and (
-        state.theta[1] != regime.init(3).theta[1]
-    ).any()
+    start, before, after = (ravel(s.theta) for s in (regime.init(3), state, again))
+    assert torch.equal(after[1], before[1])
+    assert (after[0] != before[0]).any() and (before[1] != start[1]).any()
 
 
 def test_a_strength_for_each_number():
     strength = torch.tensor([0.5, 1.0, 2.0, 4.0], dtype=torch.float64)
-    rule = UntilConverged(
-        Proximal(GradientDescent(0.2), nn.Parameter(strength)), tolerance=1e-9, max_steps=300
-    )
+    named = {"weight": strength[None, :-1], "bias": strength[-1:]}
+    named = {name: nn.Parameter(value) for name, value in named.items()}
+    rule = UntilConverged(Proximal(GradientDescent(0.2), named), tolerance=1e-9, max_steps=300)
     regime, batch = regime_of(rule), draw_ragged(3)
     start = regime.init(3)
     with torch.no_grad():
@@ -90,9 +92,9 @@ def test_a_strength_for_each_number():
     for task in range(3):
         kept = batch.mask[task]
         x = torch.cat([batch.x[task, kept], torch.ones(int(kept.sum()), 1).double()], dim=1)
-        right = x.mT @ batch.y[task, kept, 0] / len(x) + strength * start.theta[task]
+        right = x.mT @ batch.y[task, kept, 0] / len(x) + strength * ravel(start.theta)[task]
         expected = torch.linalg.solve(x.mT @ x / len(x) + strength.diag(), right)
-        torch.testing.assert_close(state.theta[task], expected, rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(ravel(state.theta)[task], expected, rtol=1e-6, atol=1e-7)
 
 
 def test_the_residual_defines_the_solution_as_a_function_of_the_start():
@@ -103,8 +105,9 @@ def test_the_residual_defines_the_solution_as_a_function_of_the_start():
     start = regime.init(3)
     with torch.no_grad():
         solution = regime.update(start, regime.encode(batch))
-    phi = solution.theta.detach().requires_grad_()
-    residual = regime.residual(solution._replace(theta=phi), start, (batch, True))
+    phi = ravel(solution.theta).requires_grad_()
+    at = solution._replace(theta=unravel(phi, solution.theta))
+    residual = ravel(regime.residual(at, start, (batch, True)))
     assert residual.abs().max() < 1e-9
     weights = torch.randn(4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     learned = [*regime.predictor.parameters(), strength]
@@ -124,16 +127,16 @@ def test_the_residual_defines_the_solution_as_a_function_of_the_start():
 
 def test_a_parametrised_strength_stays_positive():
     rule = Proximal(GradientDescent(0.1), nn.Parameter(torch.tensor(0.5, dtype=torch.float64)))
-    parametrize.register_parametrization(rule, "strength", nn.Softplus())
+    parametrize.register_parametrization(rule.strength, "value", nn.Softplus())
     regime = regime_of(rule)
-    (raw,) = rule.parametrizations.strength.parameters()
+    (raw,) = rule.strength.parametrizations.value.parameters()
     for _ in range(5):
         state = regime.init(3)
         for seed in (0, 1):
             state = regime.update(state, regime.encode(draw_ragged(seed)))
         raw.grad = None
         regime.loss(regime.predict(state, draw_ragged(2).x), draw_ragged(2)).sum().backward()
-        assert raw.grad.abs() > 0 and rule.strength > 0
+        assert raw.grad.abs() > 0 and rule.strength.value > 0
         raw.data.sub_(3.0)
     assert raw < 0
 
@@ -159,7 +162,7 @@ def learned_rule():
                 (float("inf"), "inf"),
                 (torch.tensor(-1.0), "-1.0"),
                 (nn.Parameter(torch.tensor(-1.0)), "-1.0"),
-                (torch.tensor([1.0, float("nan")]), "nan"),
+                (torch.tensor(float("nan")), "nan"),
             )
         ],
         (
@@ -168,14 +171,21 @@ def learned_rule():
             "`strength` must be floating point; got torch.int64.",
         ),
         (
-            lambda: Proximal(Adam(0.1), torch.ones(1, 4)),
+            lambda: Proximal(Adam(0.1), torch.ones(4)),
             ValueError,
-            "`strength` must have the shape () or (p,); got (1, 4).",
+            "`strength` must have the shape (); got (4,).",
         ),
         (
-            lambda: regime_of(Proximal(Adam(0.1), torch.ones(3))).init(2),
+            lambda: regime_of(
+                Proximal(Adam(0.1), {"weight": torch.ones(3), "bias": torch.ones(1)})
+            ).init(2),
             ValueError,
-            "`strength` must have the shape () or (4,); got (3,).",
+            "`strength['weight']` must have the shape (1, 3); got (3,).",
+        ),
+        (
+            lambda: regime_of(Proximal(Adam(0.1), {"w": torch.ones(1, 3)})).init(2),
+            ValueError,
+            "`strength` must name the adapted parameters, weight, bias; got w.",
         ),
         (
             lambda: Proximal(learned_rule(), 1.0),

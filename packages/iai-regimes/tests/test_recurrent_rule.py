@@ -6,13 +6,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from iai_regimes import Categorical, Gaussian, Parametric, Predictor, RecurrentRule
-from iai_regimes.testing import check_regime
+from iai_regimes.learned.recurrent_rule import clipped_log
+from iai_regimes.testing import check_rule
 from regime_parts import X_DIM, Examples, draw, read
-from simple_objective import Quadratic, run
+from simple_objective import Quadratic, one_example, run
 from torch import nn
 from torch.utils._pytree import tree_leaves
-
-INFORMED, NOTHING_SEEN = torch.ones(1), torch.zeros(1)
 
 
 def trained(seed=0, **options):
@@ -67,8 +66,8 @@ def test_untrained_it_is_sign_descent_and_can_learn():
 
 def test_role():
     likelihood = Gaussian(1, scale=0.5)
-    regime = Parametric(Predictor(nn.Linear(X_DIM, 1)), likelihood, RecurrentRule(hidden_dim=4))
-    check_regime(regime, draw(likelihood, 2, 4), draw(likelihood, 2, 2, seed=1))
+    predictor = Predictor(nn.Linear(X_DIM, 1))
+    check_rule(RecurrentRule(hidden_dim=4), predictor, likelihood, draw(likelihood, 2, 4))
 
 
 def test_a_task_without_an_observed_example_keeps_theta_and_memory():
@@ -92,10 +91,11 @@ def test_outer_gradients_through_the_steps(differentiate):
     sizes = torch.tensor([[1.0, 3.0]], dtype=torch.float64)
 
     def after(start, *weights):
-        theta, carry, objective = start, rule.start(start), Quadratic(sizes)
+        theta, objective = {"w": start}, Quadratic(sizes)
+        carry = rule.start(theta)
         for _ in range(3):
-            theta, carry = rule.step(theta, carry, INFORMED, objective, NOTHING_SEEN, True)
-        return theta
+            theta, carry = rule.step(theta, carry, one_example(), objective)
+        return theta["w"]
 
     if differentiate:
         assert torch.autograd.gradcheck(after, (start, *rule.parameters()))
@@ -157,3 +157,10 @@ def test_an_empty_minibatch_is_read():
 def test_errors(options, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         RecurrentRule(**options)
+
+
+def test_the_features_of_any_gradient_are_finite_with_finite_derivatives():
+    gradient = torch.tensor([[0.0, 1e-12, -1.0, 1e12], [0.0] * 4], requires_grad=True)
+    features = clipped_log(gradient)
+    features.sum().backward()
+    assert features.isfinite().all() and gradient.grad.isfinite().all()

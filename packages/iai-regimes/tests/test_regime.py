@@ -5,10 +5,8 @@ import copy
 import pytest
 import torch
 from iai_regimes import Categorical, Gaussian
-from iai_regimes.testing import check_regime
 from regime_parts import (
     CATEGORICAL_REGIMES,
-    LIKELIHOODS,
     REGIMES,
     X_DIM,
     Examples,
@@ -17,20 +15,6 @@ from regime_parts import (
     read,
 )
 from torch.utils._pytree import tree_leaves
-
-REAL = ["adam", "parametric-both-annealed", "explicit-data", "paper-parametric-gradient"]
-REAL += ["parametric-whitened", "implicit-logits-annealed", "implicit-latents-gated"]
-CASES = [
-    *((name, "categorical") for name in CATEGORICAL_REGIMES),
-    *((name, likelihood) for name in REAL for likelihood in LIKELIHOODS if "gauss" in likelihood),
-]
-
-
-@pytest.mark.parametrize(("name", "likelihood"), CASES)
-def test_role(name, likelihood):
-    likelihood = LIKELIHOODS[likelihood]()
-    regime = build(name, likelihood)
-    check_regime(regime, draw(likelihood, 2, 4), draw(likelihood, 2, 2, seed=1))
 
 
 @pytest.mark.parametrize("name", CATEGORICAL_REGIMES)

@@ -2,17 +2,9 @@
 
 import pytest
 import torch
-from iai_regimes import (
-    Adam,
-    Categorical,
-    Gaussian,
-    GradientDescent,
-    Implicit,
-    Parametric,
-    Predictor,
-)
-from iai_regimes.testing import check_likelihood, check_regime
-from regime_parts import X_DIM, MeanEncoder, draw
+from iai_regimes import Adam, Categorical, Gaussian, GradientDescent, Predictor
+from iai_regimes.testing import check_likelihood, check_rule
+from regime_parts import X_DIM, draw
 from torch import nn
 
 pytestmark = pytest.mark.usefixtures("own_errors")
@@ -63,156 +55,170 @@ def test_a_likelihood_that_looks_behind_the_mask_is_found():
         check_likelihood(likelihood, draw(likelihood).y)
 
 
-class KnowsTheOrder(Implicit):
+def check(rule):
+    likelihood = Gaussian(1, scale=0.5)
+    check_rule(rule, Predictor(nn.Linear(X_DIM, 1)), likelihood, draw(likelihood, 3, 5))
+
+
+class Descent(GradientDescent):
+    def __init__(self):
+        super().__init__(0.1)
+
+
+class Broken(GradientDescent):
+    """Gradient descent whose bias is moved by a number for each task beside that."""
+
+    def __init__(self):
+        super().__init__(0.1)
+        self.weight = nn.Parameter(torch.tensor(0.1))
+
     def encode(self, batch):
-        places = torch.arange(1.0, batch.x.shape[1] + 1)[:, None]
-        return super().encode(type(batch)(batch.x * places, batch.y, batch.mask))
+        return batch
+
+    def step(self, theta, carry, evidence, objective):
+        moved, carry = super().step(theta, carry, evidence, objective)
+        shift = self.weight * self.shift(theta, evidence, evidence.encoded)
+        return moved | {"bias": moved["bias"] + (evidence.informed * shift)[:, None]}, carry
 
 
-class TasksMeet(Implicit):
-    def encode(self, batch):
-        evidence = super().encode(batch)
-        return evidence._replace(statistic=evidence.statistic.flip(0))
+class KnowsTheOrder(Broken):
+    def shift(self, theta, evidence, batch):
+        return batch.x.where(batch.mask[..., None], 0.0)[:, :1].sum((1, 2))
 
 
-class QueriesMeet(Implicit):
-    def predict(self, state, query_x):
-        return super().predict(state, query_x) - state.answer.mean(1, keepdim=True)
+class TasksMeet(Broken):
+    def shift(self, theta, evidence, batch):
+        return batch.x.where(batch.mask[..., None], 0.0).sum()
 
 
-class CountsTwice(Implicit):
-    def update(self, state, evidence, query_x=None, fresh=True):
-        return super().update(state, evidence, query_x, True)
+class ReadsPadding(Broken):
+    def shift(self, theta, evidence, batch):
+        return batch.x.isnan().sum((1, 2))
 
 
-class StandsStill(Implicit):
-    def update(self, state, evidence, query_x=None, fresh=True):
-        moved = super().update(state, evidence, query_x, fresh)
-        return moved._replace(answer=state.answer)
+class TasksMeetInGradients(Broken):
+    def shift(self, theta, evidence, batch):
+        total = theta["bias"].sum()
+        return 1 + total - total.detach()
 
 
-class ReadsPadding(Implicit):
-    def encode(self, batch):
-        every = torch.ones_like(batch.mask)
-        evidence = super().encode(type(batch)(batch.x, batch.y, every))
-        return evidence._replace(num_observed=batch.mask.sum(1).to(batch.x.dtype))
+class LeaksIntoGradients(Broken):
+    def step(self, theta, carry, evidence, objective):
+        moved, carry = super().step(theta, carry, evidence, objective)
+        x, mask = evidence.encoded.x, evidence.encoded.mask[..., None]
+        read = (self.weight * x).where(mask, 0.0).sum((1, 2))
+        return moved | {"bias": moved["bias"] + read[:, None]}, carry
+
+    def shift(self, theta, evidence, batch):
+        return 0.0
 
 
-class CountsPadding(Implicit):
-    def encode(self, batch):
-        evidence = super().encode(batch)
-        return evidence._replace(num_observed=torch.ones_like(batch.mask).sum(1).to(batch.x.dtype))
-
-
-class LeaksIntoGradients(Implicit):
-    def loss(self, outputs, query):
-        losses = self.likelihood.negative_log(outputs, query.y).masked_fill(~query.mask, 0.0)
-        return losses.sum(1) / query.mask.sum(1).clamp(min=1)
-
-
-class LosesTheMaskOfQueries(Implicit):
-    def loss(self, outputs, query):
-        return super().loss(outputs, type(query)(query.x, query.y.nan_to_num(), query.mask | True))
-
-
-class HasAnIdleLayer(Implicit):
-    def __init__(self, *args, **options):
-        super().__init__(*args, **options)
+class HasAnIdleLayer(Descent):
+    def __init__(self):
+        super().__init__()
         self.idle = nn.Linear(1, 1)
 
 
-class ValidatesNothing(Implicit):
-    def validate(self, batch):
-        pass
+class StandsStill(Descent):
+    def step(self, theta, carry, evidence, objective):
+        return theta, super().step(theta, carry, evidence, objective)[1]
 
 
-class Overwrites(Implicit):
-    def update(self, state, evidence, query_x=None, fresh=True):
-        moved = super().update(state, evidence, query_x, fresh)
-        state.seen.add_(1)
-        return moved
+class StepsOnNothing(Adam):
+    def __init__(self):
+        super().__init__(0.1)
+
+    def step(self, theta, carry, evidence, objective):
+        evidence = evidence._replace(num_observed=torch.ones_like(evidence.num_observed))
+        return super().step(theta, carry, evidence, objective)
 
 
-class StartsWithoutQueries(Implicit):
-    def init(self, num_tasks, query_x=None):
-        return super().init(num_tasks, torch.zeros(num_tasks, 1, 1) if query_x is None else query_x)
+class CountsNothing(Descent):
+    def step(self, theta, carry, evidence, objective):
+        moved, carry = super().step(theta, carry, evidence, objective)
+        return moved, carry._replace(steps=carry.steps + 1)
+
+
+class NeedsGradientsEnabled(Descent):
+    def step(self, theta, carry, evidence, objective):
+        moved, carry = super().step(theta, carry, evidence, objective)
+        return (moved if torch.is_grad_enabled() else theta), carry
+
+
+class LosesPrecision(Descent):
+    def step(self, theta, carry, evidence, objective):
+        moved, carry = super().step(theta, carry, evidence, objective)
+        return {name: value.float() for name, value in moved.items()}, carry
+
+
+class Overwrites(Descent):
+    def step(self, theta, carry, evidence, objective):
+        moved, after = super().step(theta, carry, evidence, objective)
+        carry.steps.add_(1)
+        return moved, after
+
+
+class CarriesOneNumber(Descent):
+    def start(self, theta):
+        return super().start(theta)._replace(steps=torch.zeros(1))
 
 
 @pytest.mark.parametrize(
     ("kind", "sentence"),
     [
-        (KnowsTheOrder, "The order of a minibatch changes no answer."),
-        (TasksMeet, "A task has the same answers alone and in a batch."),
-        (QueriesMeet, "A subset of the queries has the same answers."),
-        (CountsTwice, "Examples read again add nothing to `seen`."),
-        (StandsStill, "A minibatch moves the answers of its task."),
-        (ReadsPadding, "A masked example, NaN included, changes no answer."),
-        (CountsPadding, "A minibatch without an observed example changes nothing."),
-        (LeaksIntoGradients, "Gradients are finite, whatever padding holds; that of"),
-        (LosesTheMaskOfQueries, "A masked query changes no loss."),
-        (HasAnIdleLayer, "One step gives every parameter a gradient; idle.weight has none."),
-        (ValidatesNothing, "An observed input that is NaN raises ValueError."),
-        (Overwrites, "An update leaves the state that it is given as it was."),
-        (StartsWithoutQueries, "A start without its queries raises ValueError."),
+        (CarriesOneNumber, "A carry is a pytree of tensors that lead with the tasks."),
+        (Overwrites, "A step leaves theta and the carry as they were."),
+        (LosesPrecision, "A step keeps the names, shapes and dtypes of theta and of the carry."),
+        (StandsStill, "A minibatch moves theta in each of its tasks."),
+        (NeedsGradientsEnabled, "A step needs no gradients to be enabled."),
+        (StepsOnNothing, "A task without an observed example keeps its theta and its carry."),
+        (CountsNothing, "A task without an observed example keeps its theta and its carry."),
+        (KnowsTheOrder, "The order of a minibatch changes nothing."),
+        (TasksMeet, "A task moves alike alone and in a batch, with and without padding"),
+        (ReadsPadding, "A task moves alike alone and in a batch, with and without padding"),
+        (TasksMeetInGradients, "No gradient flows from a task to another."),
+        (LeaksIntoGradients, "Gradients are finite, whatever padding holds; that of rule.weight"),
+        (HasAnIdleLayer, "A step gives every weight a gradient; rule.idle.weight has none."),
     ],
 )
-def test_a_broken_regime_is_found(kind, sentence):
-    likelihood = Gaussian(1, scale=0.5)
-    regime = kind(MeanEncoder(), likelihood, x_dim=X_DIM, summary_dim=2)
+def test_a_broken_rule_is_found(kind, sentence):
     with pytest.raises(AssertionError, match=sentence):
-        check_regime(regime, draw(likelihood, 2, 4), draw(likelihood, 2, 3, seed=1))
+        check(kind())
 
 
-class StepsOnNothing(Adam):
-    def step(self, theta, carry, evidence, objective, seen, fresh):
-        return super().step(theta, carry, torch.ones_like(evidence), objective, seen, fresh)
+class ResidualOfAll(Descent):
+    def residual(self, theta, carry, objective):
+        residual = super().residual(theta, carry, objective)
+        return {name: value + value.detach().mean(0) for name, value in residual.items()}
 
 
-class NeedsGradientsEnabled(Adam):
-    def step(self, theta, carry, evidence, objective, seen, fresh):
-        moved, carry = super().step(theta, carry, evidence, objective, seen, fresh)
-        return (moved if torch.is_grad_enabled() else theta), carry
+class ResidualThatLeaks(Descent):
+    def residual(self, theta, carry, objective):
+        residual = super().residual(theta, carry, objective)
+        return {name: value + value.mean(0) for name, value in residual.items()}
+
+
+class ConstantResidual(Descent):
+    def residual(self, theta, carry, objective):
+        residual = super().residual(theta, carry, objective)
+        return {name: value.detach().requires_grad_() for name, value in residual.items()}
+
+
+class NormAsResidual(Descent):
+    def residual(self, theta, carry, objective):
+        residual = super().residual(theta, carry, objective)
+        return {name: value.flatten(1).norm(dim=-1) for name, value in residual.items()}
 
 
 @pytest.mark.parametrize(
-    ("rule", "sentence"),
-    [
-        (StepsOnNothing, "A minibatch without an observed example changes nothing."),
-        (NeedsGradientsEnabled, "Adapting needs no gradients to be enabled."),
-    ],
-)
-def test_a_broken_rule_is_found(rule, sentence):
-    likelihood = Gaussian(1, scale=0.5)
-    regime = Parametric(Predictor(nn.Linear(X_DIM, 1)), likelihood, rule(0.1))
-    with pytest.raises(AssertionError, match=sentence):
-        check_regime(regime, draw(likelihood, 2, 4), draw(likelihood, 2, 3, seed=1))
-
-
-class ResidualOfAll(GradientDescent):
-    def residual(self, theta, carry, objective):
-        return super().residual(theta, carry, objective).mean(0, keepdim=True).expand_as(theta)
-
-
-class ConstantResidual(GradientDescent):
-    def residual(self, theta, carry, objective):
-        return super().residual(theta, carry, objective).detach().requires_grad_()
-
-
-class NormAsResidual(GradientDescent):
-    def residual(self, theta, carry, objective):
-        return super().residual(theta, carry, objective).norm(dim=-1)
-
-
-@pytest.mark.parametrize(
-    ("rule", "sentence"),
+    ("kind", "sentence"),
     [
         (ResidualOfAll, "A task has the same residual alone, and without its padding."),
-        (ConstantResidual, "Gradients flow through a residual to what is adapted."),
-        (NormAsResidual, "A residual has the shape of what is adapted."),
+        (ResidualThatLeaks, "No gradient flows from a task to another."),
+        (ConstantResidual, "Gradients flow through a residual to theta."),
+        (NormAsResidual, "A residual has the names, shapes and dtypes of theta."),
     ],
 )
-def test_a_broken_residual_is_found(rule, sentence):
-    likelihood = Gaussian(1, scale=0.5)
-    regime = Parametric(Predictor(nn.Linear(X_DIM, 1)), likelihood, rule(0.1))
+def test_a_broken_residual_is_found(kind, sentence):
     with pytest.raises(AssertionError, match=sentence):
-        check_regime(regime, draw(likelihood, 2, 4), draw(likelihood, 2, 3, seed=1))
+        check(kind())

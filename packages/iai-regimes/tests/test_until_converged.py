@@ -1,8 +1,10 @@
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from iai_regimes import (
     Adam,
+    Evidence,
     Gaussian,
     GradientDescent,
     Parametric,
@@ -10,6 +12,8 @@ from iai_regimes import (
     Proximal,
     UntilConverged,
 )
+from iai_regimes.objective import MinibatchObjective
+from iai_regimes.ravel import ravel
 from regime_parts import X_DIM, Examples, draw_ragged
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
@@ -57,7 +61,7 @@ def test_it_is_the_rule_repeated_and_says_how_it_ended(seed, rule):
     regime, batch = regime_of(rule), draw_ragged(seed)
     start = regime.init(3)
     state = regime.update(start, regime.encode(batch))
-    residual = regime.residual(state, state, (batch, True)).norm(dim=-1)
+    residual = ravel(regime.residual(state, state, (batch, True))).norm(dim=-1)
     torch.testing.assert_close(state.carry.residual, residual.detach())
     assert not state.carry.residual.requires_grad
     done = residual <= 1.0
@@ -68,10 +72,10 @@ def test_it_is_the_rule_repeated_and_says_how_it_ended(seed, rule):
         own = Examples(*rows(tuple(batch), task))
         repeated = plain.init(1)
         for _ in range(int(state.carry.steps[task])):
-            before = plain.residual(repeated, repeated, (own, True)).norm()
+            before = ravel(plain.residual(repeated, repeated, (own, True))).norm()
             assert before > 1.0
             repeated = plain.update(repeated, plain.encode(own))
-        torch.testing.assert_close(repeated.theta[0], state.theta[task])
+        torch.testing.assert_close(ravel(repeated.theta)[0], ravel(state.theta)[task])
 
 
 def test_what_did_not_converge_can_be_seen():
@@ -84,7 +88,7 @@ def test_a_task_at_its_solution_takes_no_step():
     regime, batch = regime_of("proximal", max_steps=99), draw_ragged(0)
     state = regime.update(regime.init(3), regime.encode(batch))
     again = regime.update(state, regime.encode(batch), None, False)
-    assert torch.equal(again.theta, state.theta)
+    assert torch.equal(ravel(again.theta), ravel(state.theta))
     assert again.carry.steps.tolist() == [0.0, 0.0, 0.0]
     assert torch.equal(again.carry.residual, state.carry.residual)
 
@@ -96,9 +100,9 @@ class Counting(GradientDescent):
         super().__init__(0.1)
         self.told = []
 
-    def step(self, theta, carry, evidence, objective, seen, fresh):
-        self.told.append((seen.tolist(), fresh))
-        return super().step(theta, carry, evidence, objective, seen, fresh)
+    def step(self, theta, carry, evidence, objective):
+        self.told.append((evidence.seen.tolist(), evidence.fresh))
+        return super().step(theta, carry, evidence, objective)
 
 
 def test_examples_are_fresh_once():
@@ -109,3 +113,26 @@ def test_examples_are_fresh_once():
     once = [6.0, 4.0, 6.0]
     assert rule.told == [([0.0] * 3, True), (once, False), (once, False)]
     assert state.seen.tolist() == once
+
+
+class Measured(MinibatchObjective):
+    """Counts how often its loss is computed, which is once a gradient."""
+
+    count = 0
+
+    def loss(self, theta):
+        Measured.count += 1
+        return super().loss(theta)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_where_the_residual_is_the_gradient_a_step_takes_one(rule, enabled):
+    regime, batch = regime_of(rule, tolerance=1e-9, max_steps=5), draw_ragged(0)
+    objective, state = Measured(regime.predictor, LIKELIHOOD, batch), regime.init(3)
+    told = Evidence(regime.rule.encode(batch), batch.mask.sum(1).double(), state.seen, True)
+    Measured.count = 0
+    with torch.set_grad_enabled(enabled):
+        _, carry = regime.rule.step(state.theta, state.carry, told, objective)
+    assert carry.steps.tolist() == [5.0] * 3
+    assert Measured.count == 6  # at the start, and after each step

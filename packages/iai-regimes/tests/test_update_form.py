@@ -2,9 +2,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from iai_regimes import annealed_gain, count_features
+from iai_regimes import Evidence, annealed_gain, count_features
 from iai_regimes.evidence import masked_mean, running_mean
-from iai_regimes.gradient_feature import clipped_log, log_and_sign, raw, rms_normalised
 from iai_regimes.update_form import UPDATE_FORMS, move, num_proposals
 
 COUNTS = st.lists(st.integers(0, 20), min_size=1, max_size=8)
@@ -56,20 +55,6 @@ def test_a_masked_mean_does_not_see_what_is_masked():
 
 def test_a_summary_takes_a_minibatch_once():
     summary, statistic, two = torch.ones(1, 3), torch.full((1, 3), 4.0), torch.tensor([2.0])
-    assert running_mean(summary, statistic, two, 2 * two, True).tolist() == [[3.0] * 3]
-    assert running_mean(summary, statistic, two, 2 * two, False) is summary
-
-
-@pytest.mark.parametrize("feature", [raw, rms_normalised, log_and_sign, clipped_log])
-def test_gradient_features_of_any_size_are_finite_with_finite_derivatives(feature):
-    gradient = torch.tensor([[0.0, 1e-12, -1.0, 1e12], [0.0] * 4], requires_grad=True)
-    features = feature(gradient)
-    features.sum().backward()
-    assert features.isfinite().all() and gradient.grad.isfinite().all()
-
-
-def test_the_root_mean_square_takes_the_scale_away():
-    gradient = torch.randn(2, 5, dtype=torch.float64)
-    torch.testing.assert_close(rms_normalised(1e6 * gradient), rms_normalised(gradient))
-    one = torch.ones(2, 1, dtype=torch.float64)
-    torch.testing.assert_close(rms_normalised(gradient).square().mean(1), one)
+    evidence = Evidence((), 2 * two, two, True)
+    assert running_mean(summary, statistic, evidence).tolist() == [[3.0] * 3]
+    assert running_mean(summary, statistic, evidence._replace(fresh=False)) is summary

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import attrs
 import torch
-from iai_tasks import ImageArrays
+from iai_tasks import ImageClasses
+from iai_tasks._tensor_file import load_tensors, save_tensors
 
 
 @attrs.define(kw_only=True)
@@ -31,13 +32,45 @@ class FakeEmbedder:
         return (total[:, None] * torch.arange(1, self.dim + 1)).float()
 
 
-def numbered(num_images: int = 40) -> ImageArrays:
+def numbered(num_images: int = 40) -> ImageClasses:
     """Images of two classes, each another."""
     images = torch.arange(num_images * 3 * 16).mul(37).to(torch.uint8).view(num_images, 3, 4, 4)
     labels = torch.arange(num_images) % 2
-    return ImageArrays(images=images, labels=labels, class_names=("even", "odd"))
+    return ImageClasses(images=images, labels=labels, class_names=("even", "odd"))
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """Every file of a folder."""
-    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+    """Every file of a folder, locks aside."""
+    files = (file for file in sorted(folder.iterdir()) if file.name != ".lock")
+    return {file.name: file.read_bytes() for file in files}
+
+
+class SomeUnreadable:
+    """The numbered images, of which some cannot be read."""
+
+    def __init__(self, num_images, unreadable):
+        self.whole, self.unreadable = numbered(num_images), set(unreadable)
+        self.class_names, self.labels = self.whole.class_names, self.whole.labels
+        self.fingerprint = f"{self.whole.fingerprint} {sorted(self.unreadable)}"
+
+    def __len__(self):
+        return len(self.whole)
+
+    def name(self, index):
+        return f"{index}.png"
+
+    def read(self, index, size):
+        if index in self.unreadable:
+            raise ValueError(f"photos/{index}.png cannot be read as an image: it is torn.")
+        return self.whole.read(index, size)
+
+
+def flip(file):
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+
+
+def of_another_format(file):
+    tensors, _ = load_tensors(file)
+    save_tensors(file, {name: tensor.clone() for name, tensor in tensors.items()}, {"format": 1})

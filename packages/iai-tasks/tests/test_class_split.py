@@ -7,6 +7,10 @@ from hypothesis import strategies as st
 from iai_tasks import ClassSplit, split_classes
 
 
+def numbered(num_groups):
+    return [str(number) for number in range(num_groups)]
+
+
 @given(
     groups=st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=40).filter(
         lambda groups: len(set(groups)) >= 3
@@ -25,16 +29,18 @@ def test_every_class_is_in_one_part_with_its_group(groups, seed):
 
 
 def test_seeds_differ_and_fractions_are_kept():
-    splits = {split_classes(1623, (1100, 100, 423), seed=seed) for seed in range(5)}
+    splits = {split_classes(numbered(1623), (1100, 100, 423), seed=seed) for seed in range(5)}
     assert len(splits) == 5
     for split in splits:
         assert [len(part) for part in attrs.astuple(split)] == [1100, 100, 423]
-    assert len(split_classes(10, (0.5, 0.0, 0.5)).validation) == 0
-    assert [len(part) for part in attrs.astuple(split_classes(4, (0.98, 0.01, 0.01)))] == [2, 1, 1]
+    assert len(split_classes(numbered(10), (0.5, 0.0, 0.5)).validation) == 0
+    assert [
+        len(part) for part in attrs.astuple(split_classes(numbered(4), (0.98, 0.01, 0.01)))
+    ] == [2, 1, 1]
 
 
 def test_integers_may_leave_classes_out():
-    split = split_classes(10, (2, 0, 3), seed=1)
+    split = split_classes(numbered(10), (2, 0, 3), seed=1)
     assert len(set(split.train + split.test)) == 5
 
 
@@ -61,11 +67,15 @@ def test_parts_that_overlap(parts, text):
 @pytest.mark.parametrize(
     ("groups", "sizes", "text"),
     [
-        (4, (0.5, 0.2, 0.2), "`sizes` that are fractions must add up to 1; got (0.5, 0.2, 0.2)."),
-        (4, (2, -1, 2), "`sizes` must not be negative; got (2, -1, 2)."),
-        (4, (2, 2, 1), "`sizes` must fit the 4 groups there are; got (2, 2, 1)."),
+        (
+            numbered(4),
+            (0.5, 0.2, 0.2),
+            "`sizes` that are fractions must add up to 1; got (0.5, 0.2, 0.2).",
+        ),
+        (numbered(4), (2, -1, 2), "`sizes` must not be negative; got (2, -1, 2)."),
+        (numbered(4), (2, 2, 1), "`sizes` must fit the 4 groups there are; got (2, 2, 1)."),
         (["a", "b"], (0.6, 0.2, 0.2), "`sizes` must fit the 2 groups there are; got "),
-        (0, (0.6, 0.2, 0.2), "`sizes` must fit the 0 groups there are; got "),
+        ([], (0.6, 0.2, 0.2), "`sizes` must fit the 0 groups there are; got "),
     ],
 )
 def test_sizes_that_do_not_fit(groups, sizes, text):

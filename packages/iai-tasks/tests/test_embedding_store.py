@@ -1,70 +1,18 @@
-"""Stores of embeddings: whole or refused, whatever stops the process that builds them."""
+"""Stores of embeddings: whole or refused, opened without a lock, of one backbone and source."""
 
-import errno
-import hashlib
-import json
-import signal
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
-
-import numpy as np
 import pytest
+import safetensors.torch
 import torch
-from fake_embedder import FakeEmbedder, content, numbered
-from hypothesis import given
-from hypothesis import strategies as st
-from iai_tasks import EmbeddingStore, ImageArrays, embed, image_files
-
-CHILD = """
-import sys
-sys.path.insert(0, sys.argv[1])
-from pathlib import Path
-from fake_embedder import FakeEmbedder, numbered
+from fake_embedder import FakeEmbedder, SomeUnreadable, content, flip, numbered, of_another_format
 from iai_tasks import EmbeddingStore, embed
-if sys.argv[2] == "read":
-    print(int(EmbeddingStore.open(sys.argv[3]).embeddings.sum()))
-else:
-    backbone = FakeEmbedder(seconds=float(sys.argv[4]))
-    show = lambda done, total: print(done, flush=True)
-    embed(numbered(), backbone, sys.argv[3], batch_size=4, progress=show)
-    print("calls", backbone.num_calls, flush=True)
-"""
+from iai_tasks.embeddings import _embedding_build
+
+STORE = "embeddings.safetensors"
 
 
-def child(*arguments):
-    command = [sys.executable, "-c", CHILD, str(Path(__file__).parent), *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-
-
-class SomeUnreadable:
-    """The numbered images, of which some cannot be read."""
-
-    def __init__(self, num_images, unreadable):
-        self.whole, self.unreadable = numbered(num_images), set(unreadable)
-        self.class_names, self.labels = self.whole.class_names, self.whole.labels
-        self.fingerprint = f"{self.whole.fingerprint} {sorted(self.unreadable)}"
-
-    def __len__(self):
-        return len(self.whole)
-
-    def name(self, index):
-        return f"{index}.png"
-
-    def read(self, index, size):
-        if index in self.unreadable:
-            raise ValueError(f"photos/{index}.png cannot be read as an image: it is torn.")
-        return self.whole.read(index, size)
-
-
-class Undefined(FakeEmbedder):
-    """Gives an infinite number for the darkest image."""
-
-    def embed(self, images):
-        rows = FakeEmbedder.embed(self, images)
-        rows[images.flatten(1).sum(1) == 0, 1] = torch.inf
-        return rows
+@pytest.fixture(autouse=True)
+def shards_of_four(monkeypatch):
+    monkeypatch.setattr(_embedding_build, "_SHARD", 4)
 
 
 def nothing():
@@ -76,9 +24,7 @@ def nothing():
 def test_a_store_is_the_embeddings_and_what_they_are_of(tmp_path):
     source, backbone, seen = numbered(10), FakeEmbedder(), []
     folder = tmp_path / "deep" / "store"
-    store = embed(
-        source, backbone, folder, batch_size=4, progress=lambda *numbers: seen.append(numbers)
-    )
+    store = embed(source, backbone, folder, progress=lambda *numbers: seen.append(numbers))
     assert torch.equal(store.embeddings, FakeEmbedder().embed(source.images))
     assert torch.equal(store.labels, source.labels)
     assert store.class_names == ("even", "odd")
@@ -86,165 +32,19 @@ def test_a_store_is_the_embeddings_and_what_they_are_of(tmp_path):
     assert store.source_fingerprint == source.fingerprint
     assert store.skipped == ()
     assert seen == [(0, 10), (4, 10), (8, 10), (10, 10)]
-    assert set(content(folder)) == {"embeddings.npy", "labels.npy", "manifest.json"}
-    assert {path.name for path in folder.parent.iterdir()} <= {"store", ".store.lock"}
+    assert set(content(folder)) == {"embeddings.safetensors"}
+    assert [path.name for path in folder.parent.iterdir()] == ["store"]
 
 
 def test_a_finished_store_is_opened_and_what_is_written_to_it_stays_here(tmp_path):
     backbone = FakeEmbedder()
     first = embed(numbered(), backbone, tmp_path / "store")
     calls, before = backbone.num_calls, content(tmp_path / "store")
-    second = embed(numbered(), backbone, str(tmp_path / "store"), batch_size=3)
+    second = embed(numbered(), backbone, str(tmp_path / "store"))
     assert backbone.num_calls == calls
     first.embeddings.zero_()
     assert second.embeddings.all()
     assert content(tmp_path / "store") == before
-
-
-@given(
-    num_images=st.integers(2, 30),
-    unreadable=st.sets(st.integers(2, 29)),
-    batch_sizes=st.lists(st.integers(1, 12), min_size=1, max_size=4),
-    stops=st.lists(st.integers(0, 6), max_size=3),
-    torn=st.integers(0, 200),
-)
-@pytest.mark.filterwarnings("ignore:.*could not be read and were left out")
-def test_no_interruption_shows_in_the_bytes(num_images, unreadable, batch_sizes, stops, torn):
-    source = SomeUnreadable(num_images, {one for one in unreadable if one < num_images})
-    with tempfile.TemporaryDirectory() as temporary:
-        whole, stopped = Path(temporary, "whole"), Path(temporary, "stopped")
-        embed(source, FakeEmbedder(), whole, unreadable="skip", batch_size=batch_sizes[0])
-        for number, stop in enumerate(stops):
-            size = batch_sizes[number % len(batch_sizes)]
-            backbone = FakeEmbedder(stop_after=stop)
-            try:
-                embed(source, backbone, stopped, unreadable="skip", batch_size=size)
-            except KeyboardInterrupt:
-                work = Path(temporary, "stopped.unfinished")
-                for name in ("store/embeddings.npy", "journal.jsonl"):  # as after a power cut
-                    written = (work / name).read_bytes()
-                    (work / name).write_bytes(written[: len(written) - torn % (number + 2)])
-        store = embed(source, FakeEmbedder(), stopped, unreadable="skip", batch_size=7)
-        assert content(stopped) == content(whole)
-        assert store.skipped == tuple(f"{one}.png" for one in sorted(source.unreadable))
-
-
-def change_third_batch(work):
-    array = work / "store" / "embeddings.npy"
-    written = bytearray(array.read_bytes())
-    written[128 + 4 * 5 * 9] ^= 1  # a header of 128 bytes, then rows of 5 numbers
-    array.write_bytes(written)
-
-
-def cut_last_line(work):
-    journal = work / "journal.jsonl"
-    journal.write_bytes(journal.read_bytes()[:-1])
-
-
-def cut_header(work):
-    (work / "store" / "embeddings.npy").write_bytes(b"")
-
-
-@pytest.mark.parametrize(
-    ("damage", "kept"),
-    [(lambda work: None, 5), (change_third_batch, 2), (cut_last_line, 4), (cut_header, 0)],
-)
-def test_batches_that_are_not_as_noted_are_embedded_again_and_no_others(tmp_path, damage, kept):
-    folder = tmp_path / "store"
-    with pytest.raises(KeyboardInterrupt):
-        embed(numbered(), FakeEmbedder(stop_after=5), folder, batch_size=4)
-    damage(tmp_path / "store.unfinished")
-    with pytest.raises(KeyboardInterrupt):
-        embed(numbered(), FakeEmbedder(stop_after=2), folder, batch_size=4)
-    backbone = FakeEmbedder()
-    embed(numbered(), backbone, folder, batch_size=4)
-    assert backbone.num_calls == 10 - kept - 2
-    embed(numbered(), FakeEmbedder(), tmp_path / "whole", batch_size=4)
-    assert content(folder) == content(tmp_path / "whole")
-
-
-def test_a_killed_build_goes_on_and_ends_with_the_same_bytes(tmp_path):
-    folder = tmp_path / "store"
-    with child("build", folder, 0.05) as process:
-        for line in process.stdout:
-            if int(line) >= 12:
-                process.send_signal(signal.SIGKILL)
-                break
-        with pytest.raises(FileNotFoundError, match=r"store is not finished\. .* call `embed` as"):
-            EmbeddingStore.open(folder)
-        process.wait()
-    assert not folder.exists()
-    backbone = FakeEmbedder()
-    embed(numbered(), backbone, folder, batch_size=4)
-    assert 0 < backbone.num_calls <= 7
-    embed(numbered(), FakeEmbedder(), tmp_path / "whole", batch_size=4)
-    assert content(folder) == content(tmp_path / "whole")
-
-
-def test_of_two_builders_one_waits_and_others_read_at_once(tmp_path):
-    folder = tmp_path / "store"
-    with child("build", folder, 0.2) as one, child("build", folder, 0.2) as other:
-        ends = [process.communicate()[0].splitlines() for process in (one, other)]
-    assert [one.returncode, other.returncode] == [0, 0]
-    assert sorted(lines[-1] for lines in ends) == ["calls 0", "calls 10"]
-    assert sorted(len(lines) for lines in ends) == [1, 12]
-    store = EmbeddingStore.open(folder)
-    with child("read", folder) as reader:
-        assert int(reader.communicate()[0]) == int(store.embeddings.sum())
-
-
-def test_an_unreadable_image_stops_the_work_or_is_left_out(tmp_path):
-    source, folder = SomeUnreadable(20, [9, 11, 13, 17]), tmp_path / "store"
-    with pytest.raises(ValueError, match=r"9\.png cannot be read .*\(What is done is kept; unread"):
-        embed(source, FakeEmbedder(), folder, batch_size=4)
-    backbone = FakeEmbedder()
-    with pytest.warns(UserWarning, match="were left out") as warned:
-        store = embed(source, backbone, folder, batch_size=4, unreadable="skip")
-    assert [str(one.message) for one in warned] == [
-        "4 of 20 images could not be read and were left out: 9.png, 11.png, 13.png and 1 more."
-    ]
-    assert backbone.num_images == 20 - 8 - 4
-    assert store.skipped == ("9.png", "11.png", "13.png", "17.png")
-    kept = [index for index in range(20) if index not in source.unreadable]
-    assert torch.equal(store.embeddings, FakeEmbedder().embed(source.whole.images[kept]))
-    assert torch.equal(store.labels, source.labels[kept])
-    with pytest.warns(UserWarning, match="4 of 20 images could not be read"):
-        assert embed(source, backbone, folder, unreadable="skip").skipped == store.skipped
-    with pytest.raises(ValueError, match=r"was made without 9\.png, .* and 1 more, which could"):
-        embed(source, backbone, folder)
-
-
-def test_what_an_earlier_call_left_out_is_not_kept_from_a_stricter_one(tmp_path):
-    source, folder = SomeUnreadable(8, [1]), tmp_path / "store"
-    with pytest.raises(KeyboardInterrupt):
-        embed(source, FakeEmbedder(stop_after=1), folder, batch_size=4, unreadable="skip")
-    with pytest.raises(ValueError, match=r"1\.png could not be read and was left out by an earlie"):
-        embed(source, FakeEmbedder(), folder, batch_size=4)
-
-
-def test_corrupt_files_of_a_folder(tmp_path):
-    pillow = pytest.importorskip("PIL.Image", reason="needs the extra `images`")
-    for name in ("cat", "dog"):
-        (tmp_path / "pets" / name).mkdir(parents=True)
-        for number in range(3):
-            image = pillow.effect_noise((40, 30), 50 + number)
-            image.save(tmp_path / "pets" / name / f"{number}.png")
-    torn = tmp_path / "pets" / "dog" / "1.png"
-    torn.write_bytes(torn.read_bytes()[:200])
-    source = image_files(tmp_path / "pets")
-    with pytest.raises(ValueError, match=r"dog.1\.png cannot be read as an image"):
-        embed(source, FakeEmbedder(), tmp_path / "store")
-    with pytest.warns(UserWarning, match=r"1 of 6 images .* left out: dog/1\.png\."):
-        store = embed(source, FakeEmbedder(), tmp_path / "store", unreadable="skip")
-    assert store.labels.tolist() == [0, 0, 0, 1, 1]
-    assert store.embeddings[1].tolist() == FakeEmbedder().embed(source.read(1, 4)[None])[0].tolist()
-    for file in (tmp_path / "pets" / "dog").iterdir():
-        file.write_bytes(b"")
-    emptied = image_files(tmp_path / "pets")
-    with pytest.raises(ValueError, match="images of every class; none of 'dog' can be read"):
-        embed(emptied, FakeEmbedder(), tmp_path / "other", unreadable="skip")
-    with pytest.raises(ValueError, match=r"`source` must be as it was when .*store was made"):
-        embed(emptied, FakeEmbedder(), tmp_path / "store", unreadable="skip")
 
 
 @pytest.mark.parametrize("finished", [False, True])
@@ -254,7 +54,7 @@ def test_another_backbone_or_source_is_refused(tmp_path, finished):
         embed(numbered(), FakeEmbedder(), folder)
     else:
         with pytest.raises(KeyboardInterrupt):
-            embed(numbered(), FakeEmbedder(stop_after=2), folder, batch_size=4)
+            embed(numbered(), FakeEmbedder(stop_after=2), folder)
     other = FakeEmbedder(name="large", fingerprint="e" * 64)
     text = r"with, 'fake' \(fingerprint f{12}\); got 'large' \(e{12}\)\. Delete the folder"
     with pytest.raises(ValueError, match=text):
@@ -262,73 +62,35 @@ def test_another_backbone_or_source_is_refused(tmp_path, finished):
     if finished:
         with pytest.raises(ValueError, match=text):
             EmbeddingStore.open(folder, backbone=other)
-    with pytest.raises(ValueError, match=r"`source` must be as it was when .* are others\. Delete"):
+    with pytest.raises(ValueError, match=r"`source` must be as it was when .* have changed\. Del"):
         embed(numbered(38), FakeEmbedder(), folder)
-
-
-def test_numbers_that_are_not_finite_name_their_image(tmp_path):
-    images = numbered(6).images.clone()
-    images[3] = 0
-    source = ImageArrays(images=images, labels=numbered(6).labels, class_names=("even", "odd"))
-    with pytest.raises(ValueError, match=r"image 3 cannot be embedded: .* must give finite number"):
-        embed(source, Undefined(), tmp_path / "store")
-
-
-@pytest.mark.usefixtures("untyped")
-def test_vectors_of_another_size_are_refused(tmp_path):
-    narrow = type("Narrow", (), {"name": "n", "fingerprint": "n", "size": 4, "dim": 3})()
-    narrow.embed = FakeEmbedder().embed
-    with pytest.raises(
-        ValueError, match=r"image 0 .* float32 vectors of shape \(1, 3\); got torch"
-    ):
-        embed(numbered(6), narrow, tmp_path / "store")
-
-
-def edit_manifest(folder, *, sealed=True, **changes):
-    file = folder / "manifest.json"
-    content = json.loads(file.read_text()) | changes
-    if sealed:  # its own checksum fits, as of a file that another program wrote
-        del content["sha256"]
-        whole = (json.dumps(content, indent=1) + "\n").encode()
-        content["sha256"] = hashlib.sha256(whole).hexdigest()
-    file.write_text(json.dumps(content))
-
-
-def flip(file):
-    content = bytearray(file.read_bytes())
-    content[-3] ^= 1
-    file.write_bytes(content)
 
 
 @pytest.mark.parametrize(
     ("damage", "text"),
     [
-        (lambda folder: flip(folder / "embeddings.npy"), r"embeddings\.npy is damaged"),
-        (lambda folder: flip(folder / "labels.npy"), r"labels\.npy is damaged"),
+        (lambda file: flip(file), r"embeddings\.safetensors is damaged"),
+        (lambda file: file.write_bytes(file.read_bytes()[:-6]), r"\.safetensors is damaged"),
+        (lambda file: file.write_bytes(b""), r"\.safetensors is damaged"),
         (
-            lambda folder: (folder / "embeddings.npy").write_bytes(b"\x93NUMPY"),
-            r"embeddings\.npy must have 928 bytes; it is truncated to 6",
+            lambda file: file.write_bytes(file.read_bytes().replace(b"odd", b"ODD")),
+            r"\.safetensors is damaged",
         ),
-        (lambda folder: (folder / "labels.npy").unlink(), r"must hold labels\.npy; it is missing"),
-        (lambda folder: edit_manifest(folder, format=2), "format 1; it is of format 2, which anot"),
-        (lambda folder: edit_manifest(folder, arrays=[]), r"manifest\.json is damaged"),
-        (lambda folder: edit_manifest(folder, arrays={"labels.npy": [1]}), r"\.json is damaged"),
         (
-            lambda folder: edit_manifest(folder, sealed=False, class_names=["b", "a"]),
-            r"manifest\.json is damaged",
+            lambda file: safetensors.torch.save_file({"labels": torch.zeros(3)}, file),
+            "or was not written by iai-tasks",
         ),
-        (lambda folder: (folder / "manifest.json").write_text("[]"), r"manifest\.json is damaged"),
-        (lambda folder: (folder / "manifest.json").write_text("{"), r"manifest\.json is damaged"),
         (
-            lambda folder: (folder / "manifest.json").write_text('{"format": 1}'),
-            r"manifest\.json is damaged",
+            lambda file: safetensors.torch.save_file({}, file, {"iai_tasks": "[]"}),
+            "or was not written by iai-tasks",
         ),
+        (of_another_format, "format 2; it is of format 1, which another version"),
     ],
 )
 def test_a_damaged_store_is_refused(tmp_path, damage, text):
     folder = tmp_path / "store"
     embed(numbered(), FakeEmbedder(), folder)
-    damage(folder)
+    damage(folder / STORE)
     for call in (
         lambda: EmbeddingStore.open(folder),
         lambda: embed(numbered(), FakeEmbedder(), folder),
@@ -337,29 +99,25 @@ def test_a_damaged_store_is_refused(tmp_path, damage, text):
             call()
 
 
-def test_no_pickle_is_read_even_where_the_checksum_fits(tmp_path):
-    folder = tmp_path / "store"
-    embed(numbered(), FakeEmbedder(), folder)
-    np.save(folder / "labels.npy", np.array([{}], dtype=object), allow_pickle=True)
-    written = (folder / "labels.npy").read_bytes()
-    arrays = json.loads((folder / "manifest.json").read_text())["arrays"]
-    arrays["labels.npy"] = [len(written), hashlib.sha256(written).hexdigest()]
-    edit_manifest(folder, arrays=arrays)
-    with pytest.raises(ValueError, match="Python objects"):
-        EmbeddingStore.open(folder)
+def test_a_store_of_the_format_before_is_to_be_made_anew(tmp_path):
+    for name in ("embeddings.npy", "labels.npy", "manifest.json"):
+        (tmp_path / name).touch()
+    with pytest.raises(FileNotFoundError, match="Call `embed`, which builds the store"):
+        EmbeddingStore.open(tmp_path)
+    text = r"holds embeddings\.npy\. If an earlier version .* made it, delete it to embed anew"
+    with pytest.raises(ValueError, match=text):
+        embed(numbered(), FakeEmbedder(), tmp_path)
 
 
 def test_what_is_no_store_is_refused_and_left_alone(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match=r"that `embed` made; .*absent has no manifest\.json"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"absent has no embeddings\.saf.* Call `embed`"):
         EmbeddingStore.open(tmp_path / "absent")
     (tmp_path / "mine").mkdir()
     (tmp_path / "empty").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     (tmp_path / "file").write_text("mine")
-    for name in ("mine", "file"):
-        with pytest.raises(ValueError, match=rf"or a new one; .*{name} holds something else\."):
+    for name, held in (("mine", "notes.txt"), ("file", "file")):
+        with pytest.raises(ValueError, match=rf"or a new one; .*{name} holds {held}\."):
             embed(numbered(), FakeEmbedder(), tmp_path / name)
     assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
     assert len(embed(numbered(), FakeEmbedder(), tmp_path / "empty").labels) == 40
@@ -384,54 +142,9 @@ def test_a_finished_store_is_opened_without_a_lock(tmp_path, monkeypatch):
     assert len(embed(numbered(), FakeEmbedder(), tmp_path / "store").labels) == 40
 
 
-def test_what_a_kill_left_half_written_is_cleared_away(tmp_path):
-    def stop(done, total):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        embed(numbered(), FakeEmbedder(), tmp_path / "store", progress=stop)
-    work = tmp_path / "store.unfinished"
-    for place in (work / ".origin.json.17.tmp", work / "store" / ".labels.npy.17.tmp"):
-        place.write_bytes(b"half")
-    embed(numbered(), FakeEmbedder(), tmp_path / "store")
-    assert not work.exists()
-    assert set(content(tmp_path / "store")) == {"embeddings.npy", "labels.npy", "manifest.json"}
-
-
-def test_embeddings_and_labels_are_as_many():
-    words = {"class_names": ("a",), "backbone": "", "skipped": ()}
-    words |= {"backbone_fingerprint": "", "source_fingerprint": ""}
-    with pytest.raises(ValueError, match=r"one for each of 3 embeddings; got \(2,\)"):
-        EmbeddingStore(
-            embeddings=torch.zeros(3, 2), labels=torch.zeros(2, dtype=torch.int64), **words
-        )
-
-
-def test_what_is_not_its_own_stays_beside_a_finished_store(tmp_path):
-    (tmp_path / "store.unfinished").mkdir()
-    (tmp_path / "store.unfinished" / "notes.txt").write_text("mine")
-    embed(numbered(), FakeEmbedder(), tmp_path / "store")
-    assert content(tmp_path / "store.unfinished") == {"notes.txt": b"mine"}
-
-
-def test_a_disk_that_is_full_says_so_and_keeps_what_is_done(tmp_path, monkeypatch):
-    def full(path, content):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    folder = tmp_path / "store"
-    with monkeypatch.context() as patched:
-        patched.setattr("iai_tasks.embeddings._row_journal._append", full)
-        with pytest.raises(OSError, match="No space left on device; earlier batches are untouched"):
-            embed(numbered(), FakeEmbedder(), folder)
-    embed(numbered(), FakeEmbedder(), folder)
-    embed(numbered(), FakeEmbedder(), tmp_path / "whole")
-    assert content(folder) == content(tmp_path / "whole")
-
-
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"batch_size": 0}, "`batch_size` must be at least 1; got 0."),
         ({"unreadable": "ignore"}, "`unreadable` must be 'refuse' or 'skip'; got 'ignore'."),
         ({"source": nothing()}, "`source` must have an image; it has none."),
     ],

@@ -147,7 +147,8 @@ X = torch.zeros(2, 3, 4)
         (
             {"x": X, "mask": torch.ones(3, 2, dtype=torch.bool)},
             ValueError,
-            "`mask` must have shape (task, n) = (2, 3); got (3, 2).",
+            "`mask` of dtype torch.bool must have shape (task, n) with the task and n of `x`, "
+            "(2, 3); got (3, 2).",
         ),
         (
             {"x": X, "mask": torch.ones(2, 3, dtype=torch.bool, device="meta")},

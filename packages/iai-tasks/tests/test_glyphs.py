@@ -3,11 +3,11 @@
 import sys
 from importlib.util import find_spec
 
-import numpy as np
 import pytest
 import torch
 from drawn_font import pattern, write_font
 from iai_tasks import glyphs, split_classes
+from iai_tasks._tensor_file import load_tensors
 from iai_tasks.letters._font import installed_fonts
 from iai_tasks.letters._glyph_warp import warp
 
@@ -49,11 +49,11 @@ def test_classes_are_the_letters_that_look_like_no_other(font):
 
 
 @needs_fonts
-def test_limits_choose_scripts_and_letters_and_change_no_image(font):
+def test_a_limit_chooses_letters_and_changes_no_image(font):
     every = glyphs([font], images_per_class=4)
-    some = glyphs([font], images_per_class=2, min_letters=4, max_letters=5)
-    assert some.class_names == (*LATIN[:5], *GREEK[:5], *HEBREW)
-    for number, name in enumerate(some.class_names[:10]):
+    some = glyphs([font], images_per_class=2, max_letters=10)
+    assert some.class_names == (*LATIN[:10], *GREEK[:10])
+    for number, name in enumerate(some.class_names):
         place = every.class_names.index(name)
         ours, theirs = some.images[some.labels == number], every.images[every.labels == place]
         assert torch.equal(ours, theirs[:2])
@@ -117,8 +117,7 @@ def test_a_cache_is_used_if_it_is_whole_and_fits(font, tmp_path, monkeypatch):
         file.write_bytes(content)
         anew = glyphs([font], images_per_class=2, cache=cache)
         assert torch.equal(anew.images, drawn.images)
-        with np.load(file, allow_pickle=False) as arrays:
-            assert set(arrays) == {"codes", "images"}
+        assert set(load_tensors(file)[0]) == {"codes", "images"}
     assert len(list(cache.iterdir())) == 2
 
 
@@ -153,9 +152,7 @@ def test_a_warp_without_noise_is_the_picture_in_the_middle(monkeypatch):
     [
         ({"size": 7}, "`size` must be at least 8; got 7."),
         ({"images_per_class": 0}, "`images_per_class` must be at least 1; got 0."),
-        ({"min_letters": 0}, "`min_letters` must be at least 1; got 0."),
         ({"max_letters": 9}, "`max_letters` must be at least 10; got 9."),
-        ({"min_letters": 13}, "`fonts` must have a script of at least 13 letters; the 1 fonts"),
         ({"fonts": []}, "`fonts` must have a script of at least 10 letters; the 0 fonts"),
     ],
 )
@@ -163,6 +160,13 @@ def test_calls_that_do_not_fit(font, options, text):
     with pytest.raises(ValueError, match="must") as caught:
         glyphs(**{"fonts": [font], **options})
     assert str(caught.value).startswith(text)
+
+
+@needs_fonts
+def test_a_script_of_few_letters_is_left_out(tmp_path):
+    few = write_font(tmp_path / "few.ttf", {letter: PATTERNS[letter] for letter in LATIN[:9]})
+    with pytest.raises(ValueError, match="script of at least 10 letters; the 1 fonts that were"):
+        glyphs([few])
 
 
 @needs_fonts

@@ -135,7 +135,7 @@ def test_a_disk_that_errs_is_no_bad_image(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("iai_tasks._image_file._read", fail)
+    monkeypatch.setattr("iai_tasks.images._image_file._read", fail)
     with pytest.raises(OSError, match="Input/output error"):
         image_folder(tmp_path, size=4)
 

@@ -6,16 +6,10 @@ import sys
 
 import pytest
 import torch
-from iai_tasks import Backbone, ImageArrays, ImageSource, image_files, image_folder
+from iai_tasks import Backbone, ImageSource, image_files, image_folder
 from iai_tasks.interfaces import Embedder
 
 pillow = pytest.importorskip("PIL.Image", reason="needs the extra `images`")
-
-
-def arrays(**changes):
-    images = torch.arange(3 * 3 * 16).to(torch.uint8).view(3, 3, 4, 4)
-    kept = {"images": images, "labels": torch.tensor([0, 1, 1]), "class_names": ("cat", "dog")}
-    return ImageArrays(**kept | changes)
 
 
 @pytest.fixture
@@ -99,56 +93,9 @@ def test_without_pillow_it_says_what_to_install(tmp_path, monkeypatch):
         image_files(tmp_path)
 
 
-def test_arrays_are_given_as_they_are_and_grey_ones_three_times():
-    source = arrays()
-    assert isinstance(source, ImageSource)
-    assert len(source) == 3
-    assert source.name(2) == "image 2"
-    assert torch.equal(source.read(2, 99), source.images[2])
-    grey = arrays(images=source.images[:, :1])
-    assert torch.equal(grey.read(1, 99), source.images[1, :1].repeat(3, 1, 1))
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"images": arrays().images + 1},
-        {"images": arrays().images[:, :1]},
-        {"images": arrays().images.view(3, 3, 16)[..., :9].reshape(3, 3, 3, 3)},
-        {"labels": torch.tensor([1, 0, 1])},
-        {"class_names": ("cat", "cow")},
-    ],
-)
-def test_what_changes_in_arrays_changes_the_fingerprint(changes):
-    assert arrays(**changes).fingerprint != arrays().fingerprint
-    again = {name: value.clone() for name, value in changes.items() if name != "class_names"}
-    assert arrays(**changes | again).fingerprint == arrays(**changes).fingerprint
-
-
-@pytest.mark.usefixtures("untyped")
-@pytest.mark.parametrize(
-    ("changes", "error", "text"),
-    [
-        ({"images": torch.zeros(3, 3, 4, 4)}, TypeError, "`images` must be uint8; got torch.float"),
-        ({"labels": torch.tensor([0.0, 1, 1])}, TypeError, "`labels` must be int64; got torch.f"),
-        ({"images": arrays().images[:, :2]}, ValueError, "hold at least one number; got (3, 2, 4"),
-        ({"images": arrays().images[..., :3]}, ValueError, "square and hold at least one number"),
-        ({"images": arrays().images[:0]}, ValueError, "at least one number; got (0, 3, 4, 4)."),
-        ({"labels": torch.tensor([0, 1])}, ValueError, "(image,) = (3,), one for each image; got"),
-        ({"labels": torch.tensor([0, 1, 2])}, ValueError, "from 0 to 1, the classes of `class_n"),
-        ({"labels": torch.tensor([0, 1, -1])}, ValueError, "use each; -1 is unused or has no nam"),
-        ({"labels": torch.tensor([0, 0, 0])}, ValueError, "use each; 1 is unused or has no name."),
-    ],
-)
-def test_arrays_that_do_not_fit(changes, error, text):
-    with pytest.raises(error) as caught:
-        arrays(**changes)
-    assert text in str(caught.value)
-
-
 def test_a_backbone_is_an_embedder_and_takes_what_sources_give(folder):
     pooled = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     backbone = Backbone(name="colour", module=pooled, size=4, mean=(0, 0, 0), std=(1, 1, 1))
     assert isinstance(backbone, Embedder)
-    for source in (image_files(folder), arrays(), arrays(images=arrays().images[:, :1])):
+    for source in (image_files(folder), image_folder(folder, size=8, channels=1)):
         assert backbone.embed(source.read(1, backbone.size)[None]).shape == (1, 3)

@@ -5,7 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from iai_tasks import (
+    AbstractSampler,
     ErdosRenyi,
+    Examples,
     FewShotClassification,
     ImageClasses,
     LinearClassification,
@@ -13,9 +15,11 @@ from iai_tasks import (
     MixtureOfGaussians,
     ProjectedClassification,
     RandomNetworkRegression,
+    Real,
     ScaleFree,
     Sinusoid,
     StructuralCausalModels,
+    TaskSpec,
 )
 from iai_tasks.testing import check_sampler
 
@@ -131,6 +135,41 @@ def test_calls_that_do_not_fit(name, options, error, text):
     with pytest.raises(error) as caught:
         SAMPLERS[name].sample(**call)
     assert str(caught.value) == text
+
+
+class Offsets(AbstractSampler):
+    """y is x and the latent; notes what it is asked."""
+
+    spec = TaskSpec(support_x_shape=(1,), query_x_shape=(1,), target=Real(1))
+    latent_shape = (1,)
+
+    def __init__(self):
+        self.checked = []
+
+    def check_latent(self, latent):
+        self.checked.append(latent)
+
+    def draw_latent(self, num_tasks, generator):
+        return torch.randn(num_tasks, 1, generator=generator)
+
+    def draw_examples(self, latent, num_support, num_query, generator):
+        x = torch.randn(len(latent), num_support + num_query, 1, generator=generator)
+        examples = Examples(x=x, y=x + latent[:, None])
+        return examples[:, :num_support], examples[:, num_support:]
+
+
+def test_a_subclass_says_how_to_draw_and_its_given_latents_alone_are_checked():
+    sampler = Offsets()
+    check_sampler(Offsets())
+    batch = sampler.sample(2, num_support=3, num_query=0, generator=generator())
+    assert not sampler.checked
+    sampler.sample(2, num_support=3, num_query=0, generator=generator(), latent=batch.latent)
+    assert len(sampler.checked) == 1 and sampler.checked[0] is batch.latent
+
+
+def test_the_base_alone_is_no_sampler():
+    with pytest.raises(TypeError, match="abstract"):
+        AbstractSampler()
 
 
 def test_a_latent_in_float64_gives_tasks_in_float64():

@@ -49,5 +49,5 @@ def test_an_oracle_must_know_the_wave():
 
 
 def test_a_range_must_not_fall():
-    with pytest.raises(ValueError, match=r"`phase` must be \(smallest, largest\); got \(2.0, 1.0"):
+    with pytest.raises(ValueError, match=r"`phase` must be \(smallest, largest\); got \(2, 1\)"):
         Sinusoid(phase=(2, 1))

@@ -8,10 +8,8 @@ from iai_tasks import (
     Categorical,
     Examples,
     Real,
-    TaskBatch,
     TaskSpec,
     check_examples,
-    check_task_batch,
 )
 
 REAL = TaskSpec(support_x_shape=(2,), query_x_shape=(3,), target=Real(1))
@@ -94,11 +92,10 @@ def test_values_that_do_not_fit(examples, spec, error, text):
     assert str(caught.value) == text
 
 
-def test_a_batch_is_checked_on_both_sides():
-    support, query = Examples(x=X, y=torch.zeros(1, 2, 1)), Examples(x=torch.zeros(1, 1, 3))
-    check_task_batch(TaskBatch(support=support, query=query), REAL)
+def test_queries_have_a_shape_of_their_own():
+    check_examples(Examples(x=torch.zeros(1, 1, 3)), REAL, role="query")
     with pytest.raises(ValueError, match=r"query `x` must have shape \(task, n, \*\(3,\)\)"):
-        check_task_batch(TaskBatch(support=support, query=support), REAL)
+        check_examples(Examples(x=X), REAL, role="query")
 
 
 @pytest.mark.parametrize("make", [Real, Categorical])

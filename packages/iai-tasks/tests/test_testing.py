@@ -70,7 +70,10 @@ def always_one_query(batch, **_):
         (Altered(repeat_first), "all tasks of a batch have the same support"),
         (Altered(use_global_generator), "drew from torch's global generator"),
         (Altered(ignore_generator), "two generators gave the same batch"),
-        (Altered(ignore_latent), "says no more of its task than another task's"),
+        (
+            Altered(ignore_latent),
+            "no better with the support of a task than with another",
+        ),
         (Altered(Counting()), "the same generator gave two different batches"),
         (Altered(always_one_query), "asked for 3 query examples, got 1"),
         (

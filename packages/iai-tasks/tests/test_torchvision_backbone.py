@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+import safetensors.torch
 import torch
 from iai_tasks import torchvision_backbone
 from iai_tasks._torchvision import import_torchvision
@@ -126,8 +127,7 @@ def test_every_way_to_keep_the_same_weights(original, tmp_path):
         {"state_dict": {name: tensor.double() for name, tensor in parallel.items()}},
     ]
     paths = [save(tmp_path / f"{n}.pth", content) for n, content in enumerate(contents)]
-    safetensors = pytest.importorskip("safetensors.torch", reason="needs the extra `vision`")
-    safetensors.save_file(state, tmp_path / "weights.safetensors")
+    safetensors.torch.save_file(state, tmp_path / "weights.safetensors")
     paths.append(tmp_path / "weights.safetensors")
     assert len({torchvision_backbone(NAME, path, size=32).fingerprint for path in paths}) == 1
 
@@ -200,8 +200,6 @@ def test_code_in_a_file_is_not_run(tmp_path):
 @pytest.mark.parametrize("ending", ["pth", "safetensors"])
 @pytest.mark.parametrize("content", [b"", b"no weights" * 30])
 def test_a_file_of_another_kind_is_named(tmp_path, ending, content):
-    if ending == "safetensors":
-        pytest.importorskip("safetensors", reason="needs the extra `vision`")
     path = tmp_path / f"weights.{ending}"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=rf"weights\.{ending} is damaged or holds other"):
@@ -254,11 +252,7 @@ def test_calls_that_do_not_fit(original, tmp_path, architecture, size, text):
     assert str(caught.value) == text
 
 
-def test_what_is_not_installed_is_named(original, tmp_path, monkeypatch):
-    (tmp_path / "weights.safetensors").touch()
-    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
-    with pytest.raises(ImportError, match=r"need safetensors: pip install 'iai-tasks\[vision\]'"):
-        torchvision_backbone(NAME, tmp_path / "weights.safetensors")
+def test_without_torchvision_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", None)
     with pytest.raises(ImportError, match=r"networks need torchvision: pip install 'iai-tasks\["):
         torchvision_backbone(NAME, tmp_path / "weights.safetensors")

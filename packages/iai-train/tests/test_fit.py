@@ -7,8 +7,9 @@ from pathlib import Path
 import attrs
 import pytest
 import torch
-from iai_train import CheckpointError, NonFiniteError, fit, learning_rate_factor, read_log
+from iai_train import CheckpointError, NonFiniteError, fit, read_log
 from iai_train.testing import _equal, check_learner
+from iai_train.training.update import learning_rate
 from least_squares import (
     CONFIG,
     Batch,
@@ -44,8 +45,7 @@ def test_it_is_the_loop_that_anyone_would_write(clip_norm: float | None) -> None
         loss.backward()
         if clip_norm is not None:
             nn.utils.clip_grad_norm_(learner.parameters(), clip_norm)
-        rate = learning_rate_factor(i, iterations=config.iterations, warmup=3, final=0.1)
-        optimizer.param_groups[0]["lr"] = config.learning_rate * rate
+        optimizer.param_groups[0]["lr"] = learning_rate(config, i)
         optimizer.step()
         expected.append(loss.item())
 
@@ -110,8 +110,7 @@ def test_the_log_is_what_happened(tmp_path: Path) -> None:
     for start, record in zip((0, 5, 10, 15, 20), records, strict=True):
         end = int(record["iteration"])
         assert record["loss"] == pytest.approx(sum(result.losses[start:end]) / (end - start))
-        rate = learning_rate_factor(end - 1, iterations=24, warmup=3)
-        assert record["learning_rate"] == CONFIG.learning_rate * rate
+        assert record["learning_rate"] == learning_rate(CONFIG, end - 1)
     assert records[-1]["wall_seconds"] <= result.wall_seconds
 
 
@@ -275,9 +274,9 @@ def test_what_is_no_learner_is_refused() -> None:
         train(Flat())
 
 
-def test_a_setup_that_cannot_be_stored_is_refused_at_once(tmp_path: Path) -> None:
+def test_a_setup_that_cannot_be_stored_is_refused_at_once() -> None:
     with pytest.raises(TypeError, match="`setup` must hold what JSON can hold"):
-        train(source=Interrupted(sampler_source(), 0), setup={"out": tmp_path})
+        train(source=Interrupted(sampler_source(), 0), setup={"dims": {1, 2}})
 
 
 def test_a_progress_bar_is_shown_on_standard_error(capfd: pytest.CaptureFixture[str]) -> None:

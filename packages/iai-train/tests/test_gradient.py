@@ -5,8 +5,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from iai_train.gradient import MetaGradient
 from iai_train.processes import join_processes
+from iai_train.training.gradient import MetaGradient
 from least_squares import (
     CONFIG,
     Batch,

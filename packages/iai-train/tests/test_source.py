@@ -4,7 +4,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from iai_train import SamplerSource, Source
+from iai_train import SamplerSource
+from iai_train.interfaces import Source
 from iai_train.testing import check_source
 from least_squares import Batch, Descent, LiveTasks, Regression, sampler_source
 

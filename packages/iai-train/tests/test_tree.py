@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from iai_train.testing import _equal
-from iai_train.tree import flatten, unflatten
+from iai_train.training.tree import flatten, unflatten
 
 tensors = st.builds(
     lambda seed, shape: torch.randn(shape, generator=torch.Generator().manual_seed(seed)),

@@ -1,22 +1,25 @@
 """Parametric, implicit and explicit regimes of amortized learning."""
 
 from iai_regimes.embedding import BilinearEmbedding
-from iai_regimes.evidence import annealed_gain, count_features
-from iai_regimes.gradient_feature import clipped_log, log_and_sign, raw, rms_normalised
+from iai_regimes.evidence import Evidence, annealed_gain, count_features
+from iai_regimes.gradient_rule import GradientRule, Move
 from iai_regimes.learned.learned_optimizer import LearnedOptimizer
 from iai_regimes.learned.learned_rule import LearnedRule
 from iai_regimes.learned.mlp_rule import MLPRule
-from iai_regimes.learned.parameter_token import ParameterTokens
+from iai_regimes.learned.newton import Newton
 from iai_regimes.learned.recurrent_rule import RecurrentRule
+from iai_regimes.learned.slope import Gradient
+from iai_regimes.learned.whitened_newton import WhitenedNewton
 from iai_regimes.likelihood import Categorical, Gaussian
 from iai_regimes.models.conv4 import Conv4
 from iai_regimes.models.flow import flow
 from iai_regimes.models.latent_decoder import LatentDecoder
 from iai_regimes.predictor import Predictor
+from iai_regimes.regimes.answer import ImplicitState
 from iai_regimes.regimes.embedded import Embedded
 from iai_regimes.regimes.explicit import Explicit
-from iai_regimes.regimes.implicit import Implicit, ImplicitState
-from iai_regimes.regimes.implicit_columns import ColumnState, ImplicitColumns
+from iai_regimes.regimes.implicit import Implicit
+from iai_regimes.regimes.implicit_columns import ImplicitColumns
 from iai_regimes.regimes.parametric import AdaptedState, Parametric
 from iai_regimes.rules.adam import Adam
 from iai_regimes.rules.gradient_descent import GradientDescent
@@ -32,12 +35,14 @@ __all__ = [
     "AdaptedState",
     "BilinearEmbedding",
     "Categorical",
-    "ColumnState",
     "Conv4",
     "Embedded",
+    "Evidence",
     "Explicit",
     "Gaussian",
+    "Gradient",
     "GradientDescent",
+    "GradientRule",
     "Implicit",
     "ImplicitColumns",
     "ImplicitState",
@@ -45,19 +50,17 @@ __all__ = [
     "LearnedOptimizer",
     "LearnedRule",
     "MLPRule",
+    "Move",
+    "Newton",
     "NewtonCG",
-    "ParameterTokens",
     "Parametric",
     "Predictor",
     "Proximal",
     "RecurrentRule",
     "Unlabelled",
     "UntilConverged",
+    "WhitenedNewton",
     "annealed_gain",
-    "clipped_log",
     "count_features",
     "flow",
-    "log_and_sign",
-    "raw",
-    "rms_normalised",
 ]

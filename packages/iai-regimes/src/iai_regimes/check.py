@@ -29,6 +29,13 @@ def check_examples(batch: Examples, likelihood: Likelihood) -> None:
     likelihood.check(batch.y, batch.mask)
 
 
+def check_sizes(least: int = 1, **sizes: int) -> None:
+    """Raises ValueError, naming it, for a size below the least one."""
+    for name, size in sizes.items():
+        if size < least:
+            raise ValueError(f"`{name}` must be at least {least}; got {size}.")
+
+
 def flat_inputs(name: str, x: Tensor, dim: int) -> Tensor:
     """Inputs `task n *x_shape` as `task n dim`.
 
@@ -41,18 +48,6 @@ def flat_inputs(name: str, x: Tensor, dim: int) -> Tensor:
             f"`{name}` must have {dim} numbers an input, behind (task, n); got {_shape(x)}."
         )
     return x.reshape(*x.shape[:2], dim)
-
-
-def check_numbers(name: str, numbers: Tensor) -> None:
-    """Raises ValueError unless rates or strengths are floating point, finite and at least 0.
-
-    It reads them, which waits for the device: it is meant for where they are handed in.
-    """
-    if not numbers.is_floating_point():
-        raise ValueError(f"`{name}` must be floating point; got {numbers.dtype}.")
-    wrong = numbers[~(numbers.isfinite() & (numbers >= 0))]
-    if wrong.numel():
-        raise ValueError(f"`{name}` must be finite and at least 0; got {wrong[0].item()}.")
 
 
 def check_solver(rule: Any) -> None:

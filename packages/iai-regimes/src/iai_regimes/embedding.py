@@ -1,15 +1,16 @@
-"""A linear map and products of linear maps, side by side."""
+"""An embedding of vectors by a linear map and products of linear maps."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from iai_regimes.check import check_sizes
 
 
 class BilinearEmbedding(nn.Module):
     """A token that holds its inputs and learned products of pairs of them: A v + B (C v * D v).
 
-    The products of inputs and residuals are what a gradient is made of, and the products of inputs
-    with each other what a covariance is made of; a network that starts from sums alone must first
-    learn to multiply.
+    A gradient is made of products of inputs and residuals, a covariance of products of inputs; a
+    network of linear maps and pointwise nonlinearities would first have to learn to multiply.
 
     Args:
         in_dim: Numbers of the input.
@@ -33,10 +34,7 @@ class BilinearEmbedding(nn.Module):
     def __init__(self, in_dim: int, out_dim: int, *, hidden_dim: int | None = None) -> None:
         super().__init__()
         hidden_dim = out_dim if hidden_dim is None else hidden_dim
-        sizes = {"in_dim": in_dim, "out_dim": out_dim, "hidden_dim": hidden_dim}
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"`{name}` must be at least 1; got {size}.")
+        check_sizes(in_dim=in_dim, out_dim=out_dim, hidden_dim=hidden_dim)
         self.factors = nn.Linear(in_dim, 2 * hidden_dim)
         self.linear = nn.Linear(in_dim, out_dim)
         self.products = nn.Linear(hidden_dim, out_dim, bias=False)

@@ -1,13 +1,51 @@
-"""How much a state has seen: its count, the gain that this allows, and a running mean."""
+"""What a rule is told of a minibatch: how much is new in it, beside what was seen before."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
 NUM_COUNT_FEATURES = 4
+
+
+class Evidence(NamedTuple):
+    """A minibatch, and how many examples it adds to those that were seen before.
+
+    >>> evidence = Evidence(None, torch.tensor([16.0, 0.0]), torch.tensor([48.0, 48.0]), True)
+    >>> evidence.gain.tolist(), evidence.informed.tolist(), evidence.seen_after.tolist()
+    ([0.25, 0.0], [True, False], [64.0, 48.0])
+    """
+
+    encoded: Any  # what the rule's `encode` made of the minibatch
+    num_observed: Float[Tensor, " task"]  # observed examples in the minibatch
+    seen: Float[Tensor, " task"]  # distinct examples that the state has read before
+    fresh: bool  # False for a minibatch that was read before: it adds nothing to `seen`
+
+    @property
+    def informed(self) -> Bool[Tensor, " task"]:
+        """Whether a task has an observed example in the minibatch; one that has none stays."""
+        return self.num_observed > 0
+
+    @property
+    def gain(self) -> Float[Tensor, " task"]:
+        """The share of the minibatch in all the evidence; see `annealed_gain`."""
+        return annealed_gain(self.seen, self.num_observed)
+
+    @property
+    def seen_after(self) -> Float[Tensor, " task"]:
+        """Distinct examples that the state has read once this minibatch is among them."""
+        return self.seen + self.num_observed if self.fresh else self.seen
+
+
+def spread(numbers: Shaped[Tensor, " task"], like: Tensor) -> Shaped[Tensor, "task ..."]:
+    """A number for each task, with axes of size 1 behind it to broadcast with `task *shape`.
+
+    >>> spread(torch.tensor([1.0, 2.0]), torch.zeros(2, 3, 4)).shape
+    torch.Size([2, 1, 1])
+    """
+    return numbers.view(-1, *[1] * (like.dim() - 1))
 
 
 def annealed_gain(
@@ -70,23 +108,23 @@ def masked_mean(
 
 
 def running_mean(
-    mean: Float[Tensor, "task *k"],
-    new: Float[Tensor, "task *k"],
-    seen: Float[Tensor, " task"],
-    count: Float[Tensor, " task"],
-    fresh: bool,
+    mean: Float[Tensor, "task *k"], new: Float[Tensor, "task *k"], evidence: Evidence
 ) -> Float[Tensor, "task *k"]:
     """The mean over every example seen, brought up to date by the mean over a minibatch.
 
-    Because a mean treats all examples alike, the gradient that reaches the features averaged here
-    through the LATEST minibatch is, in expectation, its share of the gradient through all of them:
-    greedy training, which cuts the path through earlier steps, still teaches what to remember. A
-    minibatch read before (`fresh` False) is in the mean already.
+    A minibatch that was read before is in the mean already. Even if only the last minibatch's
+    gradient is kept, it estimates the full gradient of a loss on the mean, for every example has
+    the same weight: greedy training, which cuts the path through earlier steps, still teaches what
+    to remember.
+
+    Args:
+        mean: Over the `evidence.seen` examples; anything where there are none.
+        new: Over the observed examples of the minibatch.
+        evidence: How many examples each mean is over.
     """
-    if not fresh:
+    if not evidence.fresh:
         return mean
-    gain = annealed_gain(seen, count).reshape(-1, *[1] * (mean.dim() - 1))
-    return mean + gain * (new - mean)
+    return mean + spread(evidence.gain, mean) * (new - mean)
 
 
 def moved_where(moving: Bool[Tensor, " task"], new: Any, old: Any) -> Any:
@@ -105,8 +143,4 @@ def moved_where(moving: Bool[Tensor, " task"], new: Any, old: Any) -> Any:
     (tensor([[ 1.],
             [-2.]]), tensor([ 3., -4.]))
     """
-
-    def choose(one: Tensor, other: Tensor) -> Tensor:
-        return torch.where(moving.reshape(-1, *[1] * (one.dim() - 1)), one, other)
-
-    return tree_map(choose, new, old)
+    return tree_map(lambda a, b: torch.where(spread(moving, a), a, b), new, old)

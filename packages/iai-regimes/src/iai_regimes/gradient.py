@@ -4,27 +4,34 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from iai_regimes.interfaces import Objective
+from iai_regimes.evidence import spread
+from iai_regimes.interfaces import Objective, Theta
 
 
 def gradient_at(
-    objective: Objective, theta: Float[Tensor, "task p"], *, differentiate: bool
-) -> Float[Tensor, "task p"]:
-    """The gradient of each task's loss at its own row of theta, in full precision.
+    objective: Objective,
+    theta: Theta,
+    *,
+    differentiate: bool,
+    scale: Float[Tensor, " task"] | None = None,
+) -> Theta:
+    """The gradient of each task's loss at its own parameters, in full precision.
 
     It is a constant, and no graph is kept, unless someone can use one: gradients are enabled, the
     caller asks for it, and theta or what the objective shares with it requires gradients.
 
-    An objective that knows its gradient without a graph, as one that adds to another does, has a
-    method `gradient_at` of the same arguments, which is asked instead.
+    An objective that has a method `gradient_at(theta, *, differentiate, scale)` of its own is asked
+    instead: one that adds a quadratic to another knows that gradient without a graph.
 
     Args:
         objective: The loss.
         theta: Where.
         differentiate: Whether outer gradients flow through the gradient.
+        scale: What each gradient is multiplied by. To scale the loss costs nothing, where to scale
+            a gradient costs a pass over it. Outer gradients flow to it.
 
     Returns:
-        One row a task.
+        Names and shapes as in `theta`; zero for a parameter on which the loss does not depend.
 
     Raises:
         ValueError: In inference mode.
@@ -32,24 +39,40 @@ def gradient_at(
     >>> class Quadratic:
     ...     shared = False
     ...     def loss(self, theta):
-    ...         return 0.5 * theta.square().sum(-1)
+    ...         return 0.5 * theta["w"].square().sum(-1)
     ...     def residual(self, theta):
-    ...         return theta[:, None]
-    >>> gradient_at(Quadratic(), torch.tensor([[3.0, -1.0]]), differentiate=True)
-    tensor([[ 3., -1.]])
+    ...         return theta["w"][:, None]
+    >>> gradient_at(Quadratic(), {"w": torch.tensor([[3.0, -1.0]])}, differentiate=True)
+    {'w': tensor([[ 3., -1.]])}
     """
     refuse_inference_mode()
     own = getattr(objective, "gradient_at", None)
     if own is not None:
-        gradient: Tensor = own(theta, differentiate=differentiate)
+        gradient: Theta = own(theta, differentiate=differentiate, scale=scale)
         return gradient
+    values = theta.values()
     follow = differentiate and torch.is_grad_enabled()
-    follow = follow and (theta.requires_grad or objective.shared)
-    with torch.enable_grad(), torch.autocast(theta.device.type, enabled=False):
-        # A new node: where the objective holds theta itself (as an anchor, say), that is constant.
-        follows_theta = follow and theta.requires_grad
-        point = theta.view_as(theta) if follows_theta else theta.detach().requires_grad_()
-        return torch.autograd.grad(objective.loss(point).sum(), point, create_graph=follow)[0]
+    follow = follow and (objective.shared or any(value.requires_grad for value in values))
+    inside = follow or scale is None or not scale.requires_grad  # or it would get no gradient
+    device = next(iter(values)).device.type
+    with torch.enable_grad(), torch.autocast(device, enabled=False):
+        # New nodes: where the objective holds theta itself (as an anchor, say), that is constant.
+        point = {
+            name: value.view_as(value)
+            if follow and value.requires_grad
+            else value.detach().requires_grad_()
+            for name, value in theta.items()
+        }
+        losses = objective.loss(point)
+        if scale is not None and inside:
+            losses = scale * losses
+        gradients = torch.autograd.grad(
+            losses.sum(), list(point.values()), create_graph=follow, materialize_grads=True
+        )
+    gradient = dict(zip(theta, gradients, strict=True))
+    if scale is None or inside:
+        return gradient
+    return {name: spread(scale, value) * value for name, value in gradient.items()}
 
 
 def refuse_inference_mode() -> None:

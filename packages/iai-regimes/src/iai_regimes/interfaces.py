@@ -6,6 +6,11 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from iai_regimes.evidence import Evidence
+
+Theta = dict[str, Float[Tensor, "task ..."]]
+"""The adapted parameters of each task, `task *shape`, under the parameters' own names."""
+
 
 @runtime_checkable
 class Examples(Protocol):
@@ -92,22 +97,22 @@ class Objective(Protocol):
     def shared(self) -> bool:
         """Whether gradients flow to something besides `theta`: shared weights, the inputs."""
 
-    def loss(self, theta: Float[Tensor, "task p"]) -> Float[Tensor, " task"]:
+    def loss(self, theta: Theta) -> Float[Tensor, " task"]:
         """Mean loss over the observed examples of each task's minibatch; 0 where none is."""
 
-    def residual(self, theta: Float[Tensor, "task p"]) -> Float[Tensor, "task n num_outputs"]:
+    def residual(self, theta: Theta) -> Float[Tensor, "task n num_outputs"]:
         """Derivative of each example's own loss by the outputs at `theta`; 0 where masked."""
 
 
 @runtime_checkable
 class Rule(Protocol):
-    """How adapted numbers move when a minibatch is read.
+    """How adapted parameters move when a minibatch is read.
 
-    A task without an observed example in the minibatch must not move. `testing.check_regime` on
-    `Parametric(predictor, likelihood, rule)` holds a class to the role.
+    A task without an observed example in the minibatch must not move. `testing.check_rule` holds a
+    class to the role.
     """
 
-    def start(self, theta: Float[Tensor, "task p"]) -> Any:
+    def start(self, theta: Theta) -> Any:
         """What the rule carries beside `theta`, before the first step.
 
         A pytree of tensors, each led by the task axis.
@@ -121,26 +126,18 @@ class Rule(Protocol):
         """
 
     def step(
-        self,
-        theta: Float[Tensor, "task p"],
-        carry: Any,
-        evidence: Any,
-        objective: Objective,
-        seen: Float[Tensor, " task"],
-        fresh: bool,
-    ) -> tuple[Tensor, Any]:
+        self, theta: Theta, carry: Any, evidence: Evidence, objective: Objective
+    ) -> tuple[Theta, Any]:
         """Moves `theta` and the carry by one minibatch.
 
         Args:
-            theta: The adapted numbers of each task.
+            theta: The adapted parameters of each task.
             carry: What `start`, or the step before, gave.
-            evidence: What `encode` gave.
+            evidence: What `encode` gave, and how many examples it is about.
             objective: The loss on the minibatch.
-            seen: Distinct examples behind `theta`.
-            fresh: Whether the minibatch's examples add to them.
 
         Returns:
-            The new `theta`, `task p`, and the new carry.
+            The new `theta`, of the same names and shapes, and the new carry.
         """
 
 
@@ -148,10 +145,8 @@ class Rule(Protocol):
 class Solver(Rule, Protocol):
     """A rule with an end: its residual says how far from it a state is, and what defines it."""
 
-    def residual(
-        self, theta: Float[Tensor, "task p"], carry: Any, objective: Objective
-    ) -> Float[Tensor, "task p"]:
-        """Zero where the rule has nothing left to do.
+    def residual(self, theta: Theta, carry: Any, objective: Objective) -> Theta:
+        """Zero where the rule has nothing left to do; the names and shapes are those of `theta`.
 
         Gradients flow to `theta`, to the carry and to what the objective shares.
         """
@@ -212,5 +207,5 @@ class Regime(Protocol):
 class SolvedRegime(Regime, Protocol):
     """A regime whose update has an end: its residual is zero at the solution on a minibatch."""
 
-    def residual(self, solution: Any, start: Any, item: tuple[Any, bool], /) -> Tensor:
-        """`task p`, from the states and a minibatch as given, with whether it was fresh."""
+    def residual(self, solution: Any, start: Any, item: tuple[Any, bool], /) -> Any:
+        """Shaped as what is solved for; of the states and a minibatch, with whether it is fresh."""

@@ -5,6 +5,9 @@ import math
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from iai_regimes.check import check_sizes
 
 
 class Gaussian(nn.Module):
@@ -32,8 +35,7 @@ class Gaussian(nn.Module):
 
     def __init__(self, y_dim: int, *, scale: float | None = None, min_scale: float = 0.1) -> None:
         super().__init__()
-        if y_dim < 1:
-            raise ValueError(f"`y_dim` must be at least 1; got {y_dim}.")
+        check_sizes(y_dim=y_dim)
         if scale is not None and not scale > 0:
             raise ValueError(f"`scale` must be positive; got {scale}.")
         if not min_scale > 0:
@@ -113,8 +115,7 @@ class Categorical(nn.Module):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        if num_classes < 2:
-            raise ValueError(f"`num_classes` must be at least 2; got {num_classes}.")
+        check_sizes(2, num_classes=num_classes)
         self.num_classes = num_classes
 
     @property
@@ -139,7 +140,8 @@ class Categorical(nn.Module):
         self, outputs: Float[Tensor, "task n num_classes"], y: Int[Tensor, "task n"]
     ) -> Float[Tensor, "task n"]:
         """Cross-entropy in nats; gradients flow."""
-        return -outputs.log_softmax(-1).gather(-1, y[..., None]).squeeze(-1)
+        losses = cross_entropy(outputs.flatten(0, 1), y.flatten(), reduction="none")
+        return losses.view(y.shape)
 
     def residual(
         self, outputs: Float[Tensor, "task n num_classes"], y: Int[Tensor, "task n"]

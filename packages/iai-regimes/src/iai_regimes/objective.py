@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from iai_regimes.evidence import masked_mean
-from iai_regimes.interfaces import Examples, Likelihood
+from iai_regimes.interfaces import Examples, Likelihood, Theta
 from iai_regimes.padding import observed_inputs, observed_targets
 from iai_regimes.predictor import Predictor
 
@@ -23,7 +23,7 @@ def mean_loss(
 
 
 class MinibatchObjective:
-    """The loss of a predictor on one minibatch as a function of each task's adapted numbers.
+    """The loss of a predictor on one minibatch as a function of each task's adapted parameters.
 
     Args:
         predictor: Gives the outputs.
@@ -46,12 +46,12 @@ class MinibatchObjective:
         tensors = (self._x, self._y, *self._predictor.shared(), *learned)
         return any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
-    def loss(self, theta: Float[Tensor, "task p"]) -> Float[Tensor, " task"]:
+    def loss(self, theta: Theta) -> Float[Tensor, " task"]:
         """Mean loss over the observed examples of each task's minibatch; 0 where none is."""
         losses = self._likelihood.negative_log(self._predictor(theta, self._x), self._targets())
         return losses.masked_fill(self._hidden, 0.0).sum(1) / self._count
 
-    def residual(self, theta: Float[Tensor, "task p"]) -> Float[Tensor, "task n num_outputs"]:
+    def residual(self, theta: Theta) -> Float[Tensor, "task n num_outputs"]:
         """Derivative of each example's own loss by the outputs at `theta`; 0 where masked."""
         residual = self._likelihood.residual(self._predictor(theta, self._x), self._targets())
         return residual.masked_fill(self._hidden[..., None], 0.0)

@@ -42,11 +42,18 @@ def observed_features(examples: Examples, likelihood: Likelihood) -> Tensor:
 def finite_queries(
     query_x: Float[Tensor, "task query *x_shape"],
 ) -> tuple[Float[Tensor, "task query *x_shape"], Bool[Tensor, "task query"]]:
-    """Queries come without their mask: those that are not finite, as zeros; and which are."""
-    finite = query_x.isfinite()
-    if finite.dim() > 2:
-        finite = finite.flatten(2).all(-1)
-    return query_x.masked_fill(~_spread(finite, query_x), 0.0), finite
+    """The queries with zeros for numbers that are not finite, and which queries have none of these.
+
+    Queries come without their mask, so padding is told by NaN.
+
+    >>> import torch
+    >>> finite_queries(torch.tensor([[[1.0, 2.0], [torch.nan, 3.0]]]))
+    (tensor([[[1., 2.],
+             [0., 3.]]]), tensor([[ True, False]]))
+    """
+    zeros = query_x.detach() * 0  # NaN where a number is not finite, and so is a sum with it
+    finite = (zeros.flatten(2).sum(-1) if zeros.dim() > 2 else zeros) == 0
+    return query_x.nan_to_num(0.0, 0.0, 0.0), finite
 
 
 def _spread(mask: Bool[Tensor, "task n"], values: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A module and the names of what is adapted in it: a function of a flat vector for each task."""
+"""A module and the names of what is adapted in it: a function of each task's parameters."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -13,11 +13,13 @@ from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
 
+from iai_regimes.interfaces import Theta
+
 
 class Predictor(nn.Module):
-    """A module as a function of (adapted numbers of each task, inputs).
+    """A module as a function of (adapted parameters of each task, inputs).
 
-    The adapted parameters of all tasks are one tensor `task p`, in the order of
+    The adapted parameters are a dict of tensors `task *shape` in the order of
     `module.named_parameters()`; a parameter that the module uses twice is there once. The values
     that the module holds are the learned start; its parameters that are not adapted are shared by
     all tasks and learned with everything else.
@@ -37,7 +39,7 @@ class Predictor(nn.Module):
         TypeError: If `adapt` is a string.
 
     >>> predictor = Predictor(nn.Linear(2, 1))
-    >>> theta = torch.tensor([[1.0, 10.0, 0.5]])  # one task: weight (1, 10), bias 0.5
+    >>> theta = {"weight": torch.tensor([[[1.0, 10.0]]]), "bias": torch.tensor([[0.5]])}  # one task
     >>> predictor(theta, torch.tensor([[[1.0, 1.0], [2.0, 0.0]]])).tolist()
     [[[11.5], [2.5]]]
     """
@@ -76,10 +78,23 @@ class Predictor(nn.Module):
         if not self.size:
             raise ValueError("At least one parameter of the module must be adapted; got none.")
 
-    def start(self, num_tasks: int) -> Float[Tensor, "task p"]:
-        """The learned start for each task; gradients flow to the module's parameters."""
-        flat = torch.cat([self._parameter(name).reshape(-1) for name in self.shapes])
-        return flat.expand(num_tasks, -1)
+    def start(self, num_tasks: int) -> Theta:
+        """The learned start for each task, without a copy; gradients flow to the parameters."""
+        return {
+            name: self._parameter(name).expand(num_tasks, *shape)
+            for name, shape in self.shapes.items()
+        }
+
+    def full(self, value: float) -> dict[str, nn.Parameter]:
+        """A parameter full of `value` for each adapted one: rates or strengths to be learned.
+
+        >>> Predictor(nn.Linear(2, 1)).full(0.1)["bias"].tolist()
+        [0.1...]
+        """
+        return {
+            name: nn.Parameter(torch.full_like(self._parameter(name), value))
+            for name in self.shapes
+        }
 
     def shared(self) -> list[Tensor]:
         """The parameters that are not adapted, which all tasks share.
@@ -89,24 +104,8 @@ class Predictor(nn.Module):
         """
         return [self._parameter(name) for name in self._shared]
 
-    def unflatten(self, theta: Float[Tensor, "*batch p"]) -> dict[str, Tensor]:
-        """The adapted parameters by name, each with its shape behind the leading axes of `theta`.
-
-        >>> [(name, p.tolist()) for name, p in Predictor(nn.Linear(1, 1)).unflatten(
-        ...     torch.tensor([3.0, 4.0])).items()]
-        [('weight', [[3.0]]), ('bias', [4.0])]
-        """
-        sizes = [shape.numel() for shape in self.shapes.values()]
-        lead = theta.shape[:-1]
-        return {
-            name: piece if len(shape) == 1 else piece.reshape((*lead, *shape))
-            for (name, shape), piece in zip(
-                self.shapes.items(), torch.split(theta, sizes, dim=-1), strict=True
-            )
-        }
-
     def forward(
-        self, theta: Float[Tensor, "task p"], x: Float[Tensor, "task n *x_shape"]
+        self, theta: Theta, x: Float[Tensor, "task n *x_shape"]
     ) -> Float[Tensor, "task n num_outputs"]:
         """Each task's outputs at its inputs.
 
@@ -116,51 +115,47 @@ class Predictor(nn.Module):
             ValueError: If `theta` and `x` differ in their number of tasks, or the module would
                 update running statistics or change another buffer.
         """
-        if len(theta) != len(x):
+        num_tasks = len(next(iter(theta.values())))
+        if num_tasks != len(x):
             raise ValueError(
-                f"`theta` and `x` must have as many tasks; got {len(theta)} and {len(x)}."
+                f"`theta` and `x` must have as many tasks; got {num_tasks} and {len(x)}."
             )
         if self._buffered:
-            self._check_buffers(theta, x)
-        outputs: Tensor = self.across_tasks(self._one, theta, x)
+            self.check_buffers(theta, x)
+        outputs: Tensor = self.across_tasks(self._outputs, theta, x)
         return outputs
 
-    def across_tasks(
-        self, function: Callable[..., Any], theta: Float[Tensor, "task p"], *inputs: Tensor
-    ) -> Any:
+    def across_tasks(self, function: Callable[..., Any], theta: Theta, *inputs: Tensor) -> Any:
         """A function of one task's parameters, by name, and inputs, for all tasks side by side.
 
         Args:
             function: `function(parameters, *inputs)` of a task gives a tensor or a pytree of them.
-            theta: The adapted numbers of each task.
+            theta: The adapted parameters of each task.
             inputs: Tensors led by the task axis.
 
         Returns:
             What the function gives, led by the task axis; gradients of any order flow.
         """
+        num_tasks, cuda = len(inputs[0]), inputs[0].is_cuda
         # The fused kernels of attention have no second derivative, and no batch of tasks; those of
         # recurrent layers on a GPU have none either.
-        cuda = self._recurrent and theta.is_cuda
-        with sdpa_kernel(SDPBackend.MATH), cudnn.flags(enabled=False) if cuda else nullcontext():
-            if len(theta) == 1:
-                own = (tensor.squeeze(0) for tensor in inputs)
-                found = function(self.unflatten(theta.squeeze(0)), *own)
-                return tree_map(lambda leaf: leaf[None], found)
-            if self._recurrent and len(theta):
-                rows = zip(theta, *inputs, strict=True)
-                each = [function(self.unflatten(row), *own) for row, *own in rows]
-                return tree_map(lambda *leaves: torch.stack(leaves), *each)
-            return vmap(function, randomness="different")(self.unflatten(theta), *inputs)
+        slow = cudnn.flags(enabled=False) if self._recurrent and cuda else nullcontext()
+        with sdpa_kernel(SDPBackend.MATH), slow:
+            if num_tasks == 1:  # a view: to unbind would copy every gradient once more
+                alone = {name: value.squeeze(0) for name, value in theta.items()}
+                result = function(alone, *(tensor.squeeze(0) for tensor in inputs))
+                return tree_map(lambda leaf: leaf[None], result)
+            if self._recurrent and num_tasks:
+                rows = zip(*(value.unbind() for value in (*theta.values(), *inputs)), strict=True)
+                results = [
+                    function(dict(zip(theta, row, strict=False)), *row[len(theta) :])
+                    for row in rows
+                ]
+                return tree_map(lambda *leaves: torch.stack(leaves), *results)
+            return vmap(function, randomness="different")(theta, *inputs)
 
-    def _one(self, adapted: dict[str, Tensor], x: Tensor) -> Tensor:
-        outputs: Tensor = functional_call(self.module, adapted, (x,), tie_weights=self._tied)
-        return outputs
-
-    def _parameter(self, name: str) -> Tensor:
-        parameter: Tensor = attrgetter(name)(self.module)
-        return parameter
-
-    def _check_buffers(self, theta: Tensor, x: Tensor) -> None:
+    def check_buffers(self, theta: Theta, x: Float[Tensor, "task n *x_shape"]) -> None:
+        """Raises ValueError if a forward would update running statistics or change a buffer."""
         for layer in self._buffered:
             if layer.training and getattr(layer, "running_mean", None) is not None:
                 name = next(name for name, other in self.module.named_modules() if other is layer)
@@ -170,11 +165,11 @@ class Predictor(nn.Module):
                     "`track_running_stats=False`."
                 )
         training = tuple(layer.training for layer in self._buffered)
-        if training in self._tried or not len(theta):
+        if training in self._tried or not len(x):
             return
         # Once, on copies of the buffers: afterwards it would be too late to say no.
         copies = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
-        given = self.unflatten(theta[0]) | copies
+        given = _task(theta, 0) | copies
         devices = [x.device] if x.is_cuda else []
         with torch.no_grad(), torch.random.fork_rng(devices), sdpa_kernel(SDPBackend.MATH):
             functional_call(self.module, given, (x[0],), tie_weights=False)
@@ -185,6 +180,18 @@ class Predictor(nn.Module):
                     f"share them; it changes {name!r}."
                 )
         self._tried.add(training)
+
+    def _outputs(self, adapted: dict[str, Tensor], x: Tensor) -> Tensor:
+        outputs: Tensor = functional_call(self.module, adapted, (x,), tie_weights=self._tied)
+        return outputs
+
+    def _parameter(self, name: str) -> Tensor:
+        parameter: Tensor = attrgetter(name)(self.module)
+        return parameter
+
+
+def _task(theta: Theta, index: int) -> dict[str, Tensor]:
+    return {name: value[index] for name, value in theta.items()}
 
 
 def _fits(name: str, wanted: str) -> bool:

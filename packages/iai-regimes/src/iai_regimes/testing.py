@@ -1,20 +1,22 @@
-"""Contract suites for anyone who writes a likelihood, a rule or a regime: one call in a test.
+"""Contract suites for anyone who writes a likelihood or a rule: one call in a test.
 
 Each suite asks for results that the role makes equal, and raises AssertionError with the sentence
-of the role that does not hold. It works in float64 on a copy, in evaluation mode, on the CPU. A
-rule is held to its role inside a regime: check `Parametric(predictor, likelihood, rule)`.
+of the role that does not hold. It works in float64 on a copy, in evaluation mode, on the CPU.
 """
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
-from iai_regimes.interfaces import Examples, Likelihood, Solver
+from iai_regimes.interfaces import Examples, Likelihood, Rule, Solver
+from iai_regimes.predictor import Predictor
+from iai_regimes.ravel import ravel
+from iai_regimes.regimes.parametric import AdaptedState, Parametric
 
 
 def check_likelihood(likelihood: Likelihood, y: Tensor) -> None:
@@ -50,18 +52,18 @@ def check_likelihood(likelihood: Likelihood, y: Tensor) -> None:
     if model.num_features:
         assert (features != features[:1, :1]).any(), "Different targets have different features."
     (derivative,) = torch.autograd.grad(losses.sum(), outputs)
-    _check_equal(
+    _check_near(
         model.residual(outputs, y), derivative, "The residual is the loss's derivative by outputs."
     )
     for part in (slice(1, 2), slice(0, 1)):
-        _check_equal(
+        _check_near(
             model.negative_log(outputs[part, part], y[part, part]),
             losses[part, part],
             "A target has the same loss alone and beside others.",
         )
     mask = torch.ones(tasks_and_n, dtype=torch.bool)
     mask[0, 0] = False
-    bad = y.masked_fill(~_spread(mask, y), _impossible(y))
+    bad = _spoilt(y, mask)
     model.check(y, torch.ones_like(mask))
     model.check(bad, mask)
     _check_refuses(lambda: model.check(bad, ~mask), "An observed target that cannot be")
@@ -69,58 +71,53 @@ def check_likelihood(likelihood: Likelihood, y: Tensor) -> None:
         _check_refuses(lambda: model.check(None, mask), "A set without targets")
 
 
-def check_regime(regime: Any, support: Examples, query: Examples) -> None:
-    """Hold a regime, an `nn.Module`, to its role.
+def check_rule(rule: Rule, predictor: Predictor, likelihood: Likelihood, support: Examples) -> None:
+    """Hold a rule to its role, on a predictor that it adapts.
 
-    The order of a minibatch, its padding (NaN included), the other queries and the other tasks
-    change no answer; an empty minibatch changes nothing at all; `seen` counts distinct examples;
-    one step gives every parameter a finite gradient; adapting needs no gradients to be enabled. Of
-    a rule that is a `Solver`, the residual has the same promises.
-    The weights of the copy are moved off their start a little, so that a rule that does nothing at
-    first shows what it does.
+    A step keeps the names, shapes and dtypes of theta and the structure of the carry, changes
+    nothing that it is given, and works with gradients disabled. A task without an observed example
+    keeps its theta and its carry. The order of a minibatch, its padding (NaN included) and the
+    other tasks change nothing, neither in values nor in gradients. A step gives every weight a
+    finite gradient. The residual of a `Solver` has the names and shapes of theta, and a gradient by
+    it. The weights of the copy are moved a little, so that a learned rule that starts at zero
+    moves theta.
 
     Args:
-        regime: What to check.
-        support: At least two tasks of four examples, all observed.
-        query: At least two queries to each task, all observed.
+        rule: What to check.
+        predictor: What it adapts; the rule may have been built for it.
+        likelihood: Of the targets.
+        support: At least two tasks of four examples with targets, all observed.
 
     Raises:
         AssertionError: With the sentence that does not hold.
 
     Example:
         >>> from typing import NamedTuple
-        >>> from iai_regimes import Adam, Gaussian, Parametric, Predictor
+        >>> from iai_regimes import Adam, Gaussian
         >>> class Examples(NamedTuple):
         ...     x: Tensor
         ...     y: Tensor
         ...     mask: Tensor
         >>> x = torch.linspace(-1, 1, 24).reshape(2, 4, 3)
         >>> examples = Examples(x, x[..., :1] ** 2, torch.ones(2, 4, dtype=torch.bool))
-        >>> regime = Parametric(Predictor(nn.Linear(3, 1)), Gaussian(1, scale=1.0), Adam(0.1))
-        >>> check_regime(regime, examples, examples)
+        >>> check_rule(Adam(0.1), Predictor(nn.Linear(3, 1)), Gaussian(1, scale=1.0), examples)
     """
-    assert isinstance(regime, nn.Module), "A regime is an nn.Module."
-    model = _in_float64(regime)
-    support, query = _own(support), _own(query)
+    assert isinstance(rule, Rule), "A rule has the methods `start`, `encode` and `step`."
+    model, support = _in_float64(Parametric(predictor, likelihood, rule)), _own(support)
     num_tasks, num_examples = support.mask.shape
-    assert num_tasks > 1 and num_examples > 3 and query.mask.shape[1] > 1, (
-        "The suite needs two tasks of four examples and two queries."
-    )
-    assert support.mask.all() and query.mask.all(), "The suite needs examples that are observed."
+    enough = num_tasks > 1 and num_examples > 3 and bool(support.mask.all())
+    assert enough, "The suite needs two tasks of four examples, all observed."
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.add_(0.1 * noise)
-
-    run = _Run(model, query.x)
-    _check_state(run, support, query)
-    _check_invariances(run, support, query)
-    _check_padding(run, support, query)
-    _check_gradients(run, support, query)
-    _check_validation(model, support)
-    if isinstance(getattr(model, "rule", None), Solver):
-        _check_residual(run, support)
+    _check_step(model, support)
+    _check_nothing(model, support)
+    _check_company(model, support)
+    _check_gradients(model, support)
+    if isinstance(model.rule, Solver):
+        _check_residual(model, support)
 
 
 @dataclass(frozen=True)
@@ -132,183 +129,117 @@ class _Set:
     def __getitem__(self, key: Any) -> "_Set":
         return _Set(self.x[key], None if self.y is None else self.y[key], self.mask[key])
 
-
-class _Run(NamedTuple):
-    model: Any
-    query_x: Tensor
-
-    def start(self) -> Any:
-        return self.model.init(self.query_x.shape[0], self.query_x)
-
-    def read(self, state: Any, *batches: _Set, fresh: bool = True) -> Any:
-        for batch in batches:
-            state = self.model.update(state, self.model.encode(batch), self.query_x, fresh)
-        return state
-
-    def answer(self, state: Any) -> Tensor:
-        outputs: Tensor = self.model.predict(state, self.query_x)
-        return outputs
-
-    def answers(self, *batches: _Set) -> Tensor:
-        return self.answer(self.read(self.start(), *batches))
+    def padded(self, *hidden: Any) -> "_Set":
+        """The set without the examples of these indices, where x and y become impossible."""
+        mask = self.mask.clone()
+        for index in hidden:
+            mask[index] = False
+        y = None if self.y is None else _spoilt(self.y, mask)
+        return _Set(_spoilt(self.x, mask), y, mask)
 
 
-def _check_state(run: _Run, support: _Set, query: _Set) -> None:
-    model, num_tasks = run.model, run.query_x.shape[0]
-    start = run.start()
-    first, second = support[:, :2], support[:, 2:]
-    for leaf in tree_leaves(start):
-        assert isinstance(leaf, Tensor), f"A state is a pytree of tensors; got {type(leaf)}."
-        assert leaf.shape[0] == num_tasks, "Each tensor of a state leads with the tasks."
-    _check_same(start.seen, torch.zeros(num_tasks), "A start has seen nothing.")
+def _read(model: Parametric, *batches: _Set) -> AdaptedState:
+    state = model.init(len(batches[0].mask))
+    for batch in batches:
+        state = model.update(state, model.encode(batch))
+    return state
+
+
+def _check_step(model: Parametric, support: _Set) -> None:
+    num_tasks = len(support.mask)
+    start = model.init(num_tasks)
+    for leaf in tree_leaves(start.carry):
+        led = isinstance(leaf, Tensor) and leaf.shape[:1] == (num_tasks,)
+        assert led, "A carry is a pytree of tensors that lead with the tasks."
     before = tree_map(Tensor.clone, start)
-    state = run.read(start, first)
-    _check_same(start, before, "An update leaves the state that it is given as it was.")
-    _check_same(state.seen, torch.full((num_tasks,), 2), "`seen` counts the examples read.")
-    again = run.read(state, first, fresh=False)
-    _check_same(again.seen, state.seen, "Examples read again add nothing to `seen`.")
-    state = run.read(state, second)
-
-    outputs = run.answer(state)
-    assert outputs.shape[:2] == query.mask.shape, "There is an answer a query."
-    assert outputs.dtype == torch.float64, "Answers have the dtype of the model."
-    losses = model.loss(outputs, query)
-    assert losses.shape == (num_tasks,), "There is a loss a task."
-    assert losses.isfinite().all(), "Losses are finite."
-    moved = (run.answers(support) - run.answer(start)).abs().amax(dim=(1, 2)) > 1e-9
-    assert moved.all(), "A minibatch moves the answers of its task."
-
-    sentence = "A minibatch without an observed example changes nothing."
-    hidden = replace(support, mask=torch.zeros_like(support.mask))
-    for of in (start, state):
-        for empty in (support[:, :0], hidden):
-            for fresh in (True, False):
-                _check_same(run.read(of, empty, fresh=fresh), of, sentence)
+    state = model.update(start, model.encode(support))
+    _check_same(start, before, "A step leaves theta and the carry as they were.")
+    same = _kinds(state) == _kinds(start)
+    assert same, "A step keeps the names, shapes and dtypes of theta and of the carry."
+    moved = (ravel(state.theta) - ravel(start.theta)).abs().amax(1) > 1e-9
+    assert moved.all(), "A minibatch moves theta in each of its tasks."
     with torch.no_grad():
-        _check_equal(
-            run.answers(first, second), outputs, "Adapting needs no gradients to be enabled."
-        )
+        _check_near(_read(model, support), state, "A step needs no gradients to be enabled.")
 
 
-def _check_invariances(run: _Run, support: _Set, query: _Set) -> None:
-    model, query_x = run.model, run.query_x
-    answers = run.answers(support[:, :2], support[:, 2:])
-    order = torch.arange(support.mask.shape[1]).flip(0)
-    _check_equal(
-        run.answers(support[:, order]),
-        run.answers(support),
-        "The order of a minibatch changes no answer.",
-    )
-    losses = model.loss(answers, query)
-    for task in range(query_x.shape[0]):
-        one = slice(task, task + 1)
-        alone = _Run(model, query_x[one])
-        sentence = "A task has the same answers alone and in a batch."
-        _check_equal(alone.answers(support[one, :2], support[one, 2:]), answers[one], sentence)
-        _check_equal(
-            model.loss(answers[one], query[one]),
-            losses[one],
-            "A task has the same loss alone and in a batch.",
-        )
-    for subset in ([1], [1, 0]):
-        _check_equal(
-            _Run(model, query_x[:, subset]).answers(support[:, :2], support[:, 2:]),
-            answers[:, subset],
-            "A subset of the queries has the same answers.",
-        )
-    if model.needs_query:
-        _check_refuses(lambda: model.init(query_x.shape[0], None), "A start without its queries")
-        return
-    state = model.init(query_x.shape[0], None)
-    for batch in (support[:, :2], support[:, 2:]):
-        state = model.update(state, model.encode(batch), None, True)
-    _check_equal(
-        run.answer(state), answers, "A state that needs no query is the same whatever the query."
-    )
+def _check_nothing(model: Parametric, support: _Set) -> None:
+    sentence = "A task without an observed example keeps its theta and its carry."
+    for state in (model.init(len(support.mask)), _read(model, support)):
+        for nothing in (support[:, :0], support.padded(...)):
+            for fresh in (True, False):
+                same = model.update(state, model.encode(nothing), fresh=fresh)
+                _check_same(same, state, sentence)
+        partly = model.update(state, model.encode(support.padded(0)))
+        _check_same(_task(partly, 0), _task(state, 0), sentence)
 
 
-def _check_padding(run: _Run, support: _Set, query: _Set) -> None:
-    mask = support.mask.clone()
-    mask[0, 1] = mask[1, 2:] = False
-    padded = _pad(support, mask)
-    sentence = "A masked example, NaN included, changes no answer."
-    answers = run.answers(padded)
-    _check_equal(answers[:1], _alone(run, support, 0, [0, *range(2, mask.shape[1])]), sentence)
-    _check_equal(answers[1:2], _alone(run, support, 1, [0, 1]), sentence)
-    _check_equal(answers[2:], run.answers(support)[2:], sentence)
-
-    answers = run.answers(support)
-    hidden = torch.ones_like(query.mask)
-    hidden[0, 0] = False
-    _check_equal(
-        run.model.loss(answers, _pad(query, hidden))[:1],
-        run.model.loss(answers[:1, 1:], query[:1, 1:]),
-        "A masked query changes no loss.",
-    )
-    nothing = _pad(query, torch.zeros_like(query.mask))
-    assert run.model.loss(answers, nothing).isfinite().all(), "A loss on no queries is finite."
+def _check_company(model: Parametric, support: _Set) -> None:
+    """Order, padding and the other tasks change nothing."""
+    backwards = torch.arange(support.mask.shape[1]).flip(0)
+    one, other = _read(model, support), _read(model, support[:, backwards])
+    _check_near(other, one, "The order of a minibatch changes nothing.")
+    padded = support.padded((0, 1), (1, slice(2, None)))
+    state = _read(model, padded, support)
+    for task in range(len(support.mask)):
+        rows, kept = slice(task, task + 1), padded.mask[task].nonzero()[:, 0]
+        alone = _read(model, support[rows, kept], support[rows])
+        sentence = "A task moves alike alone and in a batch, with and without padding (NaN, say)."
+        _check_near(_task(state, task), alone, sentence)
 
 
-def _check_gradients(run: _Run, support: _Set, query: _Set) -> None:
-    mask, hidden = support.mask.clone(), query.mask.clone()
-    mask[0, 1] = hidden[0, 0] = False
-    outputs = run.answers(_pad(support, mask))
-    losses = run.model.loss(outputs, _pad(query, hidden))
-    trained = {name: p for name, p in run.model.named_parameters() if p.requires_grad}
-    gradients = torch.autograd.grad(losses.sum(), list(trained.values()), allow_unused=True)
+def _check_gradients(model: Parametric, support: _Set) -> None:
+    padded = support.padded((0, 1))
+    state = _read(model, padded)
+    total = model.loss(model.predict(state, support.x), padded).sum()
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    gradients = torch.autograd.grad(total, list(trained.values()), allow_unused=True)
     for name, gradient in zip(trained, gradients, strict=True):
-        assert gradient is not None, f"One step gives every parameter a gradient; {name} has none."
-        assert gradient.isfinite().all(), (
-            f"Gradients are finite, whatever padding holds; that of {name} is not."
-        )
+        assert gradient is not None, f"A step gives every weight a gradient; {name} has none."
+        finite = bool(gradient.isfinite().all())
+        assert finite, f"Gradients are finite, whatever padding holds; that of {name} is not."
 
-
-def _check_residual(run: _Run, support: _Set) -> None:
-    model, start = run.model, run.start()
-    state = run.read(start, support)
-    residual = model.residual(state, start, (support, True))
-    assert residual.shape == state.theta.shape, "A residual has the shape of what is adapted."
-    _check_equal(
-        model.residual(state, start, (support, False)),
-        residual,
-        "A residual is the same whether or not the minibatch is fresh.",
+    theta = _leaves_of(state)
+    moved = model.update(state._replace(theta=theta), model.encode(padded)).theta
+    by_theta = torch.autograd.grad(
+        ravel(moved)[0].sum(), list(theta.values()), materialize_grads=True
     )
-    theta = state.theta.detach().requires_grad_()
-    followed = model.residual(state._replace(theta=theta), start, (support, True))
-    (gradient,) = torch.autograd.grad(followed.sum(), theta, allow_unused=True)
-    assert gradient is not None, "Gradients flow through a residual to what is adapted."
-    one = slice(0, 1)
-    alone = _Run(model, run.query_x[one])
-    mask = support.mask.clone()
-    mask[0, 1] = False
-    padded = _pad(support, mask)
-    kept = padded[one, [0, *range(2, mask.shape[1])]]
-    _check_equal(
-        model.residual(alone.read(alone.start(), kept), alone.start(), (kept, True)),
-        model.residual(run.read(start, padded), start, (padded, True))[one],
-        "A task has the same residual alone, and without its padding.",
-    )
+    apart = all((gradient[1:] == 0).all() for gradient in by_theta)
+    assert apart, "No gradient flows from a task to another."
 
 
-def _check_validation(model: Any, support: _Set) -> None:
-    mask = support.mask.clone()
-    mask[0, 1] = False
-    padded = _pad(support, mask)
-    model.validate(support)
-    model.validate(padded)
-    _check_refuses(
-        lambda: model.validate(replace(support, x=padded.x)), "An observed input that is NaN"
-    )
-    if support.y is not None:
-        _check_refuses(
-            lambda: model.validate(replace(support, y=padded.y)),
-            "An observed target that cannot be",
-        )
+def _check_residual(model: Parametric, support: _Set) -> None:
+    start, state = model.init(len(support.mask)), _read(model, support)
+    theta = _leaves_of(state)
+    residual = model.residual(state._replace(theta=theta), start, (support, True))
+    same = _kinds(residual) == _kinds(state.theta)
+    assert same, "A residual has the names, shapes and dtypes of theta."
+    vectors = ravel(residual)
+    sentence = "Gradients flow through a residual to theta."
+    assert vectors.requires_grad, sentence
+    by_theta = torch.autograd.grad(vectors[0].sum(), list(theta.values()), materialize_grads=True)
+    assert any((gradient[0] != 0).any() for gradient in by_theta), sentence
+    apart = all((gradient[1:] == 0).all() for gradient in by_theta)
+    assert apart, "No gradient flows from a task to another."
+    padded = support.padded((0, 1))
+    kept = support[:1, [0, *range(2, support.mask.shape[1])]]
+    sentence = "A task has the same residual alone, and without its padding."
+    alone = model.residual(_task(state, 0), _task(start, 0), (kept, True))
+    together = model.residual(state, start, (padded, True))
+    _check_near(_task(together, 0), alone, sentence)
 
 
-def _alone(run: _Run, support: _Set, task: int, kept: list[int]) -> Tensor:
-    one = slice(task, task + 1)
-    return _Run(run.model, run.query_x[one]).answers(support[one, kept])
+def _leaves_of(state: AdaptedState) -> dict[str, Tensor]:
+    """A copy of theta that gradients can be taken by."""
+    return {name: value.detach().clone().requires_grad_() for name, value in state.theta.items()}
+
+
+def _task(tree: Any, index: int) -> Any:
+    return tree_map(lambda leaf: leaf[index : index + 1], tree)
+
+
+def _kinds(tree: Any) -> Any:
+    leaves, structure = tree_flatten(tree)
+    return structure, [(leaf.shape, leaf.dtype) for leaf in leaves]
 
 
 def _in_float64(thing: Any) -> Any:
@@ -325,31 +256,21 @@ def _own(examples: Examples) -> _Set:
     return _Set(_double(examples.x), y, examples.mask.cpu())
 
 
-def _pad(examples: _Set, mask: Tensor) -> _Set:
-    x = examples.x.masked_fill(~_spread(mask, examples.x), torch.nan)
-    if examples.y is None:
-        return _Set(x, None, mask)
-    y = examples.y
-    return _Set(x, y.masked_fill(~_spread(mask, y), _impossible(y)), mask)
-
-
-def _impossible(y: Tensor) -> float | int:
-    return torch.nan if y.is_floating_point() else -(10**6)
-
-
-def _spread(mask: Tensor, values: Tensor) -> Tensor:
-    return mask.reshape(*mask.shape, *[1] * (values.dim() - 2))
+def _spoilt(values: Tensor, mask: Tensor) -> Tensor:
+    wrong = torch.nan if values.is_floating_point() else -(10**6)
+    return values.masked_fill(~mask.reshape(*mask.shape, *[1] * (values.dim() - 2)), wrong)
 
 
 def _check_same(actual: Any, expected: Any, sentence: str) -> None:
     pairs = zip(tree_leaves(actual), tree_leaves(expected), strict=True)
-    assert all(bool((one == other).all()) for one, other in pairs), sentence
+    assert all(torch.equal(one, other) for one, other in pairs), sentence
 
 
-def _check_equal(actual: Tensor, expected: Tensor, sentence: str) -> None:
-    torch.testing.assert_close(
-        actual, expected, rtol=1e-9, atol=1e-10, msg=lambda details: f"{sentence}\n{details}"
-    )
+def _check_near(actual: Any, expected: Any, sentence: str) -> None:
+    for one, other in zip(tree_leaves(actual), tree_leaves(expected), strict=True):
+        torch.testing.assert_close(
+            one, other, rtol=1e-9, atol=1e-10, msg=lambda details: f"{sentence}\n{details}"
+        )
 
 
 def _check_refuses(call: Callable[[], object], what: str) -> None:

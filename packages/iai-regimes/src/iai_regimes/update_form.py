@@ -1,4 +1,4 @@
-"""How a proposed change moves a state: residual, gated or annealed."""
+"""How a proposal of a network moves a state: residual, gated or annealed."""
 
 from typing import Literal
 
@@ -6,12 +6,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from iai_regimes.evidence import spread
+
 UpdateForm = Literal["residual", "gated", "annealed"]
 UPDATE_FORMS: tuple[UpdateForm, ...] = ("residual", "gated", "annealed")
 
 
 def num_proposals(form: UpdateForm) -> int:
-    """How many numbers the form takes for each number of the state.
+    """Numbers that a network must propose for each number of the state.
 
     Raises:
         ValueError: If `form` is not one of residual, gated, annealed.
@@ -36,11 +38,11 @@ def move(
     with s = sigmoid(gate + 2) and sg the stopped gradient.
 
     Args:
-        form: Which of the three.
-        state: What is refined.
+        form: One of the three.
+        state: The state before the minibatch.
         proposal: (delta,) for residual and annealed, (value, gate) for gated, each shaped as the
             state.
-        gain: Share of this minibatch in all the evidence, in [0, 1].
+        gain: Share of this minibatch in all the evidence, b / (n + b).
 
     Returns:
         The new state; gradients flow to the state, where the form has them, and to the proposal.
@@ -52,7 +54,7 @@ def move(
     >>> move("annealed", torch.tensor([[1.0]]), (torch.tensor([[4.0]]),), torch.tensor([0.25]))
     tensor([[2.]])
     """
-    gain = gain.reshape(-1, *[1] * (state.dim() - 1))
+    gain = spread(gain, state)
     if form == "annealed":
         moved = state + gain * proposal[0]
     elif form == "residual":

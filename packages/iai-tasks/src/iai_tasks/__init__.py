@@ -15,7 +15,6 @@ from iai_tasks.embeddings.backbone import Backbone
 from iai_tasks.embeddings.efficientnet_lite import efficientnet_lite0
 from iai_tasks.embeddings.embedding_store import EmbeddingStore, embed
 from iai_tasks.embeddings.hub_backbone import hub_backbone
-from iai_tasks.embeddings.image_source import ImageArrays, ImageFiles, ImageSource, image_files
 from iai_tasks.embeddings.torchvision_backbone import torchvision_backbone
 from iai_tasks.examples import Examples, TaskBatch
 from iai_tasks.flow_matching import straight_path
@@ -23,15 +22,16 @@ from iai_tasks.image_classes import ImageClasses
 from iai_tasks.images.class_split import ClassSplit, split_classes
 from iai_tasks.images.digits import digits
 from iai_tasks.images.few_shot_classification import FewShotClassification
-from iai_tasks.images.image_folder import image_folder
+from iai_tasks.images.image_folder import ImageFiles, image_files, image_folder
 from iai_tasks.images.labelled_images import LabelledImages
 from iai_tasks.images.omniglot import omniglot
 from iai_tasks.images.projected_classification import ProjectedClassification
 from iai_tasks.images.vision import cifar10, fashion_mnist, mnist
-from iai_tasks.interfaces import Sampler
+from iai_tasks.interfaces import ImageSource, Sampler
 from iai_tasks.letters.glyph_clouds import GlyphClouds
 from iai_tasks.letters.glyphs import glyphs
-from iai_tasks.spec import Categorical, Real, TaskSpec, check_examples, check_task_batch
+from iai_tasks.sampler import AbstractSampler
+from iai_tasks.spec import Categorical, Real, TaskSpec, check_examples
 from iai_tasks.synthetic.linear_classification import LinearClassification
 from iai_tasks.synthetic.linear_regression import LinearRegression
 from iai_tasks.synthetic.mixture_of_gaussians import MixtureOfGaussians
@@ -39,6 +39,7 @@ from iai_tasks.synthetic.random_network import RandomNetworkRegression
 from iai_tasks.synthetic.sinusoid import Sinusoid
 
 __all__ = [
+    "AbstractSampler",
     "Backbone",
     "Categorical",
     "ClassSplit",
@@ -49,7 +50,6 @@ __all__ = [
     "GivenGraphs",
     "GlyphClouds",
     "GraphFamily",
-    "ImageArrays",
     "ImageClasses",
     "ImageFiles",
     "ImageSource",
@@ -69,7 +69,6 @@ __all__ = [
     "TaskSpec",
     "WattsStrogatz",
     "check_examples",
-    "check_task_batch",
     "cifar10",
     "digits",
     "efficientnet_lite0",

@@ -1,4 +1,4 @@
-"""Imports torchvision beside any build of torch."""
+"""Imports torchvision, also when it was built for another torch."""
 
 import sys
 from types import ModuleType
@@ -6,16 +6,15 @@ from typing import Literal
 
 import torch
 
-_libraries: list[torch.library.Library] = []  # a library's definitions end with the object
+_libraries: list[torch.library.Library] = []  # kept, for with a library its definitions end
 
 
 def import_torchvision(part: Literal["datasets", "models"]) -> ModuleType:
     """Returns the module `torchvision.datasets` or `torchvision.models`.
 
-    A torchvision wheel that was built for CUDA cannot load its operators beside a CPU build of
-    torch, and then its import fails on their missing declarations, although no dataset and no
-    classification network needs an operator. In that case they are declared, without an
-    implementation, and the import is repeated.
+    A torchvision wheel for CUDA cannot load its operators with a CPU build of torch, and its import
+    fails because they are not declared. No dataset and no classification network needs them: they
+    are declared here without an implementation, and the import is repeated.
 
     Raises:
         ImportError: If torchvision is not installed.
@@ -35,7 +34,7 @@ def import_torchvision(part: Literal["datasets", "models"]) -> ModuleType:
     library.define(f"qnms{boxes}")  # type: ignore[no-untyped-call]
     _libraries.append(library)
     for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-        del sys.modules[name]  # half imported
+        del sys.modules[name]  # it is half imported
     return _import(part)
 
 

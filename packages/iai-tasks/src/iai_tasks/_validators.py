@@ -1,13 +1,17 @@
-"""attrs validators whose errors read as the rest of the package's do."""
+"""attrs validators with error texts in the style of this package."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import attrs
 
+Range = tuple[float | int, float | int]
+"""Smallest and largest value of a uniform draw."""
+
 
 def at_least(minimum: int) -> Callable[[Any, "attrs.Attribute[Any]", Any], None]:
-    """A validator that raises ValueError unless the value is a number no less than `minimum`."""
+    """A validator that raises ValueError unless the value is a number of at least `minimum`."""
 
     def validate(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
         if not value >= minimum:
@@ -31,3 +35,15 @@ def one_of(*choices: str) -> Callable[[Any, "attrs.Attribute[Any]", str], None]:
             raise ValueError(f"`{attribute.name}` must be one of {names}; got {value!r}.")
 
     return validate
+
+
+def is_range(_: Any, attribute: "attrs.Attribute[Any]", value: Range) -> None:
+    """A validator that raises ValueError unless the value is a finite (smallest, largest)."""
+    if not (len(value) == 2 and -math.inf < value[0] <= value[1] < math.inf):
+        raise ValueError(f"`{attribute.name}` must be (smallest, largest); got {value}.")
+
+
+def is_probability(_: Any, attribute: "attrs.Attribute[Any]", value: float) -> None:
+    """A validator that raises ValueError unless the value is from 0 to 1."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"`{attribute.name}` must be from 0 to 1; got {value}.")

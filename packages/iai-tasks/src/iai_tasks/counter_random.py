@@ -1,7 +1,7 @@
 """Random numbers as a function of a seed and a counter: splitmix64 on int64 tensors.
 
-Nothing here has a state, so the numbers of many seeds come out of one tensor operation, any part of
-a stream can be computed on its own, and every device gives the same integers.
+Nothing here has a state: one tensor operation gives the numbers of many seeds, any part of a stream
+can be computed without the rest, and every device gives the same integers.
 """
 
 import math
@@ -26,14 +26,14 @@ def bits(
 ) -> Int64[Tensor, "*batch"]:
     """Output number `counter` (from 0) of the splitmix64 generator seeded with `seed`.
 
-    One output is a good seed for another generator: `bits(seed, i)` seeds stream i of a seed.
+    An output may seed another generator: `bits(seed, i)` is the seed of stream i.
 
     Args:
         seed: Any int64; broadcasts against the counter.
         counter: Position in the stream.
 
     Returns:
-        64 random bits each, as int64.
+        64 random bits for each seed and counter, as int64.
 
     Source:
         Steele, Lea, Flood, 2014, "Fast Splittable Pseudorandom Number Generators", OOPSLA, with
@@ -43,7 +43,7 @@ def bits(
     [6457827717110365317, 3203168211198807973]
     """
     z = seed + (counter + 1) * _INCREMENT
-    z.bitwise_xor_(_shift_right(z, 30)).mul_(_MULTIPLIER_1)  # in place: memory is what costs
+    z.bitwise_xor_(_shift_right(z, 30)).mul_(_MULTIPLIER_1)  # in place, to save memory traffic
     z.bitwise_xor_(_shift_right(z, 27)).mul_(_MULTIPLIER_2)
     return z.bitwise_xor_(_shift_right(z, 31))
 
@@ -58,7 +58,7 @@ def normal(
         counter: Positions in the stream of every seed.
 
     Returns:
-        The numbers; none is larger than 6.8 in size, for the radius is computed from 32 bits.
+        The numbers, between -6.8 and 6.8, because the radius is computed from 32 bits.
 
     >>> numbers = normal(torch.arange(100), torch.arange(500))
     >>> round(numbers.mean().item(), 1), round(numbers.var().item(), 1)
@@ -91,6 +91,6 @@ def permutation(seed: Int64[Tensor, " task"], size: int) -> Int64[Tensor, "task 
     return bits(seed[:, None], torch.arange(size, device=seed.device)).argsort(dim=1)
 
 
-def _shift_right(z: Tensor, places: int) -> Tensor:
-    """Shifts in zeros, where `>>` on a signed integer shifts in copies of its sign."""
-    return (z >> places).bitwise_and_((1 << (64 - places)) - 1)
+def _shift_right(z: Tensor, count: int) -> Tensor:
+    """Shifts bits and fills up with zeros; `>>` fills a signed integer up with its sign bit."""
+    return (z >> count).bitwise_and_((1 << (64 - count)) - 1)

@@ -6,31 +6,32 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 Key = slice | Tensor
-"""What may index an axis of tasks or examples: it keeps the axis, so integers are not keys."""
+"""An index of an axis that keeps the axis; an integer would drop it."""
 
 
-def _check_x(x: Tensor) -> None:
+def _checked_x(x: Tensor) -> Tensor:
     if not isinstance(x, Tensor):
         raise TypeError(f"`x` must be a tensor; got {type(x).__name__}.")
     if not x.is_floating_point():
         raise TypeError(f"`x` must be floating point; got {x.dtype}.")
     if x.ndim < 2:
         raise ValueError(f"`x` must have shape (task, n, *x_shape); got {tuple(x.shape)}.")
+    return x
 
 
 @attrs.frozen(eq=False, kw_only=True)
 class Examples:
     """The examples of a batch of tasks, padded to one length.
 
-    Shapes, dtypes and devices are checked here, which never waits for a device; values are checked
-    by `check_examples`.
+    Shapes, dtypes and devices are checked here, which never waits for a device; `check_examples`
+    checks values.
 
     Attributes:
         x: Inputs, `task n *x_shape`, floating point.
-        y: Targets: real, `task n y_dim`, or classes, `task n` (int64), or None for examples that
-            are samples of a distribution and have no target.
-        mask: `task n`, True where the example was observed, False where it is padding. All True
-            unless given. Sets of different sizes share one record through it.
+        y: Targets: real, `task n y_dim`, or classes, `task n` (int64). None for examples without
+            targets, such as samples of a distribution.
+        mask: `task n`, True where the example was observed, False where it is padding. By default
+            all True.
 
     Raises:
         TypeError: If a field has the wrong type or dtype.
@@ -41,18 +42,13 @@ class Examples:
     (2, 5, True)
     """
 
-    x: Float[Tensor, "task n *x_shape"] = attrs.field()
+    x: Float[Tensor, "task n *x_shape"] = attrs.field(converter=_checked_x)
     y: Float[Tensor, "task n y_dim"] | Int64[Tensor, "task n"] | None = attrs.field(default=None)
     mask: Bool[Tensor, "task n"] = attrs.field()
 
     @mask.default
     def _all_observed(self) -> Tensor:
-        _check_x(self.x)
         return torch.ones(self.x.shape[:2], dtype=torch.bool, device=self.x.device)
-
-    @x.validator
-    def _x_is_valid(self, _: object, x: Tensor) -> None:
-        _check_x(x)
 
     @y.validator
     def _y_is_valid(self, _: object, y: Tensor | None) -> None:
@@ -64,13 +60,7 @@ class Examples:
             raise TypeError(
                 f"`y` must be floating point (real targets) or int64 (classes); got {y.dtype}."
             )
-        num_axes, shape = (3, "(task, n, y_dim)") if y.is_floating_point() else (2, "(task, n)")
-        if y.ndim != num_axes or y.shape[:2] != self.x.shape[:2]:
-            raise ValueError(
-                f"`y` of dtype {y.dtype} must have shape {shape} with the task and n of `x`, "
-                f"{tuple(self.x.shape[:2])}; got {tuple(y.shape)}."
-            )
-        self._check_device("y", y)
+        self._check_fits("y", y, "(task, n, y_dim)" if y.is_floating_point() else "(task, n)")
 
     @mask.validator
     def _mask_is_valid(self, _: object, mask: Tensor) -> None:
@@ -78,14 +68,16 @@ class Examples:
             raise TypeError(f"`mask` must be a tensor; got {type(mask).__name__}.")
         if mask.dtype != torch.bool:
             raise TypeError(f"`mask` must be bool, True where observed; got {mask.dtype}.")
-        if mask.shape != self.x.shape[:2]:
-            raise ValueError(
-                f"`mask` must have shape (task, n) = {tuple(self.x.shape[:2])}; "
-                f"got {tuple(mask.shape)}."
-            )
-        self._check_device("mask", mask)
+        self._check_fits("mask", mask, "(task, n)")
 
-    def _check_device(self, name: str, value: Tensor) -> None:
+    def _check_fits(self, name: str, value: Tensor, shape: str) -> None:
+        """Raises unless a tensor has the tasks, examples and device of x."""
+        sizes = tuple(self.x.shape[:2])
+        if value.ndim != shape.count(",") + 1 or value.shape[:2] != sizes:
+            raise ValueError(
+                f"`{name}` of dtype {value.dtype} must have shape {shape} with the task and n of "
+                f"`x`, {sizes}; got {tuple(value.shape)}."
+            )
         if value.device != self.x.device:
             raise ValueError(
                 f"`{name}` must be on the device of `x`, {self.x.device}; got {value.device}."
@@ -98,16 +90,16 @@ class Examples:
 
     @property
     def num_examples(self) -> int:
-        """Number of examples a task, padding included."""
+        """Number of examples of each task, padding included."""
         return self.x.shape[1]
 
     def __getitem__(self, key: Key | tuple[Key, ...]) -> "Examples":
         """Selects tasks, or tasks and examples; the same key indexes x, y and mask.
 
         Args:
-            key: One key for the axis of tasks, or a pair for tasks and examples. Two index tensors
-                broadcast against each other: `examples[rows[:, None], index]` with `index` of shape
-                `task n` picks different examples in every task.
+            key: A key for the axis of tasks, or a pair of keys for tasks and examples. Two index
+                tensors broadcast against each other: `examples[rows[:, None], index]` with `index`
+                of shape `task n` picks different examples in every task.
 
         Returns:
             The selected examples; a view for slices, a copy for index tensors. Gradients flow.
@@ -139,14 +131,14 @@ class Examples:
     def to(
         self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> "Examples":
-        """Moves every tensor to `device` and casts x and real y to `dtype`.
+        """Moves every tensor to `device`, and casts x and real y to `dtype`.
 
         >>> Examples(x=torch.zeros(1, 2, 3)).to(dtype=torch.float64).x.dtype
         torch.float64
         """
         return Examples(
             x=self.x.to(device=device, dtype=dtype),
-            y=None if self.y is None else _cast(self.y, device, dtype),
+            y=_moved(self.y, device, dtype),
             mask=self.mask.to(device=device),
         )
 
@@ -159,7 +151,7 @@ class TaskBatch:
         support: The examples that a learner reads.
         query: The examples that it is judged on.
         latent: What fixes each task, `task ...`: true weights, or a seed. A sampler that is given
-            it draws new examples of the same tasks. None where nothing of the kind is known.
+            it draws new examples of the same tasks. None if it is not known.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -201,21 +193,24 @@ class TaskBatch:
 
     def __getitem__(self, rows: Key) -> "TaskBatch":
         """Selects tasks by a slice or an index tensor."""
-        support = self.support[rows]
         latent = None if self.latent is None else self.latent[rows]
-        return TaskBatch(support=support, query=self.query[rows], latent=latent)
+        return TaskBatch(support=self.support[rows], query=self.query[rows], latent=latent)
 
     def to(
         self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> "TaskBatch":
-        """Moves every tensor to `device` and casts the floating ones to `dtype`."""
+        """Moves every tensor to `device`, and casts the floating-point ones to `dtype`."""
         return TaskBatch(
             support=self.support.to(device=device, dtype=dtype),
             query=self.query.to(device=device, dtype=dtype),
-            latent=None if self.latent is None else _cast(self.latent, device, dtype),
+            latent=_moved(self.latent, device, dtype),
         )
 
 
-def _cast(value: Tensor, device: torch.device | str | None, dtype: torch.dtype | None) -> Tensor:
-    """Moves `value`, and casts it unless it counts or names classes."""
+def _moved(
+    value: Tensor | None, device: torch.device | str | None, dtype: torch.dtype | None
+) -> Tensor | None:
+    """The tensor on the device, and cast unless it counts or names classes."""
+    if value is None:
+        return None
     return value.to(device=device, dtype=dtype if value.is_floating_point() else None)

@@ -1,29 +1,28 @@
-"""The record that sources of few-shot images return: many classes, a few images of each."""
+"""The record of labelled images: what few-shot tasks are drawn from, and what `embed` embeds."""
 
-from collections.abc import Iterable
+import functools
+import json
 
 import attrs
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-
-def _to_names(names: Iterable[str]) -> tuple[str, ...]:
-    return tuple(names)
+from iai_tasks._tensor_file import checksum
 
 
 @attrs.frozen(eq=False, kw_only=True)
 class ImageClasses:
-    """Images of many classes, all of one shape, and what their classes are called.
+    """Images, the class of each, and what the classes are called; also an `ImageSource`.
 
     Attributes:
         images: `image channel height width`; uint8, which stands for numbers from 0 to 1 in steps
-            of 1 / 255, or floating point, taken as it is.
+            of 1 / 255, or floating point, taken as it is. To be embedded they must be uint8, square
+            and of one channel or three.
         labels: `image`, int64, the class of each image; every class has at least one.
         class_names: What each class is called.
-        groups: The group of each class, such as the alphabet of a letter: what a split keeps whole.
-            Unless given, every class is a group by itself.
-        counts: Images of each class, on the CPU; follows from the labels.
+        groups: The group of each class, such as the alphabet of a letter, which a split does not
+            divide. By default every class is a group of its own.
 
     Raises:
         TypeError: If a dtype is wrong.
@@ -41,11 +40,10 @@ class ImageClasses:
 
     images: (
         UInt8[Tensor, "image channel height width"] | Float[Tensor, "image channel height width"]
-    ) = attrs.field()
-    labels: Int64[Tensor, " image"] = attrs.field()
-    class_names: tuple[str, ...] = attrs.field(converter=_to_names)
-    groups: tuple[str, ...] = attrs.field(converter=_to_names)
-    counts: Int64[Tensor, " class"] = attrs.field(init=False)
+    ) = attrs.field(repr=False)
+    labels: Int64[Tensor, " image"] = attrs.field(repr=False)
+    class_names: tuple[str, ...] = attrs.field(converter=tuple[str, ...])
+    groups: tuple[str, ...] = attrs.field(converter=tuple[str, ...])
 
     @groups.default
     def _one_class_each(self) -> tuple[str, ...]:
@@ -71,17 +69,12 @@ class ImageClasses:
                 f"`groups` must name the group of each of the {self.num_classes} classes; "
                 f"got {len(self.groups)}."
             )
-        smallest, largest = int(self.labels.min()), int(self.labels.max())
-        if smallest < 0 or largest >= self.num_classes:
+        wrong = set(range(self.num_classes)) ^ set(self.labels.tolist())
+        if wrong:
             raise ValueError(
                 f"`labels` must be from 0 to {self.num_classes - 1}, the classes of "
-                f"`class_names`; got {smallest if smallest < 0 else largest}."
+                f"`class_names`, and use each; {min(wrong)} is unused or has no name."
             )
-        counts = self.labels.cpu().bincount(minlength=self.num_classes)
-        if not counts.all():
-            empty = self.class_names[int(counts.argmin())]
-            raise ValueError(f"`labels` must use every class; no image is of {empty!r}.")
-        object.__setattr__(self, "counts", counts)
 
     @property
     def num_classes(self) -> int:
@@ -94,11 +87,29 @@ class ImageClasses:
         channels, height, width = self.images.shape[1:]
         return channels, height, width
 
+    @functools.cached_property
+    def counts(self) -> Int64[Tensor, " class"]:
+        """Number of images of each class, on the CPU."""
+        return self.labels.cpu().bincount()
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the images, labels and class names."""
+        tensors = {"images": self.images, "labels": self.labels}
+        return checksum(json.dumps(self.class_names), tensors)
+
     def to(self, device: torch.device | str) -> "ImageClasses":
-        """Moves the images, so that sampling on that device copies nothing."""
-        return ImageClasses(
-            images=self.images.to(device),
-            labels=self.labels.to(device),
-            class_names=self.class_names,
-            groups=self.groups,
-        )
+        """Moves the images and labels, so that sampling on that device copies nothing."""
+        moved = {"images": self.images.to(device), "labels": self.labels.to(device)}
+        return attrs.evolve(self, **moved)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def name(self, index: int) -> str:
+        """What an image is called in an error: the word image and its index."""
+        return f"image {index}"
+
+    def read(self, index: int, size: int) -> UInt8[Tensor, "3 height width"]:
+        """An image of three channels, a grey one repeated; `size` is not looked at."""
+        return self.images[index].expand(3, -1, -1)

@@ -6,7 +6,7 @@ import attrs
 import torch
 
 from iai_tasks._validators import at_least
-from iai_tasks.examples import Examples, TaskBatch
+from iai_tasks.examples import Examples
 
 
 @attrs.frozen
@@ -30,12 +30,12 @@ class Categorical:
 
 @attrs.frozen(kw_only=True)
 class TaskSpec:
-    """Shapes and kind of target that every task of a sampler shares.
+    """Shapes and kind of target that all tasks of a sampler share.
 
     Attributes:
         support_x_shape: Shape of one support input.
-        query_x_shape: Shape of one query input; it differs where a query asks something else than
-            what the support shows.
+        query_x_shape: Shape of one query input. It differs from the support's where a query is of
+            another kind, such as a point in time beside a sample, or the number of a variable.
         target: What a query asks for.
 
     >>> TaskSpec(support_x_shape=(4,), query_x_shape=(4,), target=Real(1)).target
@@ -50,18 +50,18 @@ class TaskSpec:
 def check_examples(
     examples: Examples, spec: TaskSpec, *, role: Literal["support", "query"] = "support"
 ) -> None:
-    """Checks the values of examples, and their shapes against a specification.
+    """Checks the values of observed examples, and all shapes, against a specification.
 
-    Padding may hold anything. Reading the values waits for the device, so this belongs where data
-    enters, not into a training loop.
+    Padding may hold anything. Reading the values waits for the device: call this where data enters,
+    not at every step of training.
 
     Args:
-        examples: What to check. Where it has no y, only x is checked.
+        examples: What to check. Without y, only x is checked.
         spec: What the examples must look like.
-        role: Which of the two input shapes applies; it also begins the error text.
+        role: Which of the two input shapes applies. It begins the text of an error.
 
     Raises:
-        TypeError: If y is real where the target is a class, or the other way round.
+        TypeError: If y is real where the target is a class, or a class where it is real.
         ValueError: If x has the wrong shape, y the wrong number of dimensions, or an observed
             example a value that is not finite or a class that is out of range.
 
@@ -82,10 +82,9 @@ def check_examples(
     if isinstance(spec.target, Real):
         if not y.is_floating_point():
             raise TypeError(f"{role} `y` must be floating point, as the target is; got {y.dtype}.")
-        if examples.y.shape[2] != spec.target.dim:
+        if y.shape[1] != spec.target.dim:
             raise ValueError(
-                f"{role} `y` must have {spec.target.dim} numbers an example; "
-                f"got {examples.y.shape[2]}."
+                f"{role} `y` must have {spec.target.dim} numbers an example; got {y.shape[1]}."
             )
         _check_finite(y, f"{role} `y`")
     else:
@@ -97,17 +96,6 @@ def check_examples(
                 f"{role} `y` must hold classes from 0 to {spec.target.num_classes - 1}; "
                 f"got {wrong[0].item()}."
             )
-
-
-def check_task_batch(batch: TaskBatch, spec: TaskSpec) -> None:
-    """Checks the support and the query of a batch with `check_examples`, which says what it raises.
-
-    >>> spec = TaskSpec(support_x_shape=(1,), query_x_shape=(2,), target=Real(1))
-    >>> support, query = Examples(x=torch.zeros(1, 3, 1)), Examples(x=torch.zeros(1, 3, 2))
-    >>> check_task_batch(TaskBatch(support=support, query=query), spec)
-    """
-    check_examples(batch.support, spec, role="support")
-    check_examples(batch.query, spec, role="query")
 
 
 def _check_finite(values: torch.Tensor, name: str) -> None:

@@ -1,5 +1,6 @@
-"""The contract of a sampler, for whoever writes one: `check_sampler(sampler)` in a test."""
+"""The contract of a sampler, for whoever writes one: call `check_sampler(sampler)` in a test."""
 
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import attrs
@@ -8,7 +9,9 @@ from torch import Tensor
 
 from iai_tasks.examples import Examples, TaskBatch
 from iai_tasks.interfaces import Sampler
-from iai_tasks.spec import Real, TaskSpec, check_task_batch
+from iai_tasks.spec import Real, TaskSpec, check_examples
+
+Draw = Callable[..., TaskBatch]
 
 
 @runtime_checkable
@@ -17,60 +20,52 @@ class _OracleSampler(Sampler, Protocol):
 
 
 def check_sampler(sampler: Sampler, *, device: torch.device | str = "cpu") -> None:
-    """Holds a sampler to the contract that learners and training loops rely on.
+    """Checks what learners and training loops rely on.
 
-    Batches match the `spec`, on the generator's device; the generator alone fixes a batch; tasks of
-    a batch differ; an empty support is allowed; the `latent` of a batch gives new examples of the
-    same tasks. An `oracle`, where there is one, answers every query, ignores what the mask hides
-    and the order of the support, and knows a task again by its latent.
+    Batches match the `spec` and are on the generator's device; the generator alone determines a
+    batch; the tasks of a batch differ; a support may be empty; the `latent` of a batch gives new
+    examples of the same tasks. An `oracle`, if there is one, answers every query, ignores masked
+    examples and the order of the support, and is better with the support of its task than with the
+    support of another.
 
     Args:
-        sampler: What to check. It must be able to draw 64 support and 8 query examples a task.
+        sampler: What to check. It must be able to draw 64 support and 8 query examples for a task.
         device: Where to draw.
 
     Raises:
         AssertionError: If the contract does not hold; the text says how.
+        TypeError: If targets are not of the kind that `spec` says.
+        ValueError: If shapes or values do not match `spec`.
 
     >>> from iai_tasks import LinearRegression
     >>> check_sampler(LinearRegression(dim=2))
     """
     assert isinstance(sampler, Sampler), f"{sampler!r} has not got `spec` and `sample`."
+
+    def draw(
+        seed: int,
+        num_tasks: int = 5,
+        num_support: int = 8,
+        num_query: int = 8,
+        latent: Tensor | None = None,
+    ) -> TaskBatch:
+        counts = {"num_support": num_support, "num_query": num_query}
+        generator = torch.Generator(device).manual_seed(seed)
+        return sampler.sample(num_tasks, **counts, generator=generator, latent=latent)
+
     for seed, sizes in enumerate([(1, 0, 1), (1, 1, 1), (2, 5, 3), (5, 64, 8)]):
-        _check_batch(sampler, device, seed, *sizes)
-    _check_generator(sampler, device)
-    _check_latent(sampler, device)
+        _check_batch(draw(seed, *sizes), sizes, sampler.spec, torch.device(device))
+    _check_generator(draw)
+    _check_latent(draw, sampler.spec)
     if isinstance(sampler, _OracleSampler):
-        _check_oracle(sampler, device)
-
-
-def _draw(
-    sampler: Sampler,
-    device: torch.device | str,
-    seed: int,
-    num_tasks: int = 5,
-    num_support: int = 8,
-    num_query: int = 8,
-    latent: Tensor | None = None,
-) -> TaskBatch:
-    return sampler.sample(
-        num_tasks,
-        num_support=num_support,
-        num_query=num_query,
-        generator=torch.Generator(device).manual_seed(seed),
-        latent=latent,
-    )
+        _check_oracle(sampler, draw)
 
 
 def _check_batch(
-    sampler: Sampler,
-    device: torch.device | str,
-    seed: int,
-    num_tasks: int,
-    num_support: int,
-    num_query: int,
+    batch: TaskBatch, sizes: tuple[int, int, int], spec: TaskSpec, device: torch.device
 ) -> None:
-    batch = _draw(sampler, device, seed, num_tasks, num_support, num_query)
-    check_task_batch(batch, sampler.spec)
+    num_tasks, num_support, num_query = sizes
+    _check_values(batch, spec)
     assert batch.num_tasks == num_tasks, f"asked for {num_tasks} tasks, got {batch.num_tasks}."
     for role, examples, num in (
         ("support", batch.support, num_support),
@@ -78,58 +73,63 @@ def _check_batch(
     ):
         got = examples.num_examples
         assert got == num, f"asked for {num} {role} examples, got {got}."
-        where = examples.x.device.type
-        assert where == torch.device(device).type, f"{role} is on {where}, not on {device}."
+        found = examples.x.device.type
+        assert found == device.type, f"{role} is on {found}, not on {device.type}."
 
 
-def _check_generator(sampler: Sampler, device: torch.device | str) -> None:
+def _check_values(batch: TaskBatch, spec: TaskSpec) -> None:
+    check_examples(batch.support, spec, role="support")
+    check_examples(batch.query, spec, role="query")
+
+
+def _check_generator(draw: Draw) -> None:
     global_state = torch.get_rng_state()
-    first, again, other = (_draw(sampler, device, seed) for seed in (0, 0, 1))
+    first, again, other = (draw(seed) for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), global_state), (
         "sample drew from torch's global generator."
     )
     assert _equal(first, again), "the same generator gave two different batches."
     assert not torch.equal(first.support.x, other.support.x), "two generators gave the same batch."
-    rows = first.support.x
-    assert (rows != rows[:1]).any(), "all tasks of a batch have the same support."
+    x = first.support.x
+    assert (x != x[:1]).any(), "all tasks of a batch have the same support."
 
 
-def _check_latent(sampler: Sampler, device: torch.device | str) -> None:
-    batch = _draw(sampler, device, 0)
+def _check_latent(draw: Draw, spec: TaskSpec) -> None:
+    batch = draw(0)
     assert batch.latent is not None, "sample returned no latent."
-    rows = torch.tensor([3, 1], device=device)
-    latent = batch.latent[rows]
-    redrawn, again = (_draw(sampler, device, 1, 2, latent=latent) for _ in range(2))
-    check_task_batch(redrawn, sampler.spec)
+    tasks = torch.tensor([3, 1], device=batch.latent.device)
+    latent = batch.latent[tasks]
+    redrawn, again = (draw(1, 2, latent=latent) for _ in range(2))
+    _check_values(redrawn, spec)
     kept = redrawn.latent is not None and torch.equal(redrawn.latent, latent)
     assert kept, "sample did not return the latent that it was given."
     assert _equal(redrawn, again), "the same generator and latent gave two different batches."
     for old, new in ((batch.support, redrawn.support), (batch.query, redrawn.query)):
-        assert not torch.equal(old.x[rows], new.x), "a redraw gave the same examples again."
+        assert not torch.equal(old.x[tasks], new.x), "a redraw gave the same examples again."
 
 
-def _check_oracle(sampler: _OracleSampler, device: torch.device | str) -> None:
-    batch = _draw(sampler, device, 0, num_support=0)
+def _check_oracle(sampler: _OracleSampler, draw: Draw) -> None:
+    batch = draw(0, num_support=0)
     prior = sampler.oracle(batch)
     fits = prior.ndim == 3 and prior.shape[:2] == batch.query.mask.shape
     assert fits, f"oracle must return shape (task, query, num_outputs); got {tuple(prior.shape)}."
     assert torch.isfinite(prior).all(), "oracle is not finite for an empty support."
 
-    batch = _draw(sampler, device, 0)
+    batch = draw(0)
     padded = attrs.evolve(batch, support=_padded_and_reversed(batch.support))
     assert torch.allclose(sampler.oracle(padded), sampler.oracle(batch), rtol=1e-4, atol=1e-4), (
         "oracle depends on masked examples or on the order of the support."
     )
 
-    batch = _draw(sampler, device, 0, num_tasks=32, num_support=64)
-    redrawn = _draw(sampler, device, 1, num_tasks=32, num_support=64, latent=batch.latent)
-    others = redrawn[torch.arange(-1, 31, device=device)]
-    own_error, other_error = (
+    batch = draw(0, num_tasks=32, num_support=64)
+    redrawn = draw(1, num_tasks=32, num_support=64, latent=batch.latent)
+    others = redrawn[torch.arange(-1, 31, device=batch.support.x.device)]
+    same_error, other_error = (
         _error(sampler.oracle(attrs.evolve(tasks, query=batch.query)), batch.query, sampler.spec)
         for tasks in (redrawn, others)
     )
-    assert own_error < other_error, (
-        "a support redrawn from a latent says no more of its task than another task's support."
+    assert same_error < other_error, (
+        "oracle is no better with the support of a task than with another task's."
     )
 
 
@@ -144,15 +144,14 @@ def _equal(a: TaskBatch, b: TaskBatch) -> bool:
 
 
 def _padded_and_reversed(examples: Examples) -> Examples:
-    """The same examples from last to first, behind one that is masked and NaN."""
+    """The same examples from last to first, after one that is masked and NaN."""
     first = examples[:, :1]
     padded = Examples(
         x=torch.cat((examples.x, torch.full_like(first.x, torch.nan)), dim=1),
         y=None if examples.y is None or first.y is None else torch.cat((examples.y, first.y), 1),
         mask=torch.cat((examples.mask, torch.zeros_like(first.mask)), dim=1),
     )
-    order = torch.arange(padded.num_examples, device=padded.x.device).flip(0)
-    return padded[:, order]
+    return padded[:, torch.arange(padded.num_examples, device=padded.x.device).flip(0)]
 
 
 def _error(outputs: Tensor, query: Examples, spec: TaskSpec) -> float:

@@ -1,21 +1,23 @@
-"""Flat parameters as tokens: one for each output row, long rows in chunks."""
+"""Adapted parameters as tokens: one for each output row, long rows in chunks."""
 
+import math
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import pad
 
 
-class ParameterTokens(nn.Module):
-    """Cuts a flat vector of parameters into tokens of at most `chunk` numbers, and joins them.
+class ParameterTokens:
+    """Cuts raveled parameters into tokens of at most `chunk` numbers, and joins them again.
 
-    A tensor of shape (rows, ...) gives each row its own tokens; a vector or a scalar is one row. A
-    row longer than `chunk` becomes several tokens, the last one padded with zeros. State and
-    gradient have the same layout. Nothing is dropped: `join(split(theta))` is `theta`.
+    A parameter of shape (rows, ...) has tokens for each row; a vector or a scalar is one row. A row
+    of more than `chunk` numbers becomes several tokens. Short tokens are padded with zeros, so
+    `join(split(theta))` is `theta`.
 
     Args:
-        shapes: Shape of each parameter, in the order in which they lie in the flat vector.
+        shapes: Shape of each parameter, in the order in which they are raveled.
         chunk: Largest number of parameters in a token.
 
     Raises:
@@ -26,39 +28,36 @@ class ParameterTokens(nn.Module):
     [[[0.0, 1.0, 2.0], [3.0, 4.0, 5.0], [6.0, 7.0, 0.0]]]
     """
 
-    index: Int[Tensor, "token token_dim"]  # the place in the flat vector of each number of a token
-    kept: Bool[Tensor, "token token_dim"]  # False in the padding of a token
-    place: Int[Tensor, " p"]  # the place in the tokens, one behind another, of each parameter
-
     def __init__(self, shapes: Mapping[str, torch.Size], *, chunk: int = 64) -> None:
-        super().__init__()
         if chunk < 1:
             raise ValueError(f"`chunk` must be at least 1; got {chunk}.")
-        pieces: list[range] = []
-        offset = 0
-        for shape in shapes.values():
-            row = max(1, shape[1:].numel() if len(shape) > 1 else shape.numel())
-            for start in range(offset, offset + shape.numel(), row):
-                end = start + row
-                pieces += [range(i, min(i + chunk, end)) for i in range(start, end, chunk)]
-            offset += shape.numel()
-        if not pieces:
+        matrices = [
+            shape if len(shape) > 1 else torch.Size([1, *shape]) for shape in shapes.values()
+        ]
+        sizes = [(matrix[0], matrix[1:].numel()) for matrix in matrices]
+        present = [width for rows, width in sizes if rows * width]
+        if not present:
             raise ValueError("`shapes` must hold at least one number; got none.")
-        self.size = offset
-        self.num_tokens = len(pieces)
-        self.token_dim = max(len(piece) for piece in pieces)
-        index = torch.full((self.num_tokens, self.token_dim), -1)
-        for i, piece in enumerate(pieces):
-            index[i, : len(piece)] = torch.tensor(piece)
-        kept = index >= 0
-        self.register_buffer("index", index.clamp(min=0), persistent=False)
-        self.register_buffer("kept", kept, persistent=False)
-        self.register_buffer("place", kept.flatten().nonzero()[:, 0], persistent=False)
+        self.token_dim = min(chunk, max(present))
+        # Of each parameter: its rows, the numbers of a row, and the tokens of a row.
+        self._layout = [(rows, width, math.ceil(width / self.token_dim)) for rows, width in sizes]
+        self.num_tokens = sum(rows * chunks for rows, _, chunks in self._layout)
 
     def split(self, theta: Float[Tensor, "task p"]) -> Float[Tensor, "task token token_dim"]:
-        """The tokens of a flat vector, zeros where a token is short; gradients flow."""
-        return theta[:, self.index].masked_fill(~self.kept, 0.0)
+        """The tokens of raveled parameters, zeros where a token is short; gradients flow."""
+        pieces = torch.split(theta, [rows * width for rows, width, _ in self._layout], dim=1)
+        tokens = []
+        for piece, (rows, width, chunks) in zip(pieces, self._layout, strict=True):
+            matrix = piece.reshape(len(theta), rows, width)
+            padded = pad(matrix, (0, chunks * self.token_dim - width))
+            tokens.append(padded.reshape(len(theta), rows * chunks, self.token_dim))
+        return torch.cat(tokens, dim=1)
 
     def join(self, tokens: Float[Tensor, "task token token_dim"]) -> Float[Tensor, "task p"]:
-        """The flat vector of tokens, without what stands in their padding; gradients flow."""
-        return tokens.flatten(1).index_select(1, self.place)
+        """The raveled parameters of tokens, whatever stands in their padding; gradients flow."""
+        pieces = torch.split(tokens, [rows * chunks for rows, _, chunks in self._layout], dim=1)
+        parameters = []
+        for piece, (rows, width, chunks) in zip(pieces, self._layout, strict=True):
+            padded = piece.reshape(len(tokens), rows, chunks * self.token_dim)
+            parameters.append(padded[..., :width].flatten(1))
+        return torch.cat(parameters, dim=1)

@@ -1,52 +1,58 @@
-"""What a gradient suggests where the inputs of linear layers have been made white."""
+"""A damped Newton step in coordinates in which the inputs of linear layers are white."""
 
-import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from jaxtyping import Float
+from torch import Tensor
 
-from iai_regimes.curvature import DampedNewton, hessian_products, split
-from iai_regimes.evidence import annealed_gain, running_mean
-from iai_regimes.interfaces import Objective
-from iai_regimes.learned.whitening import Whitening
+from iai_regimes.evidence import Evidence, running_mean
+from iai_regimes.hessian import hessian_products
+from iai_regimes.interfaces import Objective, Theta
+from iai_regimes.learned.kfac import Whitening
+from iai_regimes.learned.newton import DampedNewton, ritz
+from iai_regimes.learned.slope import Slope
 from iai_regimes.predictor import Predictor
+from iai_regimes.ravel import ravel, task_zeros, unravel
 
 
 class InputMemory(NamedTuple):
-    """What is known of the inputs of a predictor's linear layers, and of the curvature behind."""
+    """What is known of the inputs of linear layers, and of the curvature by their outputs."""
 
-    moments: tuple[Float[Tensor, "task columns columns"], ...]  # mean of a a', for each layer
-    sizes: Float[Tensor, "task block"]  # recent mean curvature by each layer's outputs
+    moments: tuple[Float[Tensor, "task columns columns"], ...]  # A of each layer, a mean
+    curvatures: Float[Tensor, "task block"]  # recent mean of h of each layer, and of the rest
 
 
-class WhitenedNewton(nn.Module):
-    """A Newton step damped by what earlier evidence has settled.
+class WhitenedNewton(Slope):
+    """The step of `DampedNewton` in coordinates in which earlier evidence is isotropic.
 
-    The curvature that n earlier examples left behind is taken to be n times the Kronecker product
-    of the second moment A of a linear layer's inputs, a mean over all of them, and of h I, the mean
-    curvature by the layer's outputs of late. A prior worth `prior_count` examples of isotropic
-    inputs joins them. In coordinates in which all of this is the identity, the step is
-    `DampedNewton`'s, which asks just that; its Krylov space adds what the minibatch's own curvature
-    has beside it. A step costs `num_products + 1` Hessian-vector products and the cube of a layer's
-    inputs; the memory is their square, however many examples are read.
+    For a predictor of thousands of parameters, whose curvature along one direction may be a
+    thousand times that along another. For each linear layer the earlier examples' Hessian is taken
+    to be the Kronecker product of h I and A (see `Whitening`): A is a mean over all examples seen
+    and `prior_count` more with isotropic inputs, h a recent mean over minibatches. With theta =
+    theta_0 + C S u, that Hessian is the identity in u, so the step in u is d with h = 1.
+
+    The gradient is not a second direction: where the curvature is a thousand times its mean, even
+    a small learned rate of the gradient overshoots. A step costs `num_products + 1`
+    Hessian-vector products and a Cholesky factor of each A; the memory is the size of all A.
 
     Args:
-        predictor: What is adapted; `Whitening` says which of its numbers are whitened.
-        num_products: Hessian-vector products in the minibatch's Krylov space, at least 1.
+        predictor: What is adapted; give the rule the same predictor.
+        num_products: Hessian-vector products for the Krylov space, at least 1.
         prior_count: Examples that the prior is worth, above 0.
 
     Raises:
-        ValueError: If no adapted weight is that of a linear layer, or a number is out of range.
+        ValueError: If no weight of a linear layer is adapted, or a number is out of range.
 
     Source:
-        Ours: the extended Kalman filter with a covariance as in K-FAC, Martens and Grosse (2015),
-        arXiv 1503.05671, whose output factor is one number here; the trace is Hutchinson's (1989).
+        Ours: the extended Kalman filter, with a covariance as in K-FAC, Martens and Grosse (2015),
+        arXiv 1503.05671, whose output factor is one number.
     """
 
+    initial_rates = (1.0,)
+
     def __init__(
-        self, predictor: Predictor, num_products: int, *, prior_count: float = 100.0
+        self, predictor: Predictor, num_products: int = 1, *, prior_count: float = 100.0
     ) -> None:
         super().__init__()
         if num_products < 1:
@@ -54,54 +60,51 @@ class WhitenedNewton(nn.Module):
         if not prior_count > 0:
             raise ValueError(f"`prior_count` must be above 0; got {prior_count}.")
         self.num_products, self.prior_count = num_products, prior_count
-        self.rates = (1.0,)  # what the step begins with
         self.whitening = Whitening(predictor)
-        self.newton = DampedNewton()
-        nn.init.constant_(self.newton.log_prior_count, math.log(prior_count))
+        self.damped = DampedNewton(prior_count)
 
-    def start(self, theta: Float[Tensor, "task p"]) -> InputMemory:
-        """The memory of nothing: zeros."""
-        sizes = theta.new_zeros(theta.shape[0], self.whitening.num_blocks)
-        return InputMemory(self.whitening.start(theta), sizes)
+    def start(self, theta: Theta) -> InputMemory:
+        """Nothing is known: zeros.
 
-    def step(
-        self,
-        objective: Objective,
-        theta: Float[Tensor, "task p"],
-        memory: InputMemory,
-        x: Float[Tensor, "task n *x_shape"],
-        mask: Bool[Tensor, "task n"],
-        seen: Float[Tensor, " task"],
-        fresh: bool,
-    ) -> tuple[list[Tensor], InputMemory]:
-        """The step, `task p`, as the one direction, and the memory with this minibatch in it.
+        Raises:
+            ValueError: If theta is not of the predictor.
+        """
+        shapes = {name: value.shape[1:] for name, value in theta.items()}
+        if shapes != self.whitening.shapes:
+            raise ValueError("`predictor` must be the same for a `WhitenedNewton` and its rule.")
+        zeros = task_zeros(theta)
+        curvatures = zeros.new_zeros(len(zeros), self.whitening.num_blocks)
+        return InputMemory(self.whitening.start(theta), curvatures)
 
-        The gradient is not another one: along it the curvature may be a thousand times the mean,
-        and what a learned rate of it does, however small, is to leave the valley. Outer gradients
-        flow to the step's learned numbers alone.
+    def directions(
+        self, theta: Theta, memory: InputMemory, evidence: Evidence, objective: Objective
+    ) -> tuple[list[Float[Tensor, "task p"]], InputMemory]:
+        """Gives d and the new memory; outer gradients flow to the learned numbers of d alone.
 
         Raises:
             ValueError: If a linear layer does not read one vector for each input, the module would
                 change a buffer, or in inference mode.
         """
-        with torch.autocast(theta.device.type, enabled=False):
-            whitening, count = self.whitening, mask.sum(1).to(theta.dtype)
+        with torch.autocast(evidence.seen.device.type, enabled=False):
+            whitening, x, mask = self.whitening, evidence.encoded.x, evidence.encoded.mask
             moments = whitening.moments(theta, x, mask)
-            roots = whitening.roots(memory.moments, moments, seen, self.prior_count)
-            gradient, product = hessian_products(
-                lambda white: objective.loss(theta + whitening.colour(white, roots)),
-                torch.zeros_like(theta),
-            )
-            # Curvature changes as theta moves: the root of the gain forgets, and averages.
-            recent = annealed_gain(seen, count).sqrt()[:, None]
-            sizes = whitening.sizes(product, moments, roots)
-            sizes = memory.sizes + recent * (sizes - memory.sizes)
-            scale = whitening.scale(sizes)
-            found = split(scale * gradient, lambda v: scale * product(scale * v), self.num_products)
-            step = self.newton(found, torch.ones_like(seen), seen, count)
-            step = whitening.colour(scale * step, roots)
+            roots = whitening.roots(memory.moments, moments, evidence.seen, self.prior_count)
+
+            def coloured(u: Tensor) -> Theta:
+                return whitening.colour(unravel(u, theta), roots)
+
+            def loss(u: Tensor) -> Tensor:
+                change = coloured(u)
+                return objective.loss({name: theta[name] + change[name] for name in theta})
+
+            gradient, product = hessian_products(loss, torch.zeros_like(ravel(theta)))
+            h = whitening.curvatures(product, moments, roots)
+            h = memory.curvatures + evidence.gain.sqrt()[:, None] * (h - memory.curvatures)
+            level = whitening.levels(h)
+            split = ritz(level * gradient, lambda v: level * product(level * v), self.num_products)
+            step = self.damped(*split, torch.ones_like(evidence.seen), evidence)
             means = tuple(
-                running_mean(old, new, seen, count, fresh)
-                for old, new in zip(memory.moments, moments, strict=True)
+                running_mean(mean, new, evidence)
+                for mean, new in zip(memory.moments, moments, strict=True)
             )
-            return [step], InputMemory(means, sizes)
+            return [ravel(coloured(level * step))], InputMemory(means, h)

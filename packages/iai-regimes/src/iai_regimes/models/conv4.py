@@ -5,6 +5,8 @@ import math
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from iai_regimes.check import check_sizes
+
 
 class Conv4(nn.Module):
     """Four times [3 x 3 convolution with stride 2, normalisation, ReLU], then a linear `head`.
@@ -54,15 +56,8 @@ class Conv4(nn.Module):
         transductive: bool = False,
     ) -> None:
         super().__init__()
-        sizes = {
-            "in_channels": in_channels,
-            "num_outputs": num_outputs,
-            "width": width,
-            "image_size": image_size,
-        }
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"`{name}` must be at least 1; got {size}.")
+        check_sizes(in_channels=in_channels, num_outputs=num_outputs, width=width)
+        check_sizes(image_size=image_size)
         num_groups, places = math.gcd(4, width), math.ceil(image_size / 16) ** 2
         if not transductive and width * places == num_groups:
             raise ValueError(

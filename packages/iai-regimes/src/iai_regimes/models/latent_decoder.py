@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from iai_regimes.check import check_sizes
 from iai_regimes.embedding import BilinearEmbedding
 
 
@@ -36,16 +37,8 @@ class LatentDecoder(nn.Module):
         num_layers: int = 2,
     ) -> None:
         super().__init__()
-        sizes = {
-            "x_dim": x_dim,
-            "latent_dim": latent_dim,
-            "num_outputs": num_outputs,
-            "hidden_dim": hidden_dim,
-            "num_layers": num_layers,
-        }
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"`{name}` must be at least 1; got {size}.")
+        check_sizes(x_dim=x_dim, latent_dim=latent_dim, num_outputs=num_outputs)
+        check_sizes(hidden_dim=hidden_dim, num_layers=num_layers)
         self.latent = nn.Parameter(torch.zeros(latent_dim))
         self.embed = BilinearEmbedding(latent_dim + x_dim, hidden_dim)
         layers: list[nn.Module] = []

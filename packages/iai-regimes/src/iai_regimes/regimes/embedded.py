@@ -78,9 +78,7 @@ class Embedded(nn.Module):
         """The state after one minibatch; queries are embedded only where the regime needs them."""
         return self.regime.update(state, evidence, self._queries(query_x), fresh)
 
-    def residual(
-        self, solution: Any, start: Any, item: tuple[Examples, bool]
-    ) -> Float[Tensor, "task p"]:
+    def residual(self, solution: Any, start: Any, item: tuple[Examples, bool]) -> Any:
         """How far the regime inside has still to go on a minibatch; gradients reach the embedding.
 
         Raises:

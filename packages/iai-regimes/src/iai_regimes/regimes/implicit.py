@@ -6,29 +6,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from iai_regimes.check import check_examples, flat_inputs
+from iai_regimes.check import check_sizes, flat_inputs
 from iai_regimes.embedding import BilinearEmbedding
 from iai_regimes.evidence import (
     NUM_COUNT_FEATURES,
-    annealed_gain,
+    Evidence,
     count_features,
     masked_mean,
+    moved_where,
     running_mean,
 )
 from iai_regimes.interfaces import Examples, Likelihood, SetEncoder
-from iai_regimes.objective import mean_loss
 from iai_regimes.padding import finite_queries, observed_features, observed_inputs
-from iai_regimes.update_form import UpdateForm, move, num_proposals
+from iai_regimes.regimes.answer import AnswerRegime, ImplicitState, zero_linear
+from iai_regimes.update_form import UpdateForm
 
 AnswerState = Literal["logits", "latents", "probabilities"]
-
-
-class ImplicitState(NamedTuple):
-    """The answer to each query, the running summary of the task, and the evidence behind both."""
-
-    answer: Float[Tensor, "task query answer"]
-    summary: Float[Tensor, "task summary"]
-    seen: Float[Tensor, " task"]  # distinct examples
 
 
 class ImplicitEvidence(NamedTuple):
@@ -39,7 +32,7 @@ class ImplicitEvidence(NamedTuple):
     num_observed: Float[Tensor, " task"]
 
 
-class Implicit(nn.Module):
+class Implicit(AnswerRegime):
     """Amortizes f: each query's answer is refined by reading minibatches.
 
     No parameters of the task are formed. A query sees the minibatch, its own input and its own
@@ -84,53 +77,37 @@ class Implicit(nn.Module):
         summary_dim: int = 32,
         count: bool = True,
     ) -> None:
-        super().__init__()
+        query_dim = x_dim if query_dim is None else query_dim
+        check_sizes(x_dim=x_dim, query_dim=query_dim)
+        check_sizes(0, summary_dim=summary_dim)
         if state not in ("logits", "latents", "probabilities"):
             raise ValueError(
                 f"`state` must be one of logits, latents, probabilities; got {state!r}."
             )
         if state == "probabilities" and not hasattr(likelihood, "num_classes"):
             raise ValueError("`state` can be probabilities only for a categorical likelihood.")
-        query_dim = x_dim if query_dim is None else query_dim
-        for name, size, least in (
-            ("x_dim", x_dim, 1),
-            ("query_dim", query_dim, 1),
-            ("summary_dim", summary_dim, 0),
-        ):
-            if size < least:
-                raise ValueError(f"`{name}` must be at least {least}; got {size}.")
-        self.encoder, self.likelihood = encoder, likelihood
+        dim, example_dim = encoder.dim, x_dim + likelihood.num_features
+        answer_dim = dim if state == "latents" else likelihood.num_outputs
+        super().__init__(likelihood, update, answer_dim)
+        self.encoder, self.state, self.count = encoder, state, count
         self.x_dim, self.query_dim, self.summary_dim = x_dim, query_dim, summary_dim
-        self.state, self.update_form, self.count = state, update, count
-        dim = encoder.dim
-        self.answer_dim = dim if state == "latents" else likelihood.num_outputs
-        self.start = nn.Parameter(torch.zeros(self.answer_dim))
         self.embed_input = nn.Linear(x_dim, dim)
         if query_dim != x_dim:
             self.embed_query_input = nn.Linear(query_dim, dim)
-        self.embed_example = BilinearEmbedding(x_dim + likelihood.num_features, dim)
-        self.embed_query = BilinearEmbedding(query_dim + self.answer_dim + summary_dim, dim)
+        self.embed_example = BilinearEmbedding(example_dim, dim)
+        self.embed_query = BilinearEmbedding(query_dim + answer_dim + summary_dim, dim)
         if count:
             self.embed_count = nn.Linear(NUM_COUNT_FEATURES, dim)
         if summary_dim:
-            self.statistic = BilinearEmbedding(
-                x_dim + likelihood.num_features, summary_dim, hidden_dim=dim
-            )
+            self.statistic = BilinearEmbedding(example_dim, summary_dim, hidden_dim=dim)
         with torch.no_grad():
             self.embed_input.weight.normal_(std=x_dim**-0.5)
             _begin_small(self.embed_example, x_dim)
             self.embed_example.linear.weight[:, x_dim:].normal_(std=0.5)
             _begin_small(self.embed_query, query_dim)
-        self.propose = nn.Linear(dim, self.answer_dim * num_proposals(update))
-        nn.init.zeros_(self.propose.weight)
-        nn.init.zeros_(self.propose.bias)
+        self.propose = zero_linear(dim, self.num_proposals)
         if state == "latents":
             self.head = nn.Linear(dim, likelihood.num_outputs)
-
-    @property
-    def needs_query(self) -> bool:
-        """True: the state is the answer to given queries."""
-        return True
 
     def init(self, num_tasks: int, query_x: Tensor | None = None) -> ImplicitState:
         """The learned answer to every query before anything is seen; gradients flow to it.
@@ -138,13 +115,10 @@ class Implicit(nn.Module):
         Raises:
             ValueError: If there are no queries.
         """
-        if query_x is None:
-            raise ValueError("An implicit state is the answer to given queries; give `query_x`.")
-        answer = self.start.expand(num_tasks, query_x.shape[1], -1)
+        state = self._start(num_tasks, query_x, (self.summary_dim,))
         if self.state == "probabilities":
-            answer = answer.softmax(-1)
-        summary = answer.new_zeros(num_tasks, self.summary_dim)
-        return ImplicitState(answer, summary, answer.new_zeros(num_tasks))
+            return state._replace(answer=state.answer.softmax(-1))
+        return state
 
     def encode(self, batch: Examples) -> ImplicitEvidence:
         """The minibatch, encoded once for any number of queries.
@@ -156,10 +130,9 @@ class Implicit(nn.Module):
         inputs = torch.cat([x, observed_features(batch, self.likelihood)], dim=-1)
         tokens = self.embed_input(x) + self.embed_example(inputs)
         memory = self.encoder.encode(tokens, mask=batch.mask)
+        statistic = inputs.new_zeros(len(inputs), 0)
         if self.summary_dim:
             statistic = masked_mean(self.statistic(inputs), batch.mask)
-        else:
-            statistic = inputs.new_zeros(inputs.shape[0], 0)
         return ImplicitEvidence(memory, statistic, batch.mask.sum(1).to(x.dtype))
 
     def update(
@@ -177,24 +150,23 @@ class Implicit(nn.Module):
         Raises:
             ValueError: If there are no queries, or not those that the state answers.
         """
-        query_x = self._queries(state, query_x)
-        x = flat_inputs("query_x", finite_queries(query_x)[0], self.query_dim)
-        count = evidence.num_observed
-        summary = running_mean(state.summary, evidence.statistic, state.seen, count, fresh)
+        queries = finite_queries(_asked(state, query_x))[0]
+        x = flat_inputs("query_x", queries, self.query_dim)
+        told = Evidence(evidence.memory, evidence.num_observed, state.seen, fresh)
+        summary = running_mean(state.summary, evidence.statistic, told)
         spread = summary[:, None].expand(-1, x.shape[1], -1)
         embed_input = self.embed_input if self.query_dim == self.x_dim else self.embed_query_input
         tokens = embed_input(x) + self.embed_query(torch.cat([x, state.answer, spread], dim=-1))
         if self.count:
-            tokens = tokens + self.embed_count(count_features(state.seen, count))[:, None]
-        read = self.propose(self.encoder.read(tokens, evidence.memory))
-        proposal = read.split(self.answer_dim, dim=-1)
-        gain = annealed_gain(state.seen, count)
-        if self.state == "probabilities":
-            moved = move(self.update_form, _log(state.answer), proposal, gain).softmax(-1)
-            answer = torch.where(count[:, None, None] > 0, moved, state.answer)
-        else:
-            answer = move(self.update_form, state.answer, proposal, gain)
-        return ImplicitState(answer, summary, state.seen + count if fresh else state.seen)
+            counts = count_features(told.seen, told.num_observed)
+            tokens = tokens + self.embed_count(counts)[:, None]
+        read = self.encoder.read(tokens, evidence.memory)
+        if self.state != "probabilities":
+            return self._moved(state, told, summary, read)
+        logarithms = state._replace(answer=_log(state.answer))
+        moved = self._moved(logarithms, told, summary, read)
+        answer = moved_where(told.informed, moved.answer.softmax(-1), state.answer)
+        return moved._replace(answer=answer)
 
     def predict(
         self, state: ImplicitState, query_x: Float[Tensor, "task query *x_shape"]
@@ -206,7 +178,7 @@ class Implicit(nn.Module):
         Raises:
             ValueError: If these are not as many queries as the state answers.
         """
-        _, finite = finite_queries(self._queries(state, query_x))
+        _, finite = finite_queries(_asked(state, query_x))
         outputs = state.answer
         if self.state == "latents":
             outputs = self.head(outputs)
@@ -214,26 +186,16 @@ class Implicit(nn.Module):
             outputs = _log(outputs)
         return outputs.masked_fill(~finite[..., None], float("nan"))
 
-    def loss(
-        self, outputs: Float[Tensor, "task query num_outputs"], query: Examples
-    ) -> Float[Tensor, " task"]:
-        """Mean negative log-likelihood of each task's observed queries, in nats."""
-        return mean_loss(self.likelihood, outputs, query)
 
-    def validate(self, batch: Examples) -> None:
-        """Raises ValueError for examples that are not finite or whose classes are out of range."""
-        check_examples(batch, self.likelihood)
-
-    @staticmethod
-    def _queries(state: ImplicitState, query_x: Tensor | None) -> Tensor:
-        expected = tuple(state.answer.shape[:2])
-        if query_x is None or query_x.shape[:2] != expected:
-            got = None if query_x is None else tuple(query_x.shape[:2])
-            raise ValueError(
-                "An implicit state answers the queries that it was started with, (task, query) = "
-                f"{expected}; got {got}."
-            )
-        return query_x
+def _asked(state: ImplicitState, query_x: Tensor | None) -> Tensor:
+    expected = tuple(state.answer.shape[:2])
+    if query_x is None or query_x.shape[:2] != expected:
+        got = None if query_x is None else tuple(query_x.shape[:2])
+        raise ValueError(
+            "An implicit state answers the queries that it was started with, (task, query) = "
+            f"{expected}; got {got}."
+        )
+    return query_x
 
 
 def _begin_small(embedding: BilinearEmbedding, x_dim: int) -> None:

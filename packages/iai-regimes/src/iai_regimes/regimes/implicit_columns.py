@@ -7,30 +7,22 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from iai_regimes.check import check_examples
+from iai_regimes.check import check_sizes
 from iai_regimes.embedding import BilinearEmbedding
 from iai_regimes.evidence import (
     NUM_COUNT_FEATURES,
-    annealed_gain,
+    Evidence,
     count_features,
     masked_mean,
     running_mean,
 )
 from iai_regimes.interfaces import Examples, Likelihood, TableEncoder
-from iai_regimes.objective import mean_loss
 from iai_regimes.padding import finite_queries, observed_inputs
-from iai_regimes.update_form import UpdateForm, move, num_proposals
+from iai_regimes.regimes.answer import AnswerRegime, ImplicitState, zero_linear
+from iai_regimes.update_form import UpdateForm
 
 _FEATURES = 5  # of a cell
 _TINY = 1e-12
-
-
-class ColumnState(NamedTuple):
-    """The answer to each query, what is remembered of its column, and the evidence behind both."""
-
-    answer: Float[Tensor, "task query num_outputs"]
-    summary: Float[Tensor, "task query dim"]  # running mean of the column's vector
-    seen: Float[Tensor, " task"]  # distinct examples
 
 
 class ColumnEvidence(NamedTuple):
@@ -40,10 +32,10 @@ class ColumnEvidence(NamedTuple):
     num_observed: Float[Tensor, " task"]
 
 
-class ImplicitColumns(nn.Module):
+class ImplicitColumns(AnswerRegime):
     """Amortizes f over tables of any number of columns: answers about columns, which move.
 
-    An example is a row of the table. A query is the place of a column, and its answer says
+    An example is a row of the table. A query is the index of a column, and its answer says
     something about this column among the others: whether it is a leaf of the graph that made them,
     say. A minibatch of rows becomes a vector for each column; the running mean of a column's
     vectors, the latest one and the present answer give the next answer. Columns in another order
@@ -76,39 +68,27 @@ class ImplicitColumns(nn.Module):
         update: UpdateForm = "annealed",
         hidden_dim: int | None = None,
     ) -> None:
-        super().__init__()
         if likelihood.num_features:
             raise ValueError("`likelihood` must be Unlabelled: the rows of a table have no target.")
         dim = encoder.dim
         hidden_dim = 2 * dim if hidden_dim is None else hidden_dim
-        if hidden_dim < 1:
-            raise ValueError(f"`hidden_dim` must be at least 1; got {hidden_dim}.")
-        self.encoder, self.likelihood, self.update_form = encoder, likelihood, update
-        self.start = nn.Parameter(torch.zeros(likelihood.num_outputs))
+        check_sizes(hidden_dim=hidden_dim)
+        super().__init__(likelihood, update, likelihood.num_outputs)
+        self.encoder = encoder
         self.embed_cell = BilinearEmbedding(_FEATURES, dim)
         in_dim = 2 * dim + likelihood.num_outputs + NUM_COUNT_FEATURES
         self.embed_query = BilinearEmbedding(in_dim, hidden_dim)
         self.hidden = nn.Sequential(nn.GELU(), nn.Linear(hidden_dim, hidden_dim), nn.GELU())
-        self.propose = nn.Linear(hidden_dim, likelihood.num_outputs * num_proposals(update))
-        nn.init.zeros_(self.propose.weight)
-        nn.init.zeros_(self.propose.bias)
+        self.propose = zero_linear(hidden_dim, self.num_proposals)
 
-    @property
-    def needs_query(self) -> bool:
-        """True: the state is the answer to given queries."""
-        return True
-
-    def init(self, num_tasks: int, query_x: Tensor | None = None) -> ColumnState:
+    def init(self, num_tasks: int, query_x: Tensor | None = None) -> ImplicitState:
         """The learned answer to every query before anything is seen; gradients flow to it.
 
         Raises:
             ValueError: If there are no queries.
         """
-        if query_x is None:
-            raise ValueError("An implicit state is the answer to given queries; give `query_x`.")
-        answer = self.start.expand(num_tasks, query_x.shape[1], -1)
-        summary = answer.new_zeros(*answer.shape[:2], self.encoder.dim)
-        return ColumnState(answer, summary, answer.new_zeros(num_tasks))
+        num_queries = 0 if query_x is None else query_x.shape[1]
+        return self._start(num_tasks, query_x, (num_queries, self.encoder.dim))
 
     def encode(self, batch: Examples) -> ColumnEvidence:
         """The vector of each column of a minibatch, for any number of queries.
@@ -138,11 +118,11 @@ class ImplicitColumns(nn.Module):
 
     def update(
         self,
-        state: ColumnState,
+        state: ImplicitState,
         evidence: ColumnEvidence,
         query_x: Tensor | None = None,
         fresh: bool = True,
-    ) -> ColumnState:
+    ) -> ImplicitState:
         """Every query's answer after one minibatch; with `fresh` False, of rows seen before.
 
         A task without an observed row in the minibatch keeps its answers. The answer to a query of
@@ -151,21 +131,20 @@ class ImplicitColumns(nn.Module):
         Raises:
             ValueError: If there are no queries, or not those that the state answers.
         """
-        place, count = _columns(state, query_x)[0], evidence.num_observed
-        column = place.clamp(0, evidence.vectors.shape[1] - 1)
+        index, _ = _columns(state, query_x)
+        told = Evidence(evidence.vectors, evidence.num_observed, state.seen, fresh)
+        column = index.clamp(0, evidence.vectors.shape[1] - 1)
         vectors = evidence.vectors.gather(1, column[..., None].expand_as(state.summary))
-        summary = running_mean(state.summary, vectors, state.seen, count, fresh)
-        counts = count_features(state.seen, count)[:, None].expand(-1, column.shape[1], -1)
+        summary = running_mean(state.summary, vectors, told)
+        counts = count_features(told.seen, told.num_observed)[:, None]
+        counts = counts.expand(-1, column.shape[1], -1)
         token = self.embed_query(torch.cat([vectors, summary, state.answer, counts], dim=-1))
-        read = self.propose(token + self.hidden(token))
-        proposal = read.split(self.likelihood.num_outputs, dim=-1)
-        gain = annealed_gain(state.seen, count)
-        answer = move(self.update_form, state.answer, proposal, gain)
-        answer = answer.masked_fill((place != column)[..., None], float("nan"))
-        return ColumnState(answer, summary, state.seen + count if fresh else state.seen)
+        moved = self._moved(state, told, summary, token + self.hidden(token))
+        absent = (index != column)[..., None]
+        return moved._replace(answer=moved.answer.masked_fill(absent, float("nan")))
 
     def predict(
-        self, state: ColumnState, query_x: Float[Tensor, "task query 1"]
+        self, state: ImplicitState, query_x: Float[Tensor, "task query 1"]
     ) -> Float[Tensor, "task query num_outputs"]:
         """Raw outputs for the queries that the state answers; NaN for one that is not finite.
 
@@ -176,16 +155,6 @@ class ImplicitColumns(nn.Module):
         """
         _, finite = _columns(state, query_x)
         return state.answer.masked_fill(~finite[..., None], float("nan"))
-
-    def loss(
-        self, outputs: Float[Tensor, "task query num_outputs"], query: Examples
-    ) -> Float[Tensor, " task"]:
-        """Mean negative log-likelihood of each task's observed queries, in nats."""
-        return mean_loss(self.likelihood, outputs, query)
-
-    def validate(self, batch: Examples) -> None:
-        """Raises ValueError for rows that are not finite."""
-        check_examples(batch, self.likelihood)
 
 
 def beside_the_others(
@@ -222,15 +191,15 @@ def beside_the_others(
 
 
 def _columns(
-    state: ColumnState, query_x: Tensor | None
+    state: ImplicitState, query_x: Tensor | None
 ) -> tuple[Int64[Tensor, "task query"], Tensor]:
-    """The place that each query names, and which queries are finite."""
+    """The index of the column that each query names, and which queries are finite."""
     expected = (*state.answer.shape[:2], 1)
     if query_x is None or query_x.shape != expected:
         got = None if query_x is None else tuple(query_x.shape)
         raise ValueError(
-            "An implicit state answers the queries that it was started with, each the place of a "
-            f"column, {expected}; got {got}."
+            "An implicit state answers the queries that it was started with, each the index of "
+            f"a column, {expected}; got {got}."
         )
-    place, finite = finite_queries(query_x)
-    return place[..., 0].round().long(), finite
+    index, finite = finite_queries(query_x)
+    return index[..., 0].round().long(), finite

@@ -6,16 +6,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from iai_regimes.check import check_examples, check_solver
-from iai_regimes.interfaces import Examples, Likelihood, Rule
+from iai_regimes.evidence import Evidence
+from iai_regimes.interfaces import Examples, Likelihood, Rule, Theta
 from iai_regimes.objective import MinibatchObjective, mean_loss
 from iai_regimes.padding import finite_queries
 from iai_regimes.predictor import Predictor
+from iai_regimes.ravel import task_zeros
 
 
 class AdaptedState(NamedTuple):
-    """Adapted numbers, what the rule carries beside them, and the evidence behind them."""
+    """Adapted parameters, what the rule carries beside them, and the evidence behind them."""
 
-    theta: Float[Tensor, "task p"]
+    theta: Theta
     carry: Any  # a pytree of tensors led by the task axis
     seen: Float[Tensor, " task"]  # distinct examples
 
@@ -48,7 +50,7 @@ class Parametric(nn.Module):
     def init(self, num_tasks: int, query_x: Tensor | None = None) -> AdaptedState:
         """The learned start of each task; gradients flow to it. The queries are not looked at."""
         theta = self.predictor.start(num_tasks)
-        return AdaptedState(theta, self.rule.start(theta), theta.new_zeros(num_tasks))
+        return AdaptedState(theta, self.rule.start(theta), task_zeros(theta))
 
     def encode(self, batch: Examples) -> tuple[Examples, Any]:
         """What the rule computes from the minibatch alone, behind the minibatch itself.
@@ -71,16 +73,14 @@ class Parametric(nn.Module):
         state.
         """
         batch, encoded = evidence
+        told = Evidence(encoded, batch.mask.sum(1).to(state.seen.dtype), state.seen, fresh)
         objective = MinibatchObjective(self.predictor, self.likelihood, batch)
-        theta, carry = self.rule.step(
-            state.theta, state.carry, encoded, objective, state.seen, fresh
-        )
-        seen = state.seen + batch.mask.sum(1) if fresh else state.seen
-        return AdaptedState(theta, carry, seen)
+        theta, carry = self.rule.step(state.theta, state.carry, told, objective)
+        return AdaptedState(theta, carry, told.seen_after)
 
     def residual(
         self, solution: AdaptedState, start: AdaptedState, item: tuple[Examples, bool]
-    ) -> Float[Tensor, "task p"]:
+    ) -> Theta:
         """How far the rule has still to go on a minibatch: zero at its solution.
 
         It defines the solution as a function of the start, of the shared weights and of what the
@@ -92,8 +92,8 @@ class Parametric(nn.Module):
             item: The minibatch that is solved for, and whether it was fresh, which does not matter.
 
         Returns:
-            One row a task; gradients flow to `solution.theta`, to the start's carry and to all that
-            is learned.
+            Names and shapes as in theta; gradients flow to `solution.theta`, to the start's carry
+            and to all that is learned.
 
         Raises:
             TypeError: If the rule has no residual.
@@ -101,7 +101,7 @@ class Parametric(nn.Module):
         rule: Any = self.rule
         check_solver(rule)
         objective = MinibatchObjective(self.predictor, self.likelihood, item[0])
-        residual: Tensor = rule.residual(solution.theta, start.carry, objective)
+        residual: Theta = rule.residual(solution.theta, start.carry, objective)
         return residual
 
     def predict(

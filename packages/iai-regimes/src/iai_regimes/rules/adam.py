@@ -6,20 +6,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from iai_regimes.evidence import moved_where
-from iai_regimes.gradient import gradient_at
-from iai_regimes.interfaces import Examples, Objective
+from iai_regimes.evidence import Evidence
+from iai_regimes.gradient_rule import GradientRule, Move
+from iai_regimes.interfaces import Theta
+from iai_regimes.ravel import task_zeros
 
 
 class AdamCarry(NamedTuple):
     """Adam's running means, for each task by itself."""
 
-    mean: Float[Tensor, "task p"]
-    square: Float[Tensor, "task p"]
+    mean: Theta
+    square: Theta
     steps: Float[Tensor, " task"]
 
 
-class Adam:
+class Adam(GradientRule):
     """Moves theta by Adam on each minibatch's loss; tasks do not share anything.
 
     A task without an observed example in the minibatch stays as it is.
@@ -46,6 +47,7 @@ class Adam:
         epsilon: float = 1e-8,
         differentiate_gradient: bool = False,
     ) -> None:
+        super().__init__(differentiate_gradient=differentiate_gradient)
         if not learning_rate > 0:
             raise ValueError(f"`learning_rate` must be above 0; got {learning_rate}.")
         if not all(0 <= beta < 1 for beta in betas):
@@ -53,46 +55,24 @@ class Adam:
         if not epsilon > 0:
             raise ValueError(f"`epsilon` must be above 0; got {epsilon}.")
         self.learning_rate, self.betas, self.epsilon = learning_rate, betas, epsilon
-        self.differentiate_gradient = differentiate_gradient
 
-    def start(self, theta: Float[Tensor, "task p"]) -> AdamCarry:
+    def start(self, theta: Theta) -> AdamCarry:
         """Running means of nothing."""
-        zeros = torch.zeros_like(theta)
-        return AdamCarry(zeros, zeros, theta.new_zeros(theta.shape[0]))
+        zeros = {name: torch.zeros_like(value) for name, value in theta.items()}
+        return AdamCarry(zeros, zeros, task_zeros(theta))
 
-    def encode(self, batch: Examples) -> Float[Tensor, " task"]:
-        """How many examples each task has in the minibatch."""
-        return batch.mask.sum(1).to(batch.x.dtype)
-
-    def step(
-        self,
-        theta: Float[Tensor, "task p"],
-        carry: AdamCarry,
-        evidence: Float[Tensor, " task"],
-        objective: Objective,
-        seen: Float[Tensor, " task"],
-        fresh: bool,
-    ) -> tuple[Float[Tensor, "task p"], AdamCarry]:
-        """One step; gradients flow to theta and, where asked for, through the gradient."""
-        gradient = gradient_at(objective, theta, differentiate=self.differentiate_gradient)
+    def move(self, theta: Theta, carry: AdamCarry, gradient: Theta, evidence: Evidence) -> Move:
+        """Along mean / (sqrt(square) + epsilon), both means corrected for their start at 0."""
         decay, decay_square = self.betas
-        moved = AdamCarry(
-            decay * carry.mean + (1 - decay) * gradient,
-            decay_square * carry.square + (1 - decay_square) * gradient.square(),
-            carry.steps + 1,
-        )
-        steps = moved.steps[:, None]
-        mean = moved.mean / (1 - decay**steps)
-        square = moved.square / (1 - decay_square**steps)
-        # A root has no derivative at zero: there it is taken of 1, and is a constant 0.
-        zero = square == 0
-        root = square.masked_fill(zero, 1.0).sqrt().masked_fill(zero, 0.0)
-        target = theta - self.learning_rate * mean / (root + self.epsilon)
-        theta, carry = moved_where(evidence > 0, (target, moved), (theta, carry))
-        return theta, carry
-
-    def residual(
-        self, theta: Float[Tensor, "task p"], carry: AdamCarry, objective: Objective
-    ) -> Float[Tensor, "task p"]:
-        """The gradient, which is zero at a solution."""
-        return gradient_at(objective, theta, differentiate=True)
+        mean, square, direction = {}, {}, {}
+        steps = carry.steps + 1
+        for name, g in gradient.items():
+            mean[name] = decay * carry.mean[name] + (1 - decay) * g
+            square[name] = decay_square * carry.square[name] + (1 - decay_square) * g.square()
+            age = steps.reshape(-1, *[1] * (g.dim() - 1))
+            corrected = square[name] / (1 - decay_square**age)
+            # A root has no derivative at zero: there it is taken of 1, and is a constant 0.
+            zero = corrected == 0
+            root = corrected.masked_fill(zero, 1.0).sqrt().masked_fill(zero, 0.0)
+            direction[name] = mean[name] / (1 - decay**age) / (root + self.epsilon)
+        return Move(self.learning_rate, direction, AdamCarry(mean, square, steps))

@@ -6,8 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from iai_regimes.check import check_sizes
+from iai_regimes.evidence import Evidence
 from iai_regimes.gradient import gradient_at
-from iai_regimes.interfaces import Examples, Objective
+from iai_regimes.gradient_rule import DescentRule
+from iai_regimes.interfaces import Objective, Theta
+from iai_regimes.ravel import of_vectors, ravel, shifted
 from iai_regimes.rules.line_search import descend
 
 
@@ -18,7 +22,7 @@ class LBFGSCarry(NamedTuple):
     changes: Float[Tensor, "task history p"]  # of the gradient, on the same minibatch
 
 
-class LBFGS:
+class LBFGS(DescentRule):
     """Steps along -B g on each minibatch, as far as its loss falls.
 
     B approximates the inverse Hessian by the last steps and the changes of the gradient along them,
@@ -44,58 +48,42 @@ class LBFGS:
     >>> class Quadratic:
     ...     shared = False
     ...     def loss(self, theta):
-    ...         return 0.25 * theta.square().sum(-1)
+    ...         return 0.25 * theta["w"].square().sum(-1)
     ...     def residual(self, theta):
-    ...         return theta[:, None]
-    >>> rule, theta = LBFGS(), torch.tensor([[4.0]])
+    ...         return theta["w"][:, None]
+    >>> rule, theta = LBFGS(), {"w": torch.tensor([[4.0]])}
+    >>> told = Evidence((), torch.ones(1), torch.zeros(1), True)
     >>> carry, path = rule.start(theta), []
     >>> for _ in range(2):
-    ...     theta, carry = rule.step(
-    ...         theta, carry, torch.ones(1), Quadratic(), torch.zeros(1), True)
-    ...     path.append(theta.item())
+    ...     theta, carry = rule.step(theta, carry, told, Quadratic())
+    ...     path.append(theta["w"].item())
     >>> path  # down the gradient first; then the curvature is known
     [2.0, 0.0]
     """
 
     def __init__(self, *, history: int = 10) -> None:
-        if history < 1:
-            raise ValueError(f"`history` must be at least 1; got {history}.")
+        check_sizes(history=history)
         self.history = history
 
-    def start(self, theta: Float[Tensor, "task p"]) -> LBFGSCarry:
+    def start(self, theta: Theta) -> LBFGSCarry:
         """No step yet."""
-        zeros = theta.new_zeros(theta.shape[0], self.history, theta.shape[1])
+        flat = ravel(theta)
+        zeros = flat.new_zeros(len(flat), self.history, flat.shape[1])
         return LBFGSCarry(zeros, zeros)
 
-    def encode(self, batch: Examples) -> Float[Tensor, " task"]:
-        """1 for a task with an observed example in the minibatch, else 0."""
-        return batch.mask.any(1).to(batch.x.dtype)
-
     def step(
-        self,
-        theta: Float[Tensor, "task p"],
-        carry: LBFGSCarry,
-        evidence: Float[Tensor, " task"],
-        objective: Objective,
-        seen: Float[Tensor, " task"],
-        fresh: bool,
-    ) -> tuple[Float[Tensor, "task p"], LBFGSCarry]:
+        self, theta: Theta, carry: LBFGSCarry, evidence: Evidence, objective: Objective
+    ) -> tuple[Theta, LBFGSCarry]:
         """One step; gradients flow to `theta` alone, as through the identity."""
-        informed = evidence > 0
         with torch.no_grad():
-            gradient = gradient_at(objective, theta, differentiate=False)
-            gradient = torch.where(informed[:, None], gradient, 0.0)
+            gradient = ravel(gradient_at(objective, theta, differentiate=False))
+            gradient = torch.where(evidence.informed[:, None], gradient, 0.0)
             direction = -_inverse_hessian(gradient, carry)
-            shift, rate = descend(objective.loss, theta, gradient, direction)
-            change = gradient_at(objective, theta + shift, differentiate=False) - gradient
-            carried = _remember(carry, shift, change, forget=rate == 0)
-        return theta + shift, carried
-
-    def residual(
-        self, theta: Float[Tensor, "task p"], carry: LBFGSCarry, objective: Objective
-    ) -> Float[Tensor, "task p"]:
-        """The gradient: zero where no step leads anywhere."""
-        return gradient_at(objective, theta, differentiate=True)
+            loss = of_vectors(objective.loss, theta)
+            shift, rate = descend(loss, ravel(theta), gradient, direction)
+            moved = gradient_at(objective, shifted(theta, shift), differentiate=False)
+            carry = _remember(carry, shift, ravel(moved) - gradient, forget=rate == 0)
+        return shifted(theta, shift), carry
 
 
 def _inverse_hessian(vector: Tensor, carry: LBFGSCarry) -> Tensor:

@@ -6,10 +6,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from iai_regimes.curvature import hessian_products
-from iai_regimes.evidence import moved_where
-from iai_regimes.gradient import gradient_at
-from iai_regimes.interfaces import Examples, LinearSolver, Objective
+from iai_regimes.evidence import Evidence, moved_where
+from iai_regimes.gradient_rule import DescentRule
+from iai_regimes.hessian import hessian_products
+from iai_regimes.interfaces import LinearSolver, Objective, Theta
+from iai_regimes.ravel import of_vectors, ravel, shifted, task_zeros
 from iai_regimes.rules.line_search import descend
 
 
@@ -20,7 +21,7 @@ class NewtonCarry(NamedTuple):
     negative: Bool[Tensor, " task"]  # whether the solver met negative curvature
 
 
-class NewtonCG:
+class NewtonCG(DescentRule):
     """Steps along the solution d of H d = -g on each minibatch, as far as its loss falls.
 
     The solver sees the Hessian H as products with vectors, all from one graph of the gradient g.
@@ -54,13 +55,13 @@ class NewtonCG:
     >>> class Quadratic:
     ...     shared = False
     ...     def loss(self, theta):
-    ...         return theta.square().sum(-1)
+    ...         return theta["w"].square().sum(-1)
     ...     def residual(self, theta):
-    ...         return theta[:, None]
-    >>> rule, theta = NewtonCG(Halving()), torch.tensor([[4.0, -2.0]])
-    >>> moved, carry = rule.step(
-    ...     theta, rule.start(theta), torch.ones(1), Quadratic(), torch.zeros(1), True)
-    >>> moved.tolist(), carry.rate.item()
+    ...         return theta["w"][:, None]
+    >>> rule, theta = NewtonCG(Halving()), {"w": torch.tensor([[4.0, -2.0]])}
+    >>> told = Evidence((), torch.ones(1), torch.zeros(1), True)
+    >>> moved, carry = rule.step(theta, rule.start(theta), told, Quadratic())
+    >>> moved["w"].tolist(), carry.rate.item()
     ([[0.0, 0.0]], 1.0)
     """
 
@@ -69,36 +70,20 @@ class NewtonCG:
             raise TypeError(f"`solver` must have a method `solve`; got {type(solver).__name__}.")
         self.solver = solver
 
-    def start(self, theta: Float[Tensor, "task p"]) -> NewtonCarry:
+    def start(self, theta: Theta) -> NewtonCarry:
         """No step yet."""
-        rate = theta.new_zeros(theta.shape[0])
+        rate = task_zeros(theta)
         return NewtonCarry(rate, torch.zeros_like(rate, dtype=torch.bool))
 
-    def encode(self, batch: Examples) -> Float[Tensor, " task"]:
-        """1 for a task with an observed example in the minibatch, else 0."""
-        return batch.mask.any(1).to(batch.x.dtype)
-
     def step(
-        self,
-        theta: Float[Tensor, "task p"],
-        carry: NewtonCarry,
-        evidence: Float[Tensor, " task"],
-        objective: Objective,
-        seen: Float[Tensor, " task"],
-        fresh: bool,
-    ) -> tuple[Float[Tensor, "task p"], NewtonCarry]:
+        self, theta: Theta, carry: NewtonCarry, evidence: Evidence, objective: Objective
+    ) -> tuple[Theta, NewtonCarry]:
         """One Newton step; gradients flow to `theta` alone, as through the identity."""
-        gradient, product = hessian_products(objective.loss, theta)
-        informed = evidence > 0
-        with torch.no_grad(), torch.autocast(theta.device.type, enabled=False):
-            gradient = torch.where(informed[:, None], gradient, 0.0)
-            found = self.solver.solve(product, -gradient)
-            shift, rate = descend(objective.loss, theta, gradient, found.solution)
-            carry = moved_where(informed, NewtonCarry(rate, found.negative), carry)
-        return theta + shift, carry
-
-    def residual(
-        self, theta: Float[Tensor, "task p"], carry: NewtonCarry, objective: Objective
-    ) -> Float[Tensor, "task p"]:
-        """The gradient: zero where no step leads anywhere."""
-        return gradient_at(objective, theta, differentiate=True)
+        loss, flat = of_vectors(objective.loss, theta), ravel(theta)
+        gradient, product = hessian_products(loss, flat)
+        with torch.no_grad(), torch.autocast(flat.device.type, enabled=False):
+            gradient = torch.where(evidence.informed[:, None], gradient, 0.0)
+            solve = self.solver.solve(product, -gradient)
+            shift, rate = descend(loss, flat, gradient, solve.solution)
+        moved = NewtonCarry(rate, solve.negative)
+        return shifted(theta, shift), moved_where(evidence.informed, moved, carry)

@@ -6,9 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from iai_regimes.check import check_solver
-from iai_regimes.evidence import moved_where
-from iai_regimes.interfaces import Examples, Objective, Solver
+from iai_regimes.check import check_sizes, check_solver
+from iai_regimes.evidence import Evidence, moved_where, spread
+from iai_regimes.gradient import gradient_at
+from iai_regimes.interfaces import Examples, Objective, Solver, Theta
+from iai_regimes.ravel import task_zeros
 
 
 class ConvergedCarry(NamedTuple):
@@ -19,20 +21,13 @@ class ConvergedCarry(NamedTuple):
     steps: Float[Tensor, " task"]  # taken on the last minibatch; `max_steps`: it may not have ended
 
 
-class ConvergedEvidence(NamedTuple):
-    """What the wrapped rule makes of a minibatch, and how many examples it has."""
-
-    inner: Any
-    num_observed: Float[Tensor, " task"]
-
-
 class UntilConverged(nn.Module):
     """Repeats a rule on the same minibatch until the norm of its residual is small, task by task.
 
     A task that is done stays where it is while others go on: it ends where it would alone. Outer
-    gradients flow through every step that was taken; the norm is a constant. Before each step the
-    residual is computed, for gradient descent a second gradient, and whether all tasks are done is
-    read, which waits for the device.
+    gradients flow through every step that was taken; the norm is a constant. Where the residual is
+    the gradient at theta, the step that follows does not compute it again. Before each step,
+    whether all tasks are done is read, which waits for the device.
 
     Args:
         rule: What is repeated.
@@ -48,15 +43,14 @@ class UntilConverged(nn.Module):
     >>> class Quadratic:
     ...     shared = False
     ...     def loss(self, theta):
-    ...         return 0.5 * theta.square().sum(-1)
+    ...         return 0.5 * theta["w"].square().sum(-1)
     ...     def residual(self, theta):
-    ...         return theta[:, None]
+    ...         return theta["w"][:, None]
     >>> rule = UntilConverged(GradientDescent(0.5), tolerance=1.0, max_steps=9)
-    >>> theta = torch.tensor([[4.0], [1.0]])
-    >>> evidence = ConvergedEvidence(torch.ones(2), torch.ones(2))
-    >>> carry = rule.start(theta)
-    >>> theta, carry = rule.step(theta, carry, evidence, Quadratic(), torch.zeros(2), True)
-    >>> theta.tolist(), carry.steps.tolist(), carry.residual.tolist()
+    >>> theta = {"w": torch.tensor([[4.0], [1.0]])}
+    >>> told = Evidence((), torch.ones(2), torch.zeros(2), True)
+    >>> theta, carry = rule.step(theta, rule.start(theta), told, Quadratic())
+    >>> theta["w"].tolist(), carry.steps.tolist(), carry.residual.tolist()
     ([[1.0], [1.0]], [2.0, 0.0], [1.0, 1.0])
     """
 
@@ -65,52 +59,70 @@ class UntilConverged(nn.Module):
         check_solver(rule)
         if not tolerance > 0:
             raise ValueError(f"`tolerance` must be above 0; got {tolerance}.")
-        if max_steps < 1:
-            raise ValueError(f"`max_steps` must be at least 1; got {max_steps}.")
+        check_sizes(max_steps=max_steps)
         self.rule, self.tolerance, self.max_steps = rule, tolerance, max_steps
 
-    def start(self, theta: Float[Tensor, "task p"]) -> ConvergedCarry:
-        """The rule's own start."""
-        zeros = theta.new_zeros(theta.shape[0])
+    def start(self, theta: Theta) -> ConvergedCarry:
+        """The start of the wrapped rule."""
+        zeros = task_zeros(theta)
         return ConvergedCarry(self.rule.start(theta), zeros, zeros)
 
-    def encode(self, batch: Examples) -> ConvergedEvidence:
-        """What the rule makes of the minibatch."""
-        return ConvergedEvidence(self.rule.encode(batch), batch.mask.sum(1).to(batch.x.dtype))
+    def encode(self, batch: Examples) -> Any:
+        """What the wrapped rule makes of the minibatch."""
+        return self.rule.encode(batch)
 
     def step(
-        self,
-        theta: Float[Tensor, "task p"],
-        carry: ConvergedCarry,
-        evidence: ConvergedEvidence,
-        objective: Objective,
-        seen: Float[Tensor, " task"],
-        fresh: bool,
-    ) -> tuple[Float[Tensor, "task p"], ConvergedCarry]:
-        """As many of the rule's steps as each task needs."""
-        inner, informed = carry.inner, evidence.num_observed > 0
+        self, theta: Theta, carry: ConvergedCarry, evidence: Evidence, objective: Objective
+    ) -> tuple[Theta, ConvergedCarry]:
+        """As many of the wrapped rule's steps as each task needs."""
+        inner, informed, objective = carry.inner, evidence.informed, _Remembering(objective)
         steps = torch.zeros_like(carry.steps)
         norm = self._norm(theta, inner, objective)
         for _ in range(self.max_steps):
             going = informed & ~(norm <= self.tolerance)  # what is NaN is not done
             if not bool(going.any()):
                 break
-            moved = self.rule.step(theta, inner, evidence.inner, objective, seen, fresh)
+            moved = self.rule.step(theta, inner, evidence, objective)
             theta, inner = moved_where(going, moved, (theta, inner))
             steps = steps + going
             norm = self._norm(theta, inner, objective)
-            if fresh:  # from the second step on, the examples were read before
-                seen, fresh = seen + evidence.num_observed, False
-        ended = moved_where(informed, (norm, steps), (carry.residual, carry.steps))
-        return theta, ConvergedCarry(inner, *ended)
+            # From the second step on, the examples were read before.
+            evidence = evidence._replace(seen=evidence.seen_after, fresh=False)
+        norm, steps = moved_where(informed, (norm, steps), (carry.residual, carry.steps))
+        return theta, ConvergedCarry(inner, norm, steps)
 
-    def residual(
-        self, theta: Float[Tensor, "task p"], carry: ConvergedCarry, objective: Objective
-    ) -> Float[Tensor, "task p"]:
-        """The rule's own residual."""
+    def residual(self, theta: Theta, carry: ConvergedCarry, objective: Objective) -> Theta:
+        """The wrapped rule's residual."""
         return self.rule.residual(theta, carry.inner, objective)
 
-    def _norm(self, theta: Tensor, inner: Any, objective: Objective) -> Tensor:
-        with torch.no_grad():
-            norm: Tensor = self.rule.residual(theta, inner, objective).norm(dim=-1)
+    def _norm(self, theta: Theta, inner: Any, objective: Objective) -> Tensor:
+        residual = self.rule.residual(theta, inner, objective).values()
+        norms = [value.detach().reshape(len(value), -1).norm(dim=1) for value in residual]
+        norm: Tensor = torch.stack(norms).norm(dim=0)
         return norm
+
+
+class _Remembering:
+    """An objective whose gradient is computed once where it is asked for twice."""
+
+    def __init__(self, objective: Objective) -> None:
+        self._objective = objective
+        self.loss, self.residual = objective.loss, objective.residual
+        self._last: tuple[Theta, bool, Theta] | None = None  # where, whether it has a graph, what
+
+    @property
+    def shared(self) -> bool:
+        return self._objective.shared
+
+    def gradient_at(self, theta: Theta, *, differentiate: bool, scale: Tensor | None) -> Theta:
+        """As the function of this name."""
+        follow = differentiate and torch.is_grad_enabled()
+        if self._last is None or self._last[0] is not theta or follow > self._last[1]:
+            gradient = gradient_at(self._objective, theta, differentiate=differentiate)
+            self._last = theta, follow, gradient
+        gradient = self._last[2]
+        if not follow:
+            gradient = {name: g.detach() for name, g in gradient.items()}
+        if scale is None:
+            return gradient
+        return {name: spread(scale, g) * g for name, g in gradient.items()}

@@ -1,4 +1,4 @@
-"""Orders of the variables of a graph, found leaf by leaf, and how wrong they are."""
+"""Orders of the variables of a graph, made by removing leaf after leaf, and their errors."""
 
 from collections.abc import Callable
 
@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from iai_tasks.causal.random_graph import subgraph
 from iai_tasks.examples import Examples, TaskBatch
 
 
@@ -13,27 +14,27 @@ def order_by_leaves(
     score: Callable[[Float[Tensor, "task n node"]], Float[Tensor, "task node"]],
     x: Float[Tensor, "task n node"],
 ) -> Int64[Tensor, "task node"]:
-    """Removes the likeliest leaf, again and again, until an order of all variables stands.
+    """Orders variables, causes first, by removing the likeliest leaf again and again.
 
     Args:
-        score: How much each variable of a table looks like a leaf, that is, one that causes no
-            other. It is asked again about the variables that are left, as long as there are two.
+        score: How much each variable of a table looks like a leaf, which causes no other variable.
+            It is called with the columns that are left, as long as there are two.
         x: Samples of the variables of each task.
 
     Returns:
-        The variables, causes first: the last is the one that was removed first.
+        The variables; the last is the one that was removed first.
 
     Raises:
-        ValueError: If a score is NaN or there is not one a variable.
+        ValueError: If a score is NaN, or there is not one for each variable.
 
     >>> order_by_leaves(lambda x: x.var(1), torch.tensor([[[0.0, 3.0, 1.0], [0.0, -3.0, -1.0]]]))
     tensor([[0, 2, 1]])
     """
-    num_tasks, num_nodes = x.shape[0], x.shape[2]
+    num_tasks, _, num_nodes = x.shape
     left = torch.arange(num_nodes, device=x.device).expand(num_tasks, -1)
     removed = []
     for _ in range(num_nodes - 1):
-        scores = score(x)
+        scores = score(_columns(x, left))
         if scores.shape != left.shape:
             raise ValueError(
                 f"`score` must give one number a variable, {tuple(left.shape)}; "
@@ -43,18 +44,17 @@ def order_by_leaves(
             raise ValueError("`score` must give no NaN.")
         leaf = scores.argmax(1)
         removed.append(left.gather(1, leaf[:, None]))
-        kept = _others(leaf, left.shape[1])
-        left = left.gather(1, kept)
-        x = x.gather(2, kept[:, None].expand(-1, x.shape[1], -1))
+        left = _without(left, leaf)
     return torch.cat([left, *removed[::-1]], dim=1)
 
 
 def order_error(
     order: Int64[Tensor, "task node"], graph: Bool[Tensor, "task node node"]
 ) -> Float[Tensor, " task"]:
-    """Fraction of removals, from the last of the order on, that were of no leaf of what was left.
+    """Fraction of removals of a variable that was no leaf among those that were left.
 
-    The removal of the only one that is left is not counted: a graph of one variable has no error.
+    Variables are removed from the last of the order on. Removing the only one that is left does not
+    count, so a graph of one variable has error 0.
 
     Args:
         order: The variables, causes first.
@@ -64,21 +64,19 @@ def order_error(
         ValueError: If an order does not hold every variable once.
 
     >>> chain = torch.tensor([[[False, True, False], [False, False, True], [False] * 3]])
-    >>> order_error(torch.tensor([[1, 0, 2]]), chain)  # 2 is a leaf; of 0 and 1, 0 is none
+    >>> order_error(torch.tensor([[1, 0, 2]]), chain)  # 2 is a leaf; then 0, which causes 1, is not
     tensor([0.5000])
     """
     num_nodes = order.shape[1]
     if (order.sort(1).values != torch.arange(num_nodes, device=order.device)).any():
         raise ValueError(f"`order` must hold each of {num_nodes} variables once.")
-    rows = graph.gather(1, order[:, :, None].expand_as(graph))
-    placed = rows.gather(2, order[:, None].expand_as(graph))
-    # When place k is removed, the places before it are what is left.
-    wrong = placed.tril(diagonal=-1).any(2)[:, 1:]
+    # When a variable is removed, those before it are left: it is no leaf if it causes one of them.
+    wrong = subgraph(graph, order).tril(diagonal=-1).any(2)[:, 1:]
     return wrong.sum(1) / max(num_nodes - 1, 1)
 
 
 def variance_order(x: Float[Tensor, "task n node"]) -> Int64[Tensor, "task node"]:
-    """The variables by their variance, the smallest first: what a scale alone tells of the order.
+    """Orders variables by their variance, the smallest first: a baseline that sees scales alone.
 
     Raises:
         ValueError: If there are no samples, or some are not finite.
@@ -100,44 +98,52 @@ def without_leaves(
     num_removed: int,
     generator: torch.Generator,
 ) -> TaskBatch:
-    """The tasks as they are when some leaves have been removed, each drawn from those there are.
+    """Removes random leaves one after another: the tasks that are met while an order is made.
 
-    So a learner is trained on what it meets when an order is made. All variables that are left are
-    asked about, each once.
+    Train a learner on them that `order_by_leaves` will ask. A query asks about each variable that
+    is left, once.
 
     Args:
         batch: Tasks of `StructuralCausalModels`.
         graph: Their graphs.
-        num_removed: How many variables go, fewer than there are.
+        num_removed: How many variables to remove; at least one is left.
         generator: Source of every random number.
 
     Returns:
-        Tasks of fewer variables: `support.x` is `task n node`, `query.x` is their places and
-        `query.y` 1 where one is now a leaf. The latent is gone: it is of other tasks.
+        Tasks of fewer variables: `support.x` is `task n node`, `query.x` the indices of its
+        columns, and `query.y` 1 for a leaf. There is no latent: it would be of the tasks before.
 
     Raises:
-        ValueError: If there are not so many variables to remove.
+        ValueError: If there are too few variables to remove so many.
     """
     num_tasks, num_nodes = graph.shape[:2]
     if not 0 <= num_removed < max(num_nodes, 1):
         raise ValueError(
             f"`num_removed` must be from 0 to {num_nodes - 1}, to leave one; got {num_removed}."
         )
-    x = batch.support.x
+    left = torch.arange(num_nodes, device=graph.device).expand(num_tasks, -1)
     for _ in range(num_removed):
-        keys = torch.rand(graph.shape[:2], generator=generator, device=graph.device)
-        kept = _others(keys.masked_fill(graph.any(2), -1.0).argmax(1), graph.shape[1])
-        graph = graph.gather(1, kept[:, :, None].expand(-1, -1, graph.shape[2]))
-        graph = graph.gather(2, kept[:, None].expand(-1, graph.shape[1], -1))
-        x = x.gather(2, kept[:, None].expand(-1, x.shape[1], -1))
-    place = torch.arange(graph.shape[1], device=x.device, dtype=x.dtype)
+        keys = torch.rand(left.shape, generator=generator, device=graph.device)
+        is_cause = subgraph(graph, left).any(2)
+        left = _without(left, keys.masked_fill(is_cause, -1.0).argmax(1))
+    x = _columns(batch.support.x, left)
+    index = torch.arange(left.shape[1], device=x.device, dtype=x.dtype)
+    is_leaf = ~subgraph(graph, left).any(2)
     return TaskBatch(
         support=Examples(x=x, mask=batch.support.mask),
-        query=Examples(x=place[:, None].repeat(num_tasks, 1, 1), y=(~graph.any(2)).long()),
+        query=Examples(x=index[:, None].repeat(num_tasks, 1, 1), y=is_leaf.long()),
     )
 
 
-def _others(removed: Int64[Tensor, " task"], num: int) -> Int64[Tensor, "task left"]:
-    """The places that are left when one of `num` is removed, in their order."""
-    place = torch.arange(num - 1, device=removed.device)
-    return place + (place >= removed[:, None])
+def _columns(
+    x: Float[Tensor, "task n node"], nodes: Int64[Tensor, "task chosen"]
+) -> Float[Tensor, "task n chosen"]:
+    return x.gather(2, nodes[:, None].expand(-1, x.shape[1], -1))
+
+
+def _without(
+    nodes: Int64[Tensor, "task node"], removed: Int64[Tensor, " task"]
+) -> Int64[Tensor, "task left"]:
+    """Drops the node at one index of each row."""
+    index = torch.arange(nodes.shape[1] - 1, device=nodes.device)
+    return nodes.gather(1, index + (index >= removed[:, None]))

@@ -1,4 +1,4 @@
-"""Families of directed acyclic graphs: the graph of a seed, for many seeds at once."""
+"""Families of directed acyclic graphs: a graph for every seed, for many seeds at once."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -10,32 +10,27 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from iai_tasks import counter_random
-from iai_tasks._validators import at_least, one_of, positive
+from iai_tasks._validators import at_least, is_probability, one_of, positive
 
-Graphs = Bool[Tensor, "task node node"]  # [i, j]: an edge from i to j, its cause
-
-
-def _is_chance(_: object, attribute: "attrs.Attribute[float]", value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError(f"`{attribute.name}` must be from 0 to 1; got {value}.")
+Seeds = Int64[Tensor, " task"]
+Graphs = Bool[Tensor, "task node node"]  # True at [i, j] where i is a cause of j
 
 
 @runtime_checkable
 class GraphFamily(Protocol):
     """Draws directed acyclic graphs."""
 
-    def sample(self, seeds: Int64[Tensor, " task"], num_nodes: int) -> Graphs:
+    def sample(self, seeds: Seeds, num_nodes: int) -> Graphs:
         """The graph of each seed: True at [i, j] where there is an edge from i to j."""
-        ...
 
 
 @attrs.frozen
 class ErdosRenyi:
-    """Each pair of nodes has an edge by the same chance; a random order directs the edges.
+    """Every pair of nodes has an edge with the same probability; a random order directs the edges.
 
     Attributes:
-        edges_per_node: Expected number of edges over the number of nodes, as far as that many fit:
-            the chance of a pair is min(2 edges_per_node / (num_nodes - 1), 0.99).
+        edges_per_node: Expected number of edges divided by the number of nodes. The probability of
+            an edge is min(2 edges_per_node / (num_nodes - 1), 0.99), so small graphs have fewer.
 
     >>> graphs = ErdosRenyi(2.0).sample(torch.arange(500), 9)
     >>> round(graphs.sum((1, 2)).float().mean().item() / 9, 1)
@@ -44,23 +39,22 @@ class ErdosRenyi:
 
     edges_per_node: float = attrs.field(default=2.0, validator=positive)
 
-    def sample(self, seeds: Int64[Tensor, " task"], num_nodes: int) -> Graphs:
+    def sample(self, seeds: Seeds, num_nodes: int) -> Graphs:
         """The graph of each seed, the same on every device."""
-        chance = min(2 * self.edges_per_node / max(num_nodes - 1, 1), 0.99)
-        place = torch.arange(num_nodes**2, device=seeds.device)
-        pairs = counter_random.uniform(counter_random.bits(seeds, _stream(seeds, 0)), place)
-        linked = (pairs < chance).view(-1, num_nodes, num_nodes)
-        return _directed(linked, seeds)
+        probability = min(2 * self.edges_per_node / max(num_nodes - 1, 1), 0.99)
+        counter = torch.arange(num_nodes**2, device=seeds.device)
+        uniform = counter_random.uniform(_stream(seeds, 0), counter)
+        return _directed((uniform < probability).view(-1, num_nodes, num_nodes), seeds)
 
 
 @attrs.frozen
 class ScaleFree:
-    """Nodes join one by one, each linked to nodes that are already there, the linked-to preferred.
+    """Nodes join one by one and link to earlier nodes, preferring those with many links.
 
     Attributes:
-        edges_per_node: Links of a node that joins; as many as there are nodes while there are few.
-        direction: "in": a node that joins is a cause of those it links to, so that hubs have many
-            causes; "out": it is their effect, and hubs cause much.
+        edges_per_node: Links that a joining node makes, or all earlier nodes while there are fewer.
+        direction: "in": a joining node is a cause of the nodes that it links to, so that hubs have
+            many causes. "out": it is their effect, so that hubs have many effects.
 
     Source:
         Barabási, Albert, 1999, "Emergence of Scaling in Random Networks", Science 286. Needs
@@ -72,7 +66,7 @@ class ScaleFree:
     )
     direction: Literal["in", "out"] = attrs.field(default="in", validator=one_of("in", "out"))
 
-    def sample(self, seeds: Int64[Tensor, " task"], num_nodes: int) -> Graphs:
+    def sample(self, seeds: Seeds, num_nodes: int) -> Graphs:
         """The graph of each seed."""
         networkx = _import_networkx()
         links = min(self.edges_per_node, num_nodes - 1)
@@ -83,7 +77,7 @@ class ScaleFree:
             return networkx.barabasi_albert_graph(num_nodes, links, seed=seed)
 
         older_first = _drawn(draw, seeds, num_nodes).triu()
-        return _renamed(older_first.mT if self.direction == "in" else older_first, seeds)
+        return _shuffled(older_first.mT if self.direction == "in" else older_first, seeds)
 
 
 @attrs.frozen
@@ -94,7 +88,7 @@ class WattsStrogatz:
 
     Attributes:
         lattice_dim: Dimensions of the lattice.
-        rewire: Chance that an edge is moved to another end.
+        rewire: Probability that one end of an edge is moved to another node.
 
     Source:
         Watts, Strogatz, 1998, "Collective dynamics of 'small-world' networks", Nature 393, on a
@@ -102,9 +96,9 @@ class WattsStrogatz:
     """
 
     lattice_dim: int = attrs.field(default=2, validator=at_least(1))
-    rewire: float = attrs.field(default=0.3, validator=_is_chance)
+    rewire: float = attrs.field(default=0.3, validator=is_probability)
 
-    def sample(self, seeds: Int64[Tensor, " task"], num_nodes: int) -> Graphs:
+    def sample(self, seeds: Seeds, num_nodes: int) -> Graphs:
         """The graph of each seed."""
         networkx = _import_networkx()
         side = 1
@@ -133,13 +127,14 @@ class WattsStrogatz:
 
 @attrs.frozen
 class StochasticBlock:
-    """Nodes in blocks, more edges within a block than across; a random order directs them.
+    """Nodes in blocks, with more edges inside than across; a random order directs them.
 
     Attributes:
-        edges_per_node: Expected number of edges over the number of nodes, as far as that many fit.
-        num_blocks: Blocks, as even as they can be.
-        damping: Chance of an edge across blocks over that of one within; more where the blocks are
-            too small to hold the others.
+        edges_per_node: Expected number of edges divided by the number of nodes; fewer if the graph
+            has no room for them.
+        num_blocks: Number of blocks, of sizes as equal as can be.
+        damping: Probability of an edge across blocks divided by that of one inside. It is larger
+            where the blocks are too small to hold the other edges.
 
     Source:
         Holland, Laskey, Leinhardt, 1983, "Stochastic blockmodels", Social Networks 5. Needs
@@ -148,35 +143,33 @@ class StochasticBlock:
 
     edges_per_node: float = attrs.field(default=2.0, validator=positive)
     num_blocks: int = attrs.field(default=5, validator=at_least(1))
-    damping: float = attrs.field(default=0.1, validator=_is_chance)
+    damping: float = attrs.field(default=0.1, validator=is_probability)
 
-    def sample(self, seeds: Int64[Tensor, " task"], num_nodes: int) -> Graphs:
+    def sample(self, seeds: Seeds, num_nodes: int) -> Graphs:
         """The graph of each seed."""
         networkx = _import_networkx()
         block = torch.arange(num_nodes) % self.num_blocks
         sizes = block.bincount(minlength=self.num_blocks).tolist()
-        within = sum(size * (size - 1) / 2 for size in sizes)
-        across = num_nodes * (num_nodes - 1) / 2 - within
-        pairs = within + self.damping * across
+        inside = sum(size * (size - 1) / 2 for size in sizes)
+        across = num_nodes * (num_nodes - 1) / 2 - inside
+        pairs = inside + self.damping * across
         edges = self.edges_per_node * num_nodes
         inner = min(edges / pairs, 0.99) if pairs else 0.0
-        outer = min((edges - inner * within) / across, 0.99) if across else 0.0
-        chances = [
-            [inner if own == other else outer for own in range(self.num_blocks)]
-            for other in range(self.num_blocks)
-        ]
+        outer = min((edges - inner * inside) / across, 0.99) if across else 0.0
+        blocks = range(self.num_blocks)
+        probabilities = [[inner if a == b else outer for a in blocks] for b in blocks]
 
         def draw(seed: int) -> Any:
-            return networkx.stochastic_block_model(sizes, chances, seed=seed)
+            return networkx.stochastic_block_model(sizes, probabilities, seed=seed)
 
         return _directed(_drawn(draw, seeds, num_nodes), seeds)
 
 
 class GivenGraphs:
-    """Graphs of yours; a seed chooses one, and keeps its nodes in their order.
+    """Graphs of your own; a seed chooses one of them, whose nodes keep their order.
 
     Args:
-        graphs: Directed acyclic graphs of networkx, all with as many nodes.
+        graphs: Directed acyclic graphs of networkx, all with the same number of nodes.
 
     Raises:
         TypeError: If one is no directed graph of networkx.
@@ -197,8 +190,8 @@ class GivenGraphs:
                 )
             if not networkx.is_directed_acyclic_graph(graph):
                 cycle = [str(source) for source, *_ in networkx.find_cycle(graph)]
-                way = " -> ".join([*cycle, cycle[0]])
-                raise ValueError(f"`graphs` must have no cycle; number {number} has {way}.")
+                path = " -> ".join([*cycle, cycle[0]])
+                raise ValueError(f"`graphs` must have no cycle; number {number} has {path}.")
         counts = {graph.number_of_nodes() for graph in graphs}
         if len(counts) > 1:
             raise ValueError(
@@ -208,7 +201,7 @@ class GivenGraphs:
             [torch.from_numpy(networkx.to_numpy_array(graph, weight=None) > 0) for graph in graphs]
         )
 
-    def sample(self, seeds: Int64[Tensor, " task"], num_nodes: int) -> Graphs:
+    def sample(self, seeds: Seeds, num_nodes: int) -> Graphs:
         """The graph that each seed chooses.
 
         Raises:
@@ -222,7 +215,7 @@ class GivenGraphs:
 
 
 def to_networkx(graph: Bool[Tensor, "node node"]) -> Any:
-    """One task's graph as networkx has it, nodes numbered from 0.
+    """The graph of one task as a `networkx.DiGraph`, nodes numbered from 0.
 
     Raises:
         ImportError: If networkx is not installed.
@@ -236,6 +229,14 @@ def to_networkx(graph: Bool[Tensor, "node node"]) -> Any:
     return directed
 
 
+def subgraph(
+    graph: Graphs, nodes: Int64[Tensor, "task chosen"]
+) -> Bool[Tensor, "task chosen chosen"]:
+    """The edges among some nodes of each graph, the nodes in the order given."""
+    task = torch.arange(len(graph), device=graph.device)[:, None, None]
+    return graph[task, nodes[:, :, None], nodes[:, None]]
+
+
 def _import_networkx() -> Any:
     try:
         import networkx
@@ -244,13 +245,14 @@ def _import_networkx() -> Any:
     return networkx
 
 
-def _stream(seeds: Tensor, number: int) -> Tensor:
-    return torch.tensor(number, device=seeds.device)
+def _stream(seeds: Seeds, number: int) -> Seeds:
+    """Seeds of random numbers that are independent of those of another number."""
+    return counter_random.bits(seeds, torch.tensor(number, device=seeds.device))
 
 
-def _drawn(draw: Callable[[int], Any], seeds: Tensor, num_nodes: int) -> Graphs:
+def _drawn(draw: Callable[[int], Any], seeds: Seeds, num_nodes: int) -> Graphs:
     """The symmetric adjacency of an undirected graph for each seed."""
-    streams = counter_random.bits(seeds, _stream(seeds, 0)).remainder(2**32).tolist()
+    streams = _stream(seeds, 0).remainder(2**32).tolist()
     linked = torch.zeros(len(streams), num_nodes, num_nodes, dtype=torch.bool)
     for task, stream in enumerate(streams):
         edges = torch.tensor(list(draw(stream).edges), dtype=torch.int64).view(-1, 2).mT
@@ -258,15 +260,11 @@ def _drawn(draw: Callable[[int], Any], seeds: Tensor, num_nodes: int) -> Graphs:
     return (linked | linked.mT).to(seeds.device)
 
 
-def _directed(linked: Graphs, seeds: Tensor) -> Graphs:
-    """Edges from the earlier to the later of a random order; pairs are read above the diagonal."""
-    return _renamed(linked.triu(diagonal=1), seeds)
+def _directed(linked: Graphs, seeds: Seeds) -> Graphs:
+    """Directs edges by a random order; of a pair the entry above the diagonal counts."""
+    return _shuffled(linked.triu(diagonal=1), seeds)
 
 
-def _renamed(graph: Graphs, seeds: Tensor) -> Graphs:
+def _shuffled(graph: Graphs, seeds: Seeds) -> Graphs:
     """The same graphs, their nodes in a random order."""
-    order = counter_random.permutation(
-        counter_random.bits(seeds, _stream(seeds, 1)), graph.shape[1]
-    )
-    rows = graph.gather(1, order[:, :, None].expand_as(graph))
-    return rows.gather(2, order[:, None, :].expand_as(graph))
+    return subgraph(graph, counter_random.permutation(_stream(seeds, 1), graph.shape[1]))

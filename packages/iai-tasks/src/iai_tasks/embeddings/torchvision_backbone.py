@@ -1,8 +1,7 @@
-"""Backbones with the architectures of torchvision, their weights from a file."""
+"""Backbones with architectures of torchvision, and weights from a file."""
 
 import difflib
 import re
-from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from iai_tasks._listing import listed
 from iai_tasks._torchvision import import_torchvision
-from iai_tasks.embeddings._image_scale import IMAGENET_MEAN, IMAGENET_STD
 from iai_tasks.embeddings._weight_file import read_weights
 from iai_tasks.embeddings.backbone import Backbone
 
@@ -22,23 +21,23 @@ _OLD_DENSENET_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)\.")
 def torchvision_backbone(
     architecture: str, weights: str | PathLike[str], *, size: int = 224
 ) -> Backbone:
-    """Loads a classification network of torchvision and leaves its last layer out.
+    """Loads a classification network of torchvision, without its last layer.
 
-    All before that layer stays: of `mobilenet_v3_small` the embedding has 1,024 numbers. Images are
-    scaled as ImageNet's are for torchvision's own weights.
+    Only that layer is left out: an embedding by `mobilenet_v3_small` has 1,024 numbers. Images are
+    scaled by the mean and standard deviation of ImageNet, as torchvision's own weights need it.
 
     Needs torchvision: `pip install "iai-tasks[vision]"`.
 
     Args:
         architecture: Its name in `torchvision.models`, such as "resnet50".
-        weights: File of the whole network's state dict, .safetensors or what `torch.save` wrote
-            (which may have it under "state_dict" or "model"). Code in it is not run.
-        size: Height and width of the images that the network sees; for most networks any that is
-            not too small, for a vision transformer that of its weights.
+        weights: File of the whole network's state dict: .safetensors, or written by `torch.save`,
+            which may hold it under "state_dict" or "model". Code in it is not run.
+        size: Height and width of the images that the network sees. A vision transformer needs the
+            size that its weights were trained at; most other networks take any that is not small.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ImportError: If torchvision, or safetensors for its files, is not installed.
+        ImportError: If torchvision is not installed.
         ValueError: If there is no such architecture, the file holds no weights, they do not fit, or
             the network cannot take images of that size.
 
@@ -54,17 +53,15 @@ def torchvision_backbone(
             "`architecture` must be a classification network of torchvision.models, such as "
             f"{close}; got {architecture!r}."
         )
-    if size < 1:
-        raise ValueError(f"`size` must be at least 1; got {size}.")
     state = read_weights(Path(weights))
     try:
-        with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and then replaced
+        with torch.random.fork_rng(devices=[]):  # weights are drawn, and then replaced
             network = models.get_model(architecture, weights=None, **_options(architecture, size))
     except AssertionError as error:
         raise ValueError(f"`size` must suit {architecture}; got {size}: {error}") from error
-    if architecture.startswith("densenet"):  # published under names that torch no longer allows
+    if architecture.startswith("densenet"):  # published with names that torch no longer allows
         state = {_OLD_DENSENET_NAME.sub(r"\1\2.", name): one for name, one in state.items()}
-    last = _cut_last_layer(network)  # whose weights may be of any number of classes
+    last = _cut_last_layer(network)  # its weights may be of any number of classes
     state = {name: one for name, one in state.items() if name.rpartition(".")[0] != last}
     try:
         network.load_state_dict(state)
@@ -72,22 +69,20 @@ def torchvision_backbone(
         raise ValueError(
             f"`weights` must fit {architecture}; {_differences(network.state_dict(), state)}."
         ) from error
-    return Backbone(
-        name=architecture, module=network, size=size, mean=IMAGENET_MEAN, std=IMAGENET_STD
-    )
+    return Backbone(name=architecture, module=network, size=size)
 
 
 def _options(architecture: str, size: int) -> dict[str, Any]:
-    if architecture in ("googlenet", "inception_v3"):  # trained on another scale; they convert
+    if architecture in ("googlenet", "inception_v3"):  # they convert from ImageNet's scale
         return {"init_weights": False, "transform_input": True}
     return {"image_size": size} if architecture.startswith("vit_") else {}
 
 
 def _cut_last_layer(network: nn.Module) -> str:
-    """Replaces the last linear layer of the head, or the 1 x 1 convolution that stands for one.
+    """Replaces the last linear layer or convolution of the head by the identity.
 
     Returns:
-        What it was called.
+        The name of that layer.
     """
     head = next(name for name in _HEADS if hasattr(network, name))
     kinds = (nn.Linear, nn.Conv2d)
@@ -97,20 +92,15 @@ def _cut_last_layer(network: nn.Module) -> str:
     return last
 
 
-def _differences(own: dict[str, Tensor], given: dict[str, Tensor]) -> str:
+def _differences(expected: dict[str, Tensor], given: dict[str, Tensor]) -> str:
     shapes = [
         f"{name} {tuple(given[name].shape)} for {tuple(tensor.shape)}"
-        for name, tensor in own.items()
+        for name, tensor in expected.items()
         if name in given and given[name].shape != tensor.shape
     ]
-    found = {
-        "missing": [name for name in own if name not in given],
-        "unexpected": [name for name in given if name not in own],
+    differences = {
+        "missing": [name for name in expected if name not in given],
+        "unexpected": [name for name in given if name not in expected],
         "misshapen": shapes,
     }
-    return "; ".join(f"{kind}: {_few(names)}" for kind, names in found.items() if names)
-
-
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
+    return "; ".join(f"{kind}: {listed(names)}" for kind, names in differences.items() if names)

@@ -1,4 +1,4 @@
-"""CIFAR-10 as PNG files of ten thousand rows, an image a row."""
+"""CIFAR-10 as PNG files with an image in each of ten thousand rows."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from iai_tasks._image_file import import_pillow
+from iai_tasks.images._image_file import import_pillow
 from iai_tasks.images.labelled_images import LabelledImages
 
 _ROWS, _PIXELS, _CLASSES = 10_000, 32 * 32, 10
@@ -17,12 +17,12 @@ _TEST = ("test_batch.png",)
 
 
 def has_cifar_png(root: Path) -> bool:
-    """Whether a folder is meant to hold these files: all of them, or some were lost."""
+    """Whether a folder holds any of these files; if others are missing, reading reports them."""
     return any((root / name).is_file() for name in (*_TRAIN, *_TEST))
 
 
 def read_cifar_png(root: Path) -> LabelledImages:
-    """Reads data_batch_1.png ... data_batch_5.png, test_batch.png, and the .json of the labels.
+    """Reads data_batch_1.png to data_batch_5.png, test_batch.png, and the labels.
 
     Raises:
         FileNotFoundError: If a file is missing.
@@ -31,7 +31,7 @@ def read_cifar_png(root: Path) -> LabelledImages:
     """
     return LabelledImages(
         train_images=torch.cat([_read_images(root / name) for name in _TRAIN]),
-        train_labels=_read_labels(root / "train_lables.json", len(_TRAIN)),  # spelt so
+        train_labels=_read_labels(root / "train_lables.json", len(_TRAIN)),  # its name
         test_images=torch.cat([_read_images(root / name) for name in _TEST]),
         test_labels=_read_labels(root / "test_lables.json", len(_TEST)),
     )

@@ -1,5 +1,6 @@
 """A labelled set of images, from which distinct ones are drawn for many tasks at once."""
 
+import math
 from typing import Any
 
 import attrs
@@ -11,42 +12,46 @@ from torch import Tensor
 Array = Tensor | np.ndarray[Any, np.dtype[Any]]
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, kw_only=True)
 class ImagePool:
     """Flat images and their classes.
 
     Attributes:
         images: `image pixel`, any real dtype.
         labels: `image`, classes from 0.
-        counts: Images of each class, `base_class`, on the CPU.
+        counts: Number of images of each class, `base_class`, on the CPU.
+        mean: Mean of all numbers of all images.
+        deviation: Standard deviation of all numbers of all images.
     """
 
     images: Shaped[Tensor, "image pixel"]
     labels: Int64[Tensor, " image"]
     counts: Int64[Tensor, " base_class"]
+    mean: float
+    deviation: float
+
+    @property
+    def num_pixels(self) -> int:
+        """Numbers of an image."""
+        return self.images.shape[1]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.counts)
 
     def fewest(self, num_classes: int) -> int:
         """Images that any `num_classes` classes hold together at least."""
         return int(self.counts.sort().values[:num_classes].sum())
 
-    def moments(self) -> tuple[float, float]:
-        """Mean and standard deviation of all numbers of all images, in float64.
-
-        A chunk of images at a time, so that no copy of the set is made.
-        """
-        chunks, count = torch.split(self.images, 4096), self.images.numel()
-        mean = sum(float(chunk.double().sum()) for chunk in chunks) / count
-        square = sum(float((chunk.double() - mean).square().sum()) for chunk in chunks) / count
-        return mean, square**0.5
-
     def draw(
-        self, number: Int64[Tensor, "task base_class"], num: int, generator: torch.Generator
+        self, names: Int64[Tensor, "task base_class"], num: int, generator: torch.Generator
     ) -> tuple[Shaped[Tensor, "task n pixel"], Int64[Tensor, "task n"]]:
         """Draws distinct images for every task, uniformly from its classes and in random order.
 
         Args:
-            number: What each task calls each class of the pool; -1 where the task has not got it.
-            num: Images a task, at most `fewest` of its number of classes.
+            names: What each task calls each class of the pool; -1 for a class that it has not got.
+            num: Images of a task, at most `fewest` of its number of classes.
             generator: Source of every random number.
 
         Returns:
@@ -54,13 +59,13 @@ class ImagePool:
         """
         device = generator.device
         labels = self.labels.to(device)
-        # Ordering all images by random keys is one operation for all tasks. Ties of float32 keys
-        # are too rare to matter.
-        keys = torch.rand(len(number), len(labels), generator=generator, device=device)
-        keys.masked_fill_((number < 0)[:, labels], -1.0)
+        # Sorting random keys draws for all tasks at once. Equal float32 keys are too rare to
+        # matter.
+        keys = torch.rand(len(names), len(labels), generator=generator, device=device)
+        keys.masked_fill_((names < 0)[:, labels], -1.0)
         index = keys.topk(num, dim=1).indices
         images = self.images[index.to(self.images.device)].to(device)
-        return images, number.gather(1, labels[index])
+        return images, names.gather(1, labels[index])
 
 
 def image_pool(
@@ -72,11 +77,12 @@ def image_pool(
         images: `image *image_shape`.
         labels: `image`, integers.
         prefix: What the arrays' names begin with in errors.
-        num_classes: Classes that labels may name; None: every class up to the largest must occur.
+        num_classes: Classes that labels may name. None: every class up to the largest must occur.
 
     Raises:
         TypeError: If the labels are not integers.
-        ValueError: If shapes disagree, labels are out of range, or a class has no image.
+        ValueError: If shapes disagree, a number is not finite, labels are out of range, or a class
+            has no image.
     """
     images, labels = torch.as_tensor(images), torch.as_tensor(labels)
     if images.ndim < 2 or images.numel() == 0:
@@ -96,10 +102,24 @@ def image_pool(
         wrong = smallest if smallest < 0 else largest
         last = "0 on" if num_classes is None else f"0 to {num_classes - 1}"
         raise ValueError(f"`{prefix}labels` must number the classes from {last}; got {wrong}.")
-    counts = labels.long().bincount(minlength=num_classes or 0)
+    counts = labels.long().bincount(minlength=num_classes or 0).cpu()
     if num_classes is None and not counts.all():
         raise ValueError(
             f"`{prefix}labels` must use every class from 0 to {largest}; "
             f"no image has class {int(counts.argmin())}."
         )
-    return ImagePool(images.flatten(1), labels.long(), counts.cpu())
+    flat = images.flatten(1)
+    mean, deviation = _moments(flat)
+    if not math.isfinite(mean):
+        raise ValueError(f"`{prefix}images` must be finite; NaN or infinity is among the numbers.")
+    return ImagePool(
+        images=flat, labels=labels.long(), counts=counts, mean=mean, deviation=deviation
+    )
+
+
+def _moments(images: Shaped[Tensor, "image pixel"]) -> tuple[float, float]:
+    """Mean and standard deviation in float64, a chunk at a time to make no copy of the set."""
+    chunks, count = torch.split(images, 4096), images.numel()
+    mean = sum(float(chunk.double().sum()) for chunk in chunks) / count
+    square = sum(float((chunk.double() - mean).square().sum()) for chunk in chunks) / count
+    return mean, square**0.5

@@ -1,43 +1,46 @@
-"""Few-shot classification: a few images each of a few classes, which only this task numbers so."""
+"""Few-shot classification: a few images of each of a few classes, numbered anew in every task."""
 
 from collections.abc import Iterable
 
 import torch
-from jaxtyping import Int64, Shaped
+from jaxtyping import Int64
 from torch import Tensor
 
-from iai_tasks._draw import check_draw
-from iai_tasks.examples import Examples, TaskBatch
+from iai_tasks.examples import Examples
 from iai_tasks.image_classes import ImageClasses
+from iai_tasks.sampler import AbstractSampler
 from iai_tasks.spec import Categorical, TaskSpec
 
+Classes = Int64[Tensor, "task ways"]
 
-class FewShotClassification:
+
+class FewShotClassification(AbstractSampler):
     """Tasks that tell `ways` classes of images apart, from a few labelled images of each.
 
-    A task is `ways` distinct classes in random order: what it numbers 0, 1, ... Support and query
-    are balanced: with `num_support=ways * shots` every class shows exactly `shots` images. Any
-    other number is allowed, and then some classes, drawn at random, have one image more than the
-    rest. No image occurs twice in a task, and examples come in random order.
+    A task is `ways` distinct classes in random order, which it numbers from 0. Support and query
+    are balanced: with `num_support=ways * shots` every class has exactly `shots` images. With any
+    other number some classes, drawn at random, have one image more than the rest. No image occurs
+    twice in a task, and examples come in random order.
 
-    The latent of a task is its classes, `task ways`, numbered as in `images`. Turned by k quarters
-    of a circle, class c is number c + k * `images.num_classes`.
+    The latent of a task is its classes, `task ways`, numbered as in `images`. Rotated by k quarters
+    of a circle, class c has number c + k * `images.num_classes`.
 
-    Images are indexed where they lie and drawn ones are moved to the generator's device:
-    `images.to(device)` first, and nothing is copied between devices.
+    Images stay on their device; those that are drawn are copied to the generator's device. Call
+    `images.to(device)` first to avoid the copy. Images of uint8 become numbers from 0 to 1 in
+    torch's default dtype.
 
     Args:
         images: All images, of any split.
         classes: The classes that tasks are made of, such as `split.train`.
         ways: Classes of a task.
-        rotations: Whether every class of a task is turned by 0, 90, 180 or 270 degrees, drawn for
+        rotations: Whether every class of a task is rotated by 0, 90, 180 or 270 degrees, drawn for
             each class: four times as many classes. All four belong to the split of their class, so
-            that no test class is a training class turned. One task never has a class twice, under
-            two angles: some look the same from both.
+            no test class is a rotated training class. A task never has a class twice, at two
+            angles, because some letters look the same at both.
 
     Raises:
         ValueError: If `ways` is below 1 or above the number of classes, a class does not exist or
-            is given twice, or the images to be turned are not square.
+            is given twice, or the images to be rotated are not square.
 
     Source:
         Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra, 2016, "Matching Networks for One Shot
@@ -56,6 +59,8 @@ class FewShotClassification:
     (torch.Size([2, 6, 1, 1, 1]), [0, 0, 1, 1, 2, 2])
     """
 
+    latent_holds = "classes"
+
     def __init__(
         self, images: ImageClasses, classes: Iterable[int], *, ways: int, rotations: bool = False
     ) -> None:
@@ -66,35 +71,24 @@ class FewShotClassification:
             raise ValueError(f"`classes` must be at least {ways}, the `ways`; got {len(numbers)}.")
         if len(set(numbers)) < len(numbers):
             raise ValueError(f"`classes` must have each class once; got {numbers}.")
-        if min(numbers) < 0 or max(numbers) >= images.num_classes:
-            wrong = min(numbers) if min(numbers) < 0 else max(numbers)
+        wrong = [number for number in numbers if not 0 <= number < images.num_classes]
+        if wrong:
             raise ValueError(
                 f"`classes` must be from 0 to {images.num_classes - 1}, those of `images`; "
-                f"got {wrong}."
+                f"got {wrong[0]}."
             )
         height, width = images.image_shape[1:]
         if rotations and height != width:
-            raise ValueError(f"`images` to be turned must be square; got {height} x {width}.")
-        self._images = images
+            raise ValueError(f"`images` to be rotated must be square; got {height} x {width}.")
+        self._images, self._ways, self._num_turns = images, ways, 4 if rotations else 1
+        counts = images.counts.tolist()
+        self._smallest = min(numbers, key=lambda number: counts[number])
+        self._largest_count = max(counts[number] for number in numbers)
         device = images.images.device
-        self._ways, self._rotations = ways, rotations
         self._classes = torch.tensor(numbers, device=device)
         self._counts = images.counts.to(device)
         self._order = images.labels.to(device).argsort(stable=True)  # images, class after class
-        self._start = self._counts.cumsum(0) - self._counts  # where each class begins in there
-        counts = images.counts[numbers]
-        self._fewest = int(counts.min())
-        self._smallest = images.class_names[numbers[int(counts.argmin())]]
-        self._most = int(counts.max())
-        pixels = torch.arange(height * width, device=device).reshape(height, width)
-        self._turned = torch.stack(
-            [pixels.rot90(k).flatten() for k in range(4 if rotations else 1)]
-        )
-
-    @property
-    def ways(self) -> int:
-        """Classes of a task."""
-        return self._ways
+        self._begin = self._counts.cumsum(0) - self._counts  # of each class in that order
 
     @property
     def spec(self) -> TaskSpec:
@@ -102,120 +96,83 @@ class FewShotClassification:
         shape = self._images.image_shape
         return TaskSpec(support_x_shape=shape, query_x_shape=shape, target=Categorical(self._ways))
 
-    def sample(
-        self,
-        num_tasks: int,
-        *,
-        num_support: int,
-        num_query: int,
-        generator: torch.Generator,
-        latent: Int64[Tensor, "task ways"] | None = None,
-    ) -> TaskBatch:
-        """Draws tasks, or new examples of given tasks.
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """`ways` classes."""
+        return (self._ways,)
 
-        Args:
-            num_tasks: Number of tasks.
-            num_support: Support examples a task, ways times shots; may be 0.
-            num_query: Query examples a task; may be 0.
-            generator: Source of every random number; the batch lies on its device.
-            latent: The classes of the tasks. Drawn if None.
-
-        Returns:
-            The batch, everything observed: x `task n channel height width`, from 0 to 1 in torch's
-            default dtype if the images are uint8; y the place of the image's class in the latent.
-
-        Raises:
-            TypeError: If the generator or the latent has the wrong type.
-            ValueError: If a count is negative, or larger than the images of the smallest class
-                allow, or the latent does not fit.
-        """
-        check_draw(
-            num_tasks,
-            num_support,
-            num_query,
-            generator,
-            latent,
-            latent_shape=(self._ways,),
-            latent_holds="classes",
-        )
-        shots, queries = -(-num_support // self._ways), -(-num_query // self._ways)
-        if shots + queries > self._fewest:
-            raise ValueError(
-                f"`num_support` + `num_query` take {shots} + {queries} images of a class; "
-                f"class {self._smallest!r} has {self._fewest}."
-            )
-        if latent is None:
-            latent = self._draw_classes(num_tasks, generator)
-        else:
-            self._check_classes(latent)
-        image = self._draw_images(latent, shots + queries, generator)
-        return TaskBatch(
-            support=self._examples(latent, image[:, :, :shots], num_support, generator),
-            query=self._examples(latent, image[:, :, shots:], num_query, generator),
-            latent=latent,
-        )
-
-    def _draw_classes(
-        self, num_tasks: int, generator: torch.Generator
-    ) -> Int64[Tensor, "task ways"]:
+    def draw_latent(self, num_tasks: int, generator: torch.Generator) -> Classes:
+        """Draws distinct classes, and the rotation of each."""
         device = generator.device
         keys = torch.rand(num_tasks, len(self._classes), generator=generator, device=device)
         classes = self._classes.to(device)[keys.topk(self._ways, dim=1).indices]
-        if not self._rotations:
+        if self._num_turns == 1:
             return classes
-        turns = torch.randint(4, classes.shape, generator=generator, device=device)
+        turns = torch.randint(self._num_turns, classes.shape, generator=generator, device=device)
         return classes + turns * self._images.num_classes
 
-    def _check_classes(self, latent: Tensor) -> None:
-        turns = 4 if self._rotations else 1
-        known = torch.isin(latent % self._images.num_classes, self._classes.to(latent.device))
-        known &= (latent >= 0) & (latent < turns * self._images.num_classes)
+    def check_latent(self, latent: Classes) -> None:
+        """Raises a ValueError if the latent holds a class that the sampler has not got."""
+        num_classes = self._images.num_classes
+        known = torch.isin(latent % num_classes, self._classes.to(latent.device))
+        known &= (latent >= 0) & (latent < self._num_turns * num_classes)
         if not known.all():
             raise ValueError(
                 "`latent` must hold classes of this sampler; "
                 f"{int(latent[~known][0])} is none of them."
             )
 
+    def draw_examples(
+        self, latent: Classes, num_support: int, num_query: int, generator: torch.Generator
+    ) -> tuple[Examples, Examples]:
+        """Draws images of the classes, and numbers each class by its index in the latent.
+
+        Raises:
+            ValueError: If the smallest class has too few images.
+        """
+        shots, queries = -(-num_support // self._ways), -(-num_query // self._ways)
+        available = int(self._images.counts[self._smallest])
+        if shots + queries > available:
+            raise ValueError(
+                f"`num_support` + `num_query` take {shots} + {queries} images of a class; "
+                f"class {self._images.class_names[self._smallest]!r} has {available}."
+            )
+        image = self._draw_images(latent, shots + queries, generator)
+        support = self._examples(latent, image[:, :, :shots], num_support, generator)
+        return support, self._examples(latent, image[:, :, shots:], num_query, generator)
+
     def _draw_images(
-        self, latent: Int64[Tensor, "task ways"], num: int, generator: torch.Generator
+        self, latent: Classes, num: int, generator: torch.Generator
     ) -> Int64[Tensor, "task ways shot"]:
         """Distinct images of each class, in random order."""
         device = latent.device
         classes = latent % self._images.num_classes
-        # Ordering by random keys is one operation for all tasks; what a class has not got is last.
-        keys = torch.rand((*classes.shape, self._most), generator=generator, device=device)
-        missing = (
-            torch.arange(self._most, device=device) >= (self._counts.to(device)[classes][..., None])
-        )
-        within = keys.masked_fill_(missing, -1.0).topk(num, dim=2).indices
-        return self._order.to(device)[self._start.to(device)[classes][..., None] + within]
+        # Sorting random keys draws for all tasks at once; images that a class has not got are last.
+        shape = (*classes.shape, self._largest_count)
+        keys = torch.rand(shape, generator=generator, device=device)
+        index = torch.arange(self._largest_count, device=device)
+        keys.masked_fill_(index >= self._counts.to(device)[classes][..., None], -1.0)
+        within = keys.topk(num, dim=2).indices
+        return self._order.to(device)[self._begin.to(device)[classes][..., None] + within]
 
     def _examples(
         self,
-        latent: Int64[Tensor, "task ways"],
+        latent: Classes,
         image: Int64[Tensor, "task ways shot"],
         num: int,
         generator: torch.Generator,
     ) -> Examples:
-        num_tasks, ways, _ = image.shape
+        num_tasks, ways, shots = image.shape
         device = latent.device
-        # Shot after shot, the classes of each in one random order, cut at `num`, and shuffled.
+        # A list of all classes, again and again in one random order, is cut at `num` and shuffled.
         classes = torch.rand(num_tasks, ways, generator=generator, device=device).argsort(dim=1)
-        place = torch.rand(num_tasks, num, generator=generator, device=device).argsort(dim=1)
-        y = classes.gather(1, place % ways)
-        picked = image.flatten(1).gather(1, y * image.shape[2] + place // ways)
-        x = self._images.images[picked.to(self._images.images.device)].to(device)
-        if self._rotations:
-            x = self._turn(x, latent.gather(1, y) // self._images.num_classes)
+        index = torch.rand(num_tasks, num, generator=generator, device=device).argsort(dim=1)
+        y = classes.gather(1, index % ways)
+        picked = image.flatten(1).gather(1, y * shots + index // ways)
+        x = upright = self._images.images[picked.to(self._images.images.device)].to(device)
+        turn = (latent.gather(1, y) // self._images.num_classes)[..., None, None, None]
+        for quarters in range(1, self._num_turns):
+            x = torch.where(turn == quarters, upright.rot90(quarters, dims=(3, 4)), x)
         if not x.is_floating_point():
             x = x.to(torch.get_default_dtype()) / 255
         return Examples(x=x, y=y)
-
-    def _turn(
-        self,
-        x: Shaped[Tensor, "task n channel height width"],
-        turns: Int64[Tensor, "task n"],
-    ) -> Shaped[Tensor, "task n channel height width"]:
-        """Turns each image by its own number of quarters, as `torch.rot90` does."""
-        pixel = self._turned.to(x.device)[turns][:, :, None].expand(x.flatten(3).shape)
-        return x.flatten(3).gather(3, pixel).reshape(x.shape)

@@ -1,4 +1,4 @@
-"""Tasks made of one labelled set: each sees it through its own projection and label permutation."""
+"""Tasks made of one labelled set: each has its own projection and its own permutation of labels."""
 
 import math
 from typing import Literal
@@ -8,50 +8,52 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from iai_tasks import counter_random
-from iai_tasks._draw import check_draw
-from iai_tasks.examples import Examples, TaskBatch
+from iai_tasks.examples import Examples
 from iai_tasks.images._image_pool import Array, image_pool
+from iai_tasks.sampler import AbstractSampler
 from iai_tasks.spec import Categorical, TaskSpec
 
+Seeds = Int64[Tensor, " task"]
 _PROJECTION, _PERMUTATION, _COUNT, _LABELS = range(4)  # the streams of a task's seed
 _END = 2**63 - 1  # one past the largest seed
 _BLOCK = 1 << 20  # entries of projections held at once; the result does not depend on it
 
 
-class ProjectedClassification:
+class ProjectedClassification(AbstractSampler):
     """Tasks (A x, rho(y)) over labelled images: a random projection A and a label permutation rho.
 
-    A task is one int64 seed, which is its latent. A has independent N(0, 1 / N_x) entries, N_x the
-    numbers of one image, or is a random rotation; A, rho and a task's classes are functions of the
-    seed through a counter-based hash: a task costs 8 bytes, and it is the same task on every
-    device, up to rounding. Examples are drawn anew, without replacement, at every `sample`. Images
-    are normalised by one scalar mean and standard deviation, those of `images`.
+    The latent of a task is one int64 seed. A has independent N(0, 1 / N_x) entries, with N_x the
+    numbers of an image, or is a random rotation. A, rho and the classes of a task are functions of
+    its seed through a counter-based hash: a task takes 8 bytes, and is the same on every device, up
+    to rounding. Each `sample` draws new examples, without replacement. Images are standardised by
+    one mean and one standard deviation, over all numbers of `images`.
 
-    Seeds are drawn uniformly from `first_seed`, ..., `first_seed + num_tasks - 1`. So tasks that
-    were never seen in training with `num_tasks=n` are those with `first_seed=n`.
+    Seeds are uniform on `first_seed`, ..., `first_seed + num_tasks - 1`. Tasks that were not seen
+    in training with `num_tasks=n` are those of `first_seed=n`.
 
-    Only drawn images are copied, converted to torch's default dtype and projected, and a Gaussian A
-    is formed a block of rows at a time: memory beyond the images is about 5 bytes for every image
-    and task, plus the batch. A rotation is formed whole, for all tasks at once, and takes several
-    times its own size: where that is too much, keep fewer principal components first. Images may
-    lie on another device than the generator's, at the price of a copy.
+    Only the images that are drawn are copied, converted to torch's default dtype and projected. A
+    Gaussian A is formed a block of rows at a time, so beside the images memory holds about 5 bytes
+    for each pair of an image and a task, and the batch. A rotation is formed whole, for all tasks
+    at once, which takes several times its size: if that is too much, keep fewer principal
+    components of the images first. Images that are on another device than the generator are copied
+    to it as they are drawn.
 
     Args:
-        images: Any real array or tensor, `image *image_shape`; flattened. Kept by reference.
-        labels: Their classes, `image`, integers from 0, every class up to the largest in use.
-        query_images: What queries are drawn from; by default `images`, and then a task's queries
-            and support are distinct images.
-        query_labels: Their classes, in the numbering of `labels`.
+        images: Any real array or tensor, `image *image_shape`; flattened, not copied.
+        labels: Their classes, `image`, integers from 0; every class up to the largest occurs.
+        query_images: Images for queries. By default `images`; then a task's queries and support are
+            distinct images.
+        query_labels: Classes of `query_images`, numbered as in `labels`.
         projection_dim: Rows of A; by default N_x, as in the paper.
-        projection: "gaussian", or "rotation": the rows of A are orthonormal and uniformly
-            distributed, so that N_x of them keep every distance. For inputs such as white
-            embeddings, of which a Gaussian A would lose a part.
-        num_classes: Classes of one task, chosen by its seed; by default all. Of a pair, fewest and
-            most, the seed chooses the number as well.
-        num_labels: Numbers from 0 that name classes, of which a task's own are a random choice. A
-            learner trained so holds any number of classes up to this one. By default a task numbers
-            its classes from 0, without a gap.
-        num_tasks: How many tasks there are; by default all seeds from `first_seed` on.
+        projection: "gaussian", or "rotation": rows of A are orthonormal, uniformly distributed, and
+            N_x of them keep every distance. Meant for inputs such as whitened embeddings, of which
+            a Gaussian A would lose a part.
+        num_classes: Classes of a task, chosen by its seed, or the fewest and the most; then the
+            seed chooses the number too. By default all.
+        num_labels: Names for classes, the numbers from 0. A task names its classes by a random
+            choice of them, so a learner that is trained on such tasks can tell apart up to so many
+            classes. By default a task numbers its classes from 0 without a gap.
+        num_tasks: Number of tasks; by default there is one for every seed from `first_seed` on.
         first_seed: The smallest seed.
 
     Raises:
@@ -61,8 +63,8 @@ class ProjectedClassification:
 
     Source:
         Kirsch, Harrison, Sohl-Dickstein, Metz, 2022, "General-Purpose In-Context Learning by
-        Meta-Learning Transformers", arXiv 2212.04458. Ours are `projection_dim`, `projection`,
-        `num_classes` and `num_labels`.
+        Meta-Learning Transformers", arXiv 2212.04458. `projection_dim`, `projection`, `num_classes`
+        and `num_labels` are ours.
 
     >>> images, labels = torch.arange(12.0).reshape(6, 2), torch.tensor([0, 1, 2, 0, 1, 2])
     >>> sampler = ProjectedClassification(images, labels, projection_dim=3, num_classes=2)
@@ -73,6 +75,8 @@ class ProjectedClassification:
     >>> ((batch.support.y >= 0) & (batch.support.y < 2)).all().item()
     True
     """
+
+    latent_shape, latent_holds = (), "seeds"
 
     def __init__(
         self,
@@ -89,32 +93,25 @@ class ProjectedClassification:
         first_seed: int = 0,
     ) -> None:
         pool = image_pool(images, labels)
-        mean, deviation = pool.moments()
-        _check_finite("images", mean)
-        if deviation == 0:
-            raise ValueError(f"`images` must differ somewhere; every number is {mean}.")
-        num_base_classes = len(pool.counts)
-
+        if pool.deviation == 0:
+            raise ValueError(f"`images` must differ somewhere; every number is {pool.mean}.")
         query_pool = None
+        if (query_images is None) != (query_labels is None):
+            raise ValueError("`query_images` and `query_labels` must be given together.")
         if query_images is not None and query_labels is not None:
             query_pool = image_pool(
-                query_images, query_labels, prefix="query_", num_classes=num_base_classes
+                query_images, query_labels, prefix="query_", num_classes=pool.num_classes
             )
-            _check_finite("query_images", query_pool.moments()[0])
-            if query_pool.images.shape[1] != pool.images.shape[1]:
+            if query_pool.num_pixels != pool.num_pixels:
                 raise ValueError(
-                    f"`query_images` must have the {pool.images.shape[1]} numbers an image of "
-                    f"`images`; got {query_pool.images.shape[1]}."
+                    f"`query_images` must have the {pool.num_pixels} numbers an image of "
+                    f"`images`; got {query_pool.num_pixels}."
                 )
-        elif query_images is not None or query_labels is not None:
-            raise ValueError("`query_images` and `query_labels` must be given together.")
-
-        if num_classes is None:
-            num_classes = num_base_classes
+        num_classes = pool.num_classes if num_classes is None else num_classes
         fewest, most = (num_classes,) * 2 if isinstance(num_classes, int) else num_classes
-        if not 1 <= fewest <= most <= num_base_classes:
+        if not 1 <= fewest <= most <= pool.num_classes:
             raise ValueError(
-                f"`num_classes` must be from 1 to {num_base_classes}, the classes of `labels`, or "
+                f"`num_classes` must be from 1 to {pool.num_classes}, the classes of `labels`, or "
                 f"two such numbers, the smaller one first; got {num_classes}."
             )
         if num_labels is not None and num_labels < most:
@@ -122,100 +119,49 @@ class ProjectedClassification:
                 f"`num_labels` must be at least {most}, the most classes of a task; "
                 f"got {num_labels}."
             )
-        num_pixels = pool.images.shape[1]
-        projection_dim = num_pixels if projection_dim is None else projection_dim
-        if projection_dim < 1:
-            raise ValueError(f"`projection_dim` must be at least 1; got {projection_dim}.")
+        projection_dim = pool.num_pixels if projection_dim is None else projection_dim
+        for name, value, smallest in (
+            ("projection_dim", projection_dim, 1),
+            ("num_tasks", 1 if num_tasks is None else num_tasks, 1),
+            ("first_seed", first_seed, 0),
+        ):
+            if value < smallest:
+                raise ValueError(f"`{name}` must be at least {smallest}; got {value}.")
         if projection not in ("gaussian", "rotation"):
             raise ValueError(f"`projection` must be gaussian or rotation; got {projection!r}.")
-        if projection == "rotation" and projection_dim > num_pixels:
+        if projection == "rotation" and projection_dim > pool.num_pixels:
             raise ValueError(
-                f"`projection_dim` of a rotation must be at most {num_pixels}, the numbers of an "
-                f"image; got {projection_dim}."
+                f"`projection_dim` of a rotation must be at most {pool.num_pixels}, the numbers of "
+                f"an image; got {projection_dim}."
             )
-        if num_tasks is not None and num_tasks < 1:
-            raise ValueError(f"`num_tasks` must be at least 1; got {num_tasks}.")
-        if first_seed < 0:
-            raise ValueError(f"`first_seed` must be at least 0; got {first_seed}.")
-
         self._pool, self._query_pool = pool, query_pool
-        self._mean, self._deviation = mean, deviation
         self._fewest, self._most, self._num_labels = fewest, most, num_labels
         self._projection, self._projection_dim = projection, projection_dim
-        self._first_seed = first_seed
-        self._end_seed = _END if num_tasks is None else first_seed + num_tasks
+        self._seeds = first_seed, _END if num_tasks is None else first_seed + num_tasks
 
     @property
     def spec(self) -> TaskSpec:
         """Inputs of `projection_dim` numbers, a target of one class of `num_labels`."""
-        shape = (self._projection_dim,)
-        target = Categorical(self._num_labels or self._most)
-        return TaskSpec(support_x_shape=shape, query_x_shape=shape, target=target)
+        x_shape, target = (self._projection_dim,), Categorical(self._num_labels or self._most)
+        return TaskSpec(support_x_shape=x_shape, query_x_shape=x_shape, target=target)
 
-    def sample(
-        self,
-        num_tasks: int,
-        *,
-        num_support: int,
-        num_query: int,
-        generator: torch.Generator,
-        latent: Int64[Tensor, " task"] | None = None,
-    ) -> TaskBatch:
-        """Draws tasks, or new examples of given tasks.
+    def draw_latent(self, num_tasks: int, generator: torch.Generator) -> Seeds:
+        """Draws seeds, uniform from `first_seed` on."""
+        shape, device = (num_tasks,), generator.device
+        return torch.randint(*self._seeds, shape, generator=generator, device=device)
 
-        Args:
-            num_tasks: Number of tasks.
-            num_support: Support examples a task; may be 0.
-            num_query: Query examples a task; may be 0.
-            generator: Source of every random number; the batch lies on its device.
-            latent: The seeds of the tasks. Drawn if None.
-
-        Returns:
-            The batch, everything observed, with the seeds as `latent`.
+    def draw_examples(
+        self, latent: Seeds, num_support: int, num_query: int, generator: torch.Generator
+    ) -> tuple[Examples, Examples]:
+        """Draws distinct images, projects them, and names their classes, as each seed says.
 
         Raises:
-            TypeError: If the generator or the latent has the wrong type.
-            ValueError: If a count is negative, or larger than the distinct images that the smallest
-                classes hold, or the latent does not fit.
+            ValueError: If the smallest classes have too few distinct images.
         """
-        check_draw(
-            num_tasks,
-            num_support,
-            num_query,
-            generator,
-            latent,
-            latent_shape=(),
-            latent_holds="seeds",
-        )
-        self._check_supply(num_support, num_query)
-        if latent is None:
-            bounds = self._first_seed, self._end_seed
-            latent = torch.randint(
-                *bounds, (num_tasks,), generator=generator, device=generator.device
-            )
-        number = self._class_numbers(latent)
-        if self._query_pool is None:
-            x, y = self._pool.draw(number, num_support + num_query, generator)
-        else:
-            drawn = (
-                self._pool.draw(number, num_support, generator),
-                self._query_pool.draw(number, num_query, generator),
-            )
-            x, y = (torch.cat(parts, dim=1) for parts in zip(*drawn, strict=True))
-        x = (x.to(torch.get_default_dtype()) - self._mean) / self._deviation
-        examples = Examples(x=self._project(x, latent), y=y)
-        return TaskBatch(
-            support=examples[:, :num_support], query=examples[:, num_support:], latent=latent
-        )
-
-    def _check_supply(self, num_support: int, num_query: int) -> None:
-        if self._query_pool is None:
-            demands = [("num_support` + `num_query", num_support + num_query, self._pool)]
-        else:
-            demands = [
-                ("num_support", num_support, self._pool),
-                ("num_query", num_query, self._query_pool),
-            ]
+        demands = [("num_support` + `num_query", num_support + num_query, self._pool)]
+        if self._query_pool is not None:
+            queries = ("num_query", num_query, self._query_pool)
+            demands = [("num_support", num_support, self._pool), queries]
         for name, demand, pool in demands:
             supply = pool.fewest(self._fewest)
             if demand > supply:
@@ -223,26 +169,33 @@ class ProjectedClassification:
                     f"`{name}` must be at most {supply}, the distinct images of the "
                     f"{self._fewest} smallest classes; got {demand}."
                 )
+        names = self._class_names(latent)
+        drawn = [pool.draw(names, demand, generator) for _, demand, pool in demands]
+        x, y = (torch.cat(parts, dim=1) for parts in zip(*drawn, strict=True))
+        x = (x.to(torch.get_default_dtype()) - self._pool.mean) / self._pool.deviation
+        examples = Examples(x=self._project(x, latent), y=y)
+        return examples[:, :num_support], examples[:, num_support:]
 
-    def _class_numbers(self, seeds: Tensor) -> Int64[Tensor, "task base_class"]:
-        """What each task calls each base class: its place in a random order, or -1 if not in."""
-        key = counter_random.bits(seeds, torch.tensor(_PERMUTATION))
-        place = counter_random.permutation(key, len(self._pool.counts))
-        count = counter_random.bits(seeds, torch.tensor(_COUNT))
-        count = self._fewest + count.remainder(self._most - self._fewest + 1)
-        number = place
+    def _class_names(self, seeds: Seeds) -> Int64[Tensor, "task base_class"]:
+        """What each task calls each class of the images; -1 for a class that it has not got."""
+        rank = counter_random.permutation(_stream(seeds, _PERMUTATION), self._pool.num_classes)
+        count = self._fewest + _stream(seeds, _COUNT).remainder(self._most - self._fewest + 1)
+        names = rank  # the classes of a task are those of the lowest ranks
         if self._num_labels is not None:
-            key = counter_random.bits(seeds, torch.tensor(_LABELS))
-            labels = counter_random.permutation(key, self._num_labels)
-            number = labels.gather(1, place.clamp(max=self._num_labels - 1))
-        return number.where(place < count[:, None], -1)
+            labels = counter_random.permutation(_stream(seeds, _LABELS), self._num_labels)
+            names = labels.gather(1, rank.clamp(max=self._num_labels - 1))
+        return names.where(rank < count[:, None], -1)
 
     def _project(
-        self, x: Float[Tensor, "task n pixel"], seeds: Int64[Tensor, " task"]
+        self, x: Float[Tensor, "task n pixel"], seeds: Seeds
     ) -> Float[Tensor, "task n projection"]:
-        if self._projection == "rotation":
-            return x @ self._rotation(seeds, x.shape[2]).to(x.dtype)
         num_tasks, _, num_pixels = x.shape
+        if self._projection == "rotation":
+            columns = _gaussian_rows(seeds, 0, self._projection_dim, num_pixels).mT
+            orthonormal, triangle = torch.linalg.qr(columns)
+            # QR fixes columns up to their signs; with these signs they are uniformly distributed.
+            rotation: Tensor = orthonormal * triangle.diagonal(dim1=1, dim2=2).sign()[:, None]
+            return x @ rotation.to(x.dtype)
         num_rows = max(1, _BLOCK // (num_tasks * num_pixels))
         blocks = []
         for start in range(0, self._projection_dim, num_rows):
@@ -250,27 +203,16 @@ class ProjectedClassification:
             blocks.append(x @ _gaussian_rows(seeds, start, stop, num_pixels).to(x.dtype).mT)
         return torch.cat(blocks, dim=-1) / math.sqrt(num_pixels)
 
-    def _rotation(
-        self, seeds: Int64[Tensor, " task"], num_pixels: int
-    ) -> Float[Tensor, "task pixel projection"]:
-        """Orthonormal columns, uniformly distributed: of QR, whose signs are made unique."""
-        columns = _gaussian_rows(seeds, 0, self._projection_dim, num_pixels).mT
-        orthonormal: Tensor
-        orthonormal, triangle = torch.linalg.qr(columns)
-        signs: Tensor = triangle.diagonal(dim1=1, dim2=2).sign()[:, None]
-        return orthonormal * signs
-
 
 def _gaussian_rows(
-    seeds: Int64[Tensor, " task"], start: int, stop: int, num_pixels: int
+    seeds: Seeds, start: int, stop: int, num_pixels: int
 ) -> Float[Tensor, "task row pixel"]:
-    key = counter_random.bits(seeds, torch.tensor(_PROJECTION))
     pairs = -(-num_pixels // 2)  # a counter gives two numbers; each row has its own counters
     counter = torch.arange(start * pairs, stop * pairs, device=seeds.device)
-    entries = counter_random.normal(key, counter).reshape(len(seeds), stop - start, -1)
-    return entries[..., :num_pixels]
+    entries = counter_random.normal(_stream(seeds, _PROJECTION), counter)
+    return entries.reshape(len(seeds), stop - start, -1)[..., :num_pixels]
 
 
-def _check_finite(name: str, mean: float) -> None:
-    if not math.isfinite(mean):
-        raise ValueError(f"`{name}` must be finite; NaN or infinity is among the numbers.")
+def _stream(seeds: Seeds, number: int) -> Seeds:
+    """Seeds of random numbers that are independent of those of another number."""
+    return counter_random.bits(seeds, torch.tensor(number))

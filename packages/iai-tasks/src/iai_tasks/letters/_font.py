@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterable
 from functools import cache
@@ -12,9 +11,15 @@ from typing import Any
 
 import attrs
 
+# Where Windows, macOS and Linux keep fonts; "~" is the user's home.
+_FOLDERS = (
+    *("$WINDIR/Fonts", "$LOCALAPPDATA/Microsoft/Windows/Fonts"),
+    *("/System/Library/Fonts", "/Library/Fonts", "~/Library/Fonts"),
+    *("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts"),
+)
 _ENDINGS = (".ttf", ".otf", ".ttc", ".otc")
 _LETTERS = ("Lu", "Ll", "Lo")  # Unicode's categories: upper and lower case, and letters of no case
-_MIXED = ("Zyyy", "Zinh", "Zzzz")  # letters of many scripts at once, or of none
+_MIXED = ("Zyyy", "Zinh", "Zzzz")  # Unicode's scripts for letters of several scripts, or of none
 _SHARED = 8  # characters that one glyph may stand for; a glyph for more is a placeholder
 
 
@@ -23,9 +28,9 @@ class Font:
     """A font file and the letters in it.
 
     Attributes:
-        path: The file; of a collection, its first font.
-        identity: Name, version and checksum, which the font's maker wrote into it.
-        plainness: Sorts upright, regular fonts first.
+        path: The file; of a collection, its first font counts.
+        identity: Name, version and checksum, as the font's maker wrote them into it.
+        plainness: A key that sorts upright, regular fonts first.
         letters: Code points of the letters that it has a glyph for.
     """
 
@@ -50,46 +55,31 @@ def import_font_tools() -> tuple[Any, Any]:
 
 def installed_fonts() -> list[Path]:
     """Font files in the folders of the operating system, and the DejaVu fonts of matplotlib."""
-    home = Path.home()
-    if sys.platform == "win32":
-        local = Path(os.environ.get("LOCALAPPDATA", home))
-        folders = [
-            Path(os.environ.get("WINDIR", "C:/Windows")) / "Fonts",
-            local / "Microsoft" / "Windows" / "Fonts",
-        ]
-    elif sys.platform == "darwin":
-        folders = [Path("/System/Library/Fonts"), Path("/Library/Fonts"), home / "Library/Fonts"]
-    else:
-        folders = [
-            Path("/usr/share/fonts"),
-            Path("/usr/local/share/fonts"),
-            home / ".local/share/fonts",
-            home / ".fonts",
-        ]
-    found = font_files(*(folder for folder in folders if folder.is_dir()))
-    matplotlib = importlib.util.find_spec("matplotlib")  # found, and not imported
+    folders = (Path(os.path.expandvars(folder)).expanduser() for folder in _FOLDERS)
+    files = font_files(*(folder for folder in folders if folder.is_dir()))
+    matplotlib = importlib.util.find_spec("matplotlib")  # located, not imported
     for location in (matplotlib and matplotlib.submodule_search_locations) or ():
-        found += sorted(Path(location, "mpl-data", "fonts", "ttf").glob("DejaVu*.ttf"))
-    return found
+        files += sorted(Path(location, "mpl-data", "fonts", "ttf").glob("DejaVu*.ttf"))
+    return files
 
 
 def font_files(*paths: str | PathLike[str]) -> list[Path]:
     """The files among the paths, and the font files in the folders among them, in order."""
-    found: list[Path] = []
+    files: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            found += sorted(one for one in path.rglob("*") if one.suffix.lower() in _ENDINGS)
+            files += sorted(one for one in path.rglob("*") if one.suffix.lower() in _ENDINGS)
         else:
-            found.append(path)
-    return found
+            files.append(path)
+    return files
 
 
 def read_fonts(paths: Iterable[Path], *, skip_broken: bool) -> list[Font]:
-    """Reads what fonts there are: each font once, plain ones first.
+    """Reads fonts: each once, even if several files hold it, and plain ones first.
 
     Args:
         paths: Font files.
-        skip_broken: Whether a file that is no font is left out rather than an error.
+        skip_broken: Whether a file that is no font is left out instead of an error.
 
     Raises:
         ImportError: If fontTools is not installed.
@@ -111,9 +101,9 @@ def read_fonts(paths: Iterable[Path], *, skip_broken: bool) -> list[Font]:
 
 def _read_font(path: Path) -> Font:
     tt_lib, _ = import_font_tools()
-    # The file is ours to close: fontTools leaves it open when it is no font.
+    # Opened here because fontTools leaves a file open when it is no font.
     with path.open("rb") as file, tt_lib.TTFont(file, fontNumber=0, lazy=True) as font:
-        glyph_of: dict[int, str] = font.getBestCmap() or {}  # None: a font of symbols
+        glyph_of: dict[int, str] = font.getBestCmap() or {}  # None in a font of symbols
         name = font["name"].getDebugName(4) or path.stem
         version = font["name"].getDebugName(5) or ""
         weight = font["OS/2"].usWeightClass if "OS/2" in font else 400
@@ -131,9 +121,9 @@ def _read_font(path: Path) -> Font:
 
 @cache
 def script_of(code: int) -> str:
-    """The English name of a letter's script; empty for what is no letter of one script.
+    """The English name of a letter's script; empty if it is no letter, or not of one script.
 
-    Letters that Unicode takes apart, such as e with an accent or a ligature, are none either.
+    Also empty for letters that Unicode decomposes, such as ligatures and letters with accents.
 
     >>> script_of(0x3b1), script_of(0xe9), script_of(0x33)  # doctest: +SKIP
     ('Greek', '', '')
@@ -141,11 +131,8 @@ def script_of(code: int) -> str:
     _, unicodedata = import_font_tools()
     character = chr(code)
     script: str = unicodedata.script(character)
-    if (
-        unicodedata.category(character) not in _LETTERS
-        or script in _MIXED
-        or unicodedata.decomposition(character)
-    ):
+    is_letter = unicodedata.category(character) in _LETTERS
+    if not is_letter or script in _MIXED or unicodedata.decomposition(character):
         return ""
     name: str = unicodedata.script_name(script)
     return name

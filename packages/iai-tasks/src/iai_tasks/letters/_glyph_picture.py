@@ -1,4 +1,4 @@
-"""Clean pictures of letters, and which letters have a look of their own."""
+"""Pictures of letters as fonts draw them, and how much two of them look alike."""
 
 from functools import lru_cache
 from typing import Any
@@ -10,13 +10,13 @@ from torch.nn import functional as F
 
 from iai_tasks.letters._font import Font
 
-LOOK = 56  # side of the looks that `unit_vectors` takes
+LOOK = 56  # side of the pictures that `unit_vectors` takes
 
 Picture = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 class Pen:
-    """Draws letters, each in the box that it fits.
+    """Draws letters, each as large as fits into a square box.
 
     Args:
         size: Side of the boxes.
@@ -32,28 +32,20 @@ class Pen:
             raise ImportError("`glyphs` needs Pillow: pip install 'iai-tasks[fonts]'.") from error
         self._image, self._draw, self._font = Image, ImageDraw, ImageFont
         self._size = size
-        self._open = lru_cache(64)(self._open_font)  # files that are open at once
+        self._open = lru_cache(64)(self._open_font)  # keeps up to 64 files open
 
-    def draw(self, font: Font, code: int) -> Picture | None:
-        """The letter's picture, scaled to fit the box; None if it is a blank or a placeholder.
+    def draw(self, font: Font, code: int, *, exponent: float = 1.0) -> Picture | None:
+        """The letter's picture, scaled to fit the box; None if it is blank or a placeholder.
 
         Args:
             font: A font that has the letter.
             code: The letter's code point.
+            exponent: The power that the ratio of the picture's height to its width is raised to: 1
+                keeps the ratio, 0.5 stretches narrow and flat letters half way to a square.
 
         Returns:
             `size size`, uint8, ink 255.
         """
-        return self._drawn(font, code, 1.0)
-
-    def look(self, font: Font, code: int) -> Picture | None:
-        """The same, narrow and flat letters half stretched to a square, as their capitals may be.
-
-        The logarithm of height over width is halved.
-        """
-        return self._drawn(font, code, 0.5)
-
-    def _drawn(self, font: Font, code: int, exponent: float) -> Picture | None:
         opened, box = self._open(font)
         ink = self._ink(opened, chr(code))
         if ink is None or ink.tobytes() == box:
@@ -69,7 +61,7 @@ class Pen:
         return picture
 
     def _open_font(self, font: Font) -> tuple[Any, bytes | None]:
-        """The font, and its ink for a character that no font has."""
+        """The font, and its picture for a character that no font has: its placeholder."""
         opened = self._font.truetype(
             font.path, 2 * self._size, layout_engine=self._font.Layout.BASIC
         )
@@ -85,8 +77,8 @@ class Pen:
 
 
 def unit_vectors(looks: UInt8[Tensor, "letter 56 56"]) -> Float[Tensor, "letter pixel"]:
-    """Blurred looks as unit vectors: the cosine of two says how much the letters look alike."""
+    """Blurred pictures as unit vectors: the cosine of two says how much the letters look alike."""
     blurred = F.avg_pool2d(looks[:, None].float(), 2)
-    for _ in range(3):  # near to a Gaussian of 1.4 pixels of 28
+    for _ in range(3):  # nearly a Gaussian with a deviation of 1.4 of the 28 pixels
         blurred = F.avg_pool2d(blurred, 3, stride=1, padding=1)
     return F.normalize(blurred.flatten(1), dim=1)

@@ -1,4 +1,4 @@
-"""One letter drawn by many hands: small smooth distortions of clean pictures."""
+"""Small smooth distortions of clean pictures, as if many hands had drawn one letter."""
 
 import math
 
@@ -9,11 +9,12 @@ from torch.nn import functional as F
 
 from iai_tasks import counter_random
 
-_BOX = 5 / 7  # side of the box that a clean picture fills, of the image's: 20 of 28 pixels
-# Standard deviations: of an angle, a slant, the logarithm of a width, and a part of half a side.
+_BOX = 5 / 7  # side of a clean picture divided by that of the image: 20 of 28 pixels
+# Standard deviations of the angle, the slant, the logarithm of the width and height, and the shift
+# in units of half a side.
 _TURN, _SHEAR, _SCALE, _SHIFT = 0.12, 0.12, 0.08, 0.04
-_BEND = 0.06  # of the amplitude of each wave, as a part of half a side over the wave's number
-_WEIGHT = 0.22  # of the level at which blurred strokes are cut, as a part of it
+_BEND = 0.06  # deviation of a wave's amplitude times its order, in units of half a side
+_WEIGHT = 0.22  # relative deviation of the level at which blurred strokes are cut
 _WAVES = tuple((i, j) for i in range(3) for j in range(3) if i + j)
 
 
@@ -24,19 +25,21 @@ def warp(
     counters: Int64[Tensor, " image"],
     size: int,
 ) -> UInt8[Tensor, "image size size"]:
-    """Turns, shears, scales, shifts and bends pictures, and varies the weight of their strokes.
+    """Rotates, shears, scales, shifts and bends pictures, and varies the weight of their strokes.
+
+    The distortion of an image is a function of its seed and its counter.
 
     Args:
         pictures: Clean pictures, ink 255.
-        index: Which picture each image is made of.
-        seeds: What the distortion of an image is a function of,
-        counters: together with this number.
+        index: Index of the picture that each image is made from.
+        seeds: A seed for each image.
+        counters: A number for each image, to tell images of one seed apart.
         size: Side of the images.
 
     Returns:
         The images, the ink in their middle.
     """
-    num, fine = len(index), 2 * size  # twice the size, then pairs of pixels are averaged
+    num, fine = len(index), 2 * size  # drawn at twice the size, then averaged
     number = _normal(seeds, counters, 8 + 2 * len(_WAVES))
     grid = _coefficients(number) @ _basis(fine)
     # A blurred stroke cut at a low level is thick, at a high level thin.
@@ -53,7 +56,7 @@ def warp(
 
 
 def _coefficients(number: Float[Tensor, "image number"]) -> Float[Tensor, "image 2 basis"]:
-    """Of the map from a place in the image to a place in the picture, as weights of the basis."""
+    """The map from points of the image to points of the picture, as coefficients of the basis."""
     turn, slant = _TURN * number[:, 0], _SHEAR * number[:, 1]
     cos, sin = turn.cos(), turn.sin()
     columns = torch.stack((cos, sin, slant * cos - sin, slant * sin + cos), dim=1)
@@ -65,9 +68,9 @@ def _coefficients(number: Float[Tensor, "image number"]) -> Float[Tensor, "image
 
 
 def _basis(side: int) -> Float[Tensor, "basis pixel"]:
-    """Functions of a place in the image: x, y, 1 and slow waves, each from -1 to 1."""
-    at = (torch.arange(side) + 0.5) * (2 / side) - 1
-    y, x = torch.meshgrid(at, at, indexing="ij")
+    """Functions of a point of the image: x, y, 1 and slow waves, each from -1 to 1."""
+    centre = (torch.arange(side) + 0.5) * (2 / side) - 1
+    y, x = torch.meshgrid(centre, centre, indexing="ij")
     quarter = math.pi / 2
     waves = [torch.cos(i * quarter * (x + 1)) * torch.cos(j * quarter * (y + 1)) for i, j in _WAVES]
     return torch.stack((x, y, torch.ones_like(x), *waves)).flatten(1)
@@ -76,6 +79,6 @@ def _basis(side: int) -> Float[Tensor, "basis pixel"]:
 def _normal(
     seeds: Int64[Tensor, " image"], counters: Int64[Tensor, " image"], num: int
 ) -> Float[Tensor, "image num"]:
-    """Normal numbers, cut at two standard deviations."""
-    own = counter_random.bits(seeds, counters)
-    return counter_random.normal(own, torch.arange(num // 2)).flatten(1).clamp_(-2, 2)
+    """Normal numbers, clamped at two standard deviations."""
+    image_seeds = counter_random.bits(seeds, counters)
+    return counter_random.normal(image_seeds, torch.arange(num // 2)).flatten(1).clamp_(-2, 2)

@@ -9,33 +9,36 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from iai_tasks._draw import check_draw, standard_normal
-from iai_tasks.examples import Examples, TaskBatch
+from iai_tasks.examples import Examples
 from iai_tasks.flow_matching import straight_path
 from iai_tasks.letters._font import Font, read_fonts
 from iai_tasks.letters._glyph_picture import Pen
+from iai_tasks.sampler import AbstractSampler
 from iai_tasks.spec import Real, TaskSpec
 
+Glyphs = Float[Tensor, "task 2"]  # number, angle
+_RESOLUTION = 64  # pixels along the longer side of a letter
 
-class GlyphClouds:
-    """Tasks that show points on a turned letter, and ask for the velocity that carries noise there.
 
-    The letter is drawn, its inked pixels are scaled, keeping their aspect, so that the longer side
-    goes from -scale to scale, and points are drawn from them, evenly, with Gaussian noise. The
-    support holds points and no targets; a query is [x_t, t] with the mean velocity there as its
-    target: see `straight_path`.
+class GlyphClouds(AbstractSampler):
+    """Tasks that show points on a rotated letter, and ask for the velocity from noise to them.
 
-    The latent of a task is [number of the glyph, angle]: glyphs are counted through the letters of
-    the first font, then of the next. Needs fontTools and Pillow: `pip install "iai-tasks[fonts]"`.
+    Each letter is drawn and scaled so that its longer side goes from -scale to scale; the aspect is
+    kept. A point is uniform over the inked pixels, plus Gaussian noise. The support holds points
+    and no targets; a query is [x_t, t], and its target the mean velocity there: see
+    `straight_path`.
+
+    The latent of a task is [number of the glyph, angle]. Glyphs are counted through the letters of
+    the first font, then of the next; the angle is uniform on the circle. Needs fontTools and
+    Pillow: `pip install "iai-tasks[fonts]"`.
 
     Args:
         fonts: Font files.
         letters: Characters, all in every font.
-        resolution: Pixels along the longer side of a letter.
         scale: Half the longer side in the plane.
         noise: Standard deviation of the noise.
-        rotate: Whether a task turns its letter by an angle uniform on the circle.
 
     Raises:
         ImportError: If fontTools or Pillow is not installed.
@@ -43,103 +46,73 @@ class GlyphClouds:
             letter, or a number is out of range.
 
     Source:
-        Atanackovic et al., 2024, "Meta Flow Matching", arXiv 2408.14608, whose letters were turned
-        by ten angles each.
+        Atanackovic et al., 2024, "Meta Flow Matching", arXiv 2408.14608, whose letters have ten
+        angles each.
 
     >>> letters = GlyphClouds(["DejaVuSans.ttf"], "ABC")  # doctest: +SKIP
     """
+
+    latent_shape = (2,)
 
     def __init__(
         self,
         fonts: Sequence[str | PathLike[str]],
         letters: str,
         *,
-        resolution: int = 64,
         scale: float = 3.0,
         noise: float = 0.05,
-        rotate: bool = True,
     ) -> None:
         if isinstance(fonts, (str, PathLike)) or not fonts:
             raise ValueError(f"`fonts` must be a list of at least one font file; got {fonts!r}.")
         if not letters:
             raise ValueError("`letters` must hold at least one character; got none.")
-        if resolution < 8:
-            raise ValueError(f"`resolution` must be at least 8; got {resolution}.")
         if not scale > 0:
             raise ValueError(f"`scale` must be above 0; got {scale}.")
         if not noise >= 0:
             raise ValueError(f"`noise` must be at least 0; got {noise}.")
-        pen = Pen(resolution)
-        clouds = [
-            scale * _inked(pen, font, letter)
-            for font in (read_fonts([Path(path)], skip_broken=False)[0] for path in fonts)
-            for letter in letters
-        ]
+        pen = Pen(_RESOLUTION)
+        read = [read_fonts([Path(path)], skip_broken=False)[0] for path in fonts]
+        clouds = [scale * _inked(pen, font, letter) for font in read for letter in letters]
         self._counts = torch.tensor([len(cloud) for cloud in clouds])
-        self._clouds = torch.nn.utils.rnn.pad_sequence(clouds, batch_first=True)
-        self._noise, self._rotate = noise, rotate
-
-    @property
-    def num_glyphs(self) -> int:
-        """Letters, of all the fonts."""
-        return len(self._clouds)
+        self._clouds = pad_sequence(clouds, batch_first=True)
+        self._noise = noise
 
     @property
     def spec(self) -> TaskSpec:
         """Points of the plane; a query has the time beside them, and a target of two numbers."""
         return TaskSpec(support_x_shape=(2,), query_x_shape=(3,), target=Real(2))
 
-    def sample(
-        self,
-        num_tasks: int,
-        *,
-        num_support: int,
-        num_query: int,
-        generator: torch.Generator,
-        latent: Float[Tensor, "task 2"] | None = None,
-    ) -> TaskBatch:
-        """Draws tasks, or new points of given letters.
+    def draw_latent(self, num_tasks: int, generator: torch.Generator) -> Glyphs:
+        """Draws glyphs and angles."""
+        device, shape = generator.device, (num_tasks,)
+        glyph = torch.randint(len(self._clouds), shape, generator=generator, device=device)
+        turn = torch.rand(shape, generator=generator, device=device)
+        return torch.stack([glyph.to(turn), 2 * math.pi * turn], dim=1)
 
-        Args:
-            num_tasks: Number of tasks.
-            num_support: Points a task; may be 0.
-            num_query: Points of the field a task; may be 0.
-            generator: Source of every random number; the batch lies on its device.
-            latent: Number and angle of each task's glyph. Drawn if None.
-
-        Returns:
-            The batch, everything observed, with numbers and angles as `latent`.
-
-        Raises:
-            TypeError: If the generator or the latent has the wrong type.
-            ValueError: If a count is negative, the latent does not fit, or names no glyph.
-        """
-        check_draw(num_tasks, num_support, num_query, generator, latent, latent_shape=(2,))
-        device = generator.device
-        if latent is None:
-            shape = (num_tasks,)
-            glyph = torch.randint(self.num_glyphs, shape, generator=generator, device=device)
-            turn = torch.rand(shape, generator=generator, device=device)
-            latent = torch.stack([glyph.to(turn), 2 * math.pi * turn * self._rotate], dim=1)
+    def check_latent(self, latent: Glyphs) -> None:
+        """Raises a ValueError if a number names no glyph."""
         glyph = latent[:, 0].long()
-        if not ((glyph >= 0) & (glyph < self.num_glyphs)).all():
+        if not ((glyph >= 0) & (glyph < len(self._clouds))).all():
             raise ValueError(
-                f"`latent` must name glyphs from 0 to {self.num_glyphs - 1}; got {glyph.tolist()}."
+                f"`latent` must name glyphs from 0 to {len(self._clouds) - 1}; "
+                f"got {glyph.tolist()}."
             )
-        num = num_support + num_query
-        uniform = torch.rand((num_tasks, num), generator=generator, device=device)
-        count = self._counts.to(device)[glyph, None]
+
+    def draw_examples(
+        self, latent: Glyphs, num_support: int, num_query: int, generator: torch.Generator
+    ) -> tuple[Examples, Examples]:
+        """Draws points of the rotated letters, and points on the paths to other points."""
+        glyph, angle = latent[:, 0].long(), latent[:, 1]
+        shape = (len(latent), num_support + num_query)
+        uniform = torch.rand(shape, generator=generator, device=latent.device)
+        count = self._counts.to(latent.device)[glyph, None]
         pixel = (uniform * count).long().clamp(max=count - 1)
         points = self._clouds.to(latent)[glyph[:, None], pixel]
-        cos, sin = latent[:, 1].cos(), latent[:, 1].sin()
-        turned = points @ torch.stack([cos, sin, -sin, cos], dim=1).view(-1, 2, 2)
-        noise = self._noise * standard_normal(tuple(turned.shape), generator, latent.dtype)
-        samples = Examples(x=turned + noise)
-        return TaskBatch(
-            support=samples[:, :num_support],
-            query=straight_path(samples[:, num_support:], generator),
-            latent=latent,
-        )
+        cos, sin = angle.cos(), angle.sin()
+        rotated = points @ torch.stack([cos, sin, -sin, cos], dim=1).view(-1, 2, 2)
+        noise = torch.empty_like(rotated).normal_(generator=generator)
+        samples = Examples(x=rotated + self._noise * noise)
+        return samples[:, :num_support], straight_path(samples[:, num_support:], generator)
 
 
 def _inked(pen: Pen, font: Font, letter: str) -> Float[Tensor, "pixel 2"]:

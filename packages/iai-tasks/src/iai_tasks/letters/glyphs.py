@@ -12,8 +12,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from iai_tasks._tensor_file import load_tensors, save_tensors
 from iai_tasks.image_classes import ImageClasses
-from iai_tasks.letters._array_cache import Arrays, load_arrays, save_arrays
 from iai_tasks.letters._font import (
     Font,
     font_files,
@@ -25,7 +25,8 @@ from iai_tasks.letters._font import (
 from iai_tasks.letters._glyph_picture import LOOK, Pen, Picture, unit_vectors
 from iai_tasks.letters._glyph_warp import warp
 
-_FORMAT = 1  # to be raised when the same fonts and settings give other images
+_FORMAT = 1  # raise it when the same fonts and settings give other images
+_MIN_LETTERS = 10  # of a script that is kept
 _ALIKE = 0.96  # cosine of looks: in DejaVu Sans C and c have 0.966, Hebrew samekh and mem 0.948
 _CHUNK = 16  # letters drawn at once
 
@@ -35,42 +36,40 @@ def glyphs(
     *,
     size: int = 28,
     images_per_class: int = 20,
-    min_letters: int = 10,
     max_letters: int = 60,
     cache: str | PathLike[str] | None = None,
 ) -> ImageClasses:
     """Draws the letters of all scripts that the fonts have.
 
-    One letter is a class and its script the group. Its images take turns among the fonts and
-    styles that have the letter; each is turned, sheared, scaled, shifted and bent a little, with
-    strokes a little thicker or thinner, as a function of the letter and the number of the image
-    alone. White ink on black, scaled so that the clean letter fits 20 pixels of 28, centred.
+    Each letter is a class, and its script the group. Its images take turns among the fonts that
+    have the letter. Each image is rotated, sheared, scaled, shifted and bent a little, its strokes
+    made a little thicker or thinner, as a function of the letter and the image's number alone.
+    White ink on black; a clean letter fits 20 pixels of 28, in the middle.
 
     Left out are marks, digits, letters that Unicode composes of others (with accents, ligatures),
-    empty glyphs and placeholders, and letters that look like an earlier one when scaled alike: the
-    Greek and Cyrillic ones that Latin has, small ones that are their capitals. So no test letter
-    of a split by script is a training letter by another name.
+    blank glyphs, placeholders, and scripts with fewer than 10 letters. So are letters that look
+    like an earlier one when scaled alike: Greek and Cyrillic letters that Latin has, small letters
+    that look like their capitals. A test letter of a split by script is then never a training
+    letter by another name.
 
     Needs fontTools and Pillow: `pip install "iai-tasks[fonts]"`.
 
     Args:
         fonts: Font files, and folders that hold some. By default the folders of the operating
-            system, and the DejaVu fonts if matplotlib is installed; which letters there are then
-            depends on the machine.
+            system, and the DejaVu fonts if matplotlib is installed, so the letters depend on the
+            machine.
         size: Height and width of an image.
         images_per_class: Images of every letter.
-        min_letters: Scripts with fewer letters left are left out.
         max_letters: Letters of a script at most, the first ones by code point.
-        cache: Folder to keep the images in, and to take them from when the same fonts (by name,
-            version and checksum) are drawn with the same settings. Nothing is written if None.
+        cache: Folder to keep the images in. They are taken from there when the same fonts (by name,
+            version and checksum) are drawn with the same settings. If None, nothing is written.
 
     Returns:
         The images, `image 1 size size` (uint8), class after class; names are the characters.
 
     Raises:
         ImportError: If fontTools or Pillow is not installed.
-        ValueError: If a number is too small, a file is no font, or the fonts have no script of
-            `min_letters` letters.
+        ValueError: If a number is too small, a file is no font, or no script has 10 letters.
 
     Source:
         The shape of Lake, Salakhutdinov, Tenenbaum, 2015, "Human-level concept learning through
@@ -80,27 +79,30 @@ def glyphs(
     >>> letters.groups[0], letters.class_names[0], letters.image_shape  # doctest: +SKIP
     ('Latin', 'A', (1, 28, 28))
     """
-    numbers = {"size": size, "images_per_class": images_per_class, "min_letters": min_letters}
-    for name, value in (*numbers.items(), ("max_letters", max_letters)):
-        least = min_letters if name == "max_letters" else 8 if name == "size" else 1
-        if value < least:
-            raise ValueError(f"`{name}` must be at least {least}; got {value}.")
+    for name, value, smallest in (
+        ("size", size, 8),
+        ("images_per_class", images_per_class, 1),
+        ("max_letters", max_letters, _MIN_LETTERS),
+    ):
+        if value < smallest:
+            raise ValueError(f"`{name}` must be at least {smallest}; got {value}.")
     import_font_tools()
-    if fonts is None:
-        found = read_fonts(installed_fonts(), skip_broken=True)
+    paths = installed_fonts() if fonts is None else font_files(*fonts)
+    read = read_fonts(paths, skip_broken=fonts is None)
+    settings = (size, images_per_class, max_letters)
+    if cache is None:
+        drawn = _draw(read, *settings)
     else:
-        found = read_fonts(font_files(*fonts), skip_broken=False)
-    settings = (size, images_per_class, min_letters, max_letters)
-    name = f"glyphs-{_key(found, settings)}.npz"
-    file = None if cache is None else Path(cache) / name
-    arrays = None if file is None else load_arrays(file)
-    if arrays is None:
-        arrays = _draw(found, *settings)
-        if file is not None:
-            save_arrays(file, arrays)
-    codes = arrays["codes"].tolist()
+        file = Path(cache) / f"glyphs-{_key(read, settings)}.safetensors"
+        try:
+            drawn, _ = load_tensors(file)
+        except (FileNotFoundError, ValueError):
+            drawn = _draw(read, *settings)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            save_tensors(file, drawn, {})
+    codes = drawn["codes"].tolist()
     return ImageClasses(
-        images=torch.from_numpy(arrays["images"]),
+        images=drawn["images"],
         labels=torch.arange(len(codes)).repeat_interleave(images_per_class),
         class_names=[chr(code) for code in codes],
         groups=[script_of(code) for code in codes],
@@ -108,7 +110,7 @@ def glyphs(
 
 
 def _key(fonts: list[Font], settings: tuple[int, ...]) -> str:
-    """Of all that the images follow from, this version of Unicode included."""
+    """A hash of all that the images depend on, this version of Unicode included."""
     letters = sorted(set().union(*(font.letters for font in fonts)))
     scripts = [(code, script_of(code)) for code in letters]
     key = json.dumps([_FORMAT, settings, [font.identity for font in fonts], scripts])
@@ -116,73 +118,65 @@ def _key(fonts: list[Font], settings: tuple[int, ...]) -> str:
 
 
 def _draw(
-    fonts: list[Font], size: int, images_per_class: int, min_letters: int, max_letters: int
-) -> Arrays:
+    fonts: list[Font], size: int, images_per_class: int, max_letters: int
+) -> dict[str, Tensor]:
     """The images and, in the same order, the code points of their classes."""
     fonts_of: dict[int, list[Font]] = defaultdict(list)
     for font in fonts:
         for code in font.letters:
             fonts_of[code].append(font)
+    scripts: dict[str, list[int]] = defaultdict(list)
+    for code in sorted(fonts_of):
+        scripts[script_of(code)].append(code)
     pen, looker = Pen(2 * size), Pen(LOOK)
     codes: list[int] = []
     seen = torch.zeros(0, LOOK**2 // 4)
-    for letters in _scripts(fonts_of):
-        own, looks_of_own = _distinct(letters[: 4 * max_letters], fonts_of, looker, seen)
-        if len(own) >= min_letters:
-            codes += own[:max_letters]
-            seen = torch.cat((seen, looks_of_own[:max_letters]))
+    for letters in scripts.values():
+        kept, looks = _distinct(letters[: 4 * max_letters], fonts_of, looker, seen)
+        if len(kept) >= _MIN_LETTERS:
+            codes += kept[:max_letters]
+            seen = torch.cat((seen, looks[:max_letters]))
     if not codes:
         raise ValueError(
-            f"`fonts` must have a script of at least {min_letters} letters; the {len(fonts)} fonts "
-            "found have none."
+            f"`fonts` must have a script of at least {_MIN_LETTERS} letters; the {len(fonts)} "
+            "fonts that were read have none."
         )
     images = [
         _images(codes[start : start + _CHUNK], fonts_of, pen, size, images_per_class)
         for start in range(0, len(codes), _CHUNK)
     ]
-    return {"codes": np.array(codes), "images": torch.cat(images).numpy()}
-
-
-def _scripts(codes: Iterable[int]) -> list[list[int]]:
-    """The letters of each script, everything in the order of code points."""
-    scripts: dict[str, list[int]] = defaultdict(list)
-    for code in sorted(codes):
-        scripts[script_of(code)].append(code)
-    return list(scripts.values())
+    return {"codes": torch.tensor(codes), "images": torch.cat(images)}
 
 
 def _distinct(
     letters: list[int], fonts_of: dict[int, list[Font]], pen: Pen, seen: Tensor
 ) -> tuple[list[int], Tensor]:
-    """The letters that look neither like an earlier one nor like what was seen, and their looks."""
-    drawn = [(code, pen.look(fonts_of[code][0], code)) for code in letters]
-    looks = {code: look for code, look in drawn if look is not None}
-    if not looks:
+    """The letters that look neither like a seen one nor like an earlier one, and their looks."""
+    # Half stretched to a square, for a small letter may be a narrower or flatter capital.
+    drawn = [(code, pen.draw(fonts_of[code][0], code, exponent=0.5)) for code in letters]
+    pictures = {code: picture for code, picture in drawn if picture is not None}
+    if not pictures:
         return [], seen
-    found = unit_vectors(torch.from_numpy(np.stack(list(looks.values()))))
-    new = ~(found @ seen.mT >= _ALIKE).any(dim=1)
-    alike = (found @ found.mT >= _ALIKE).tril(diagonal=-1)
+    looks = unit_vectors(torch.from_numpy(np.stack(list(pictures.values()))))
+    new = ~(looks @ seen.mT >= _ALIKE).any(dim=1)
+    alike = (looks @ looks.mT >= _ALIKE).tril(diagonal=-1)
     kept: list[int] = []
     for row in new.nonzero()[:, 0].tolist():
         if not alike[row, kept].any():
             kept.append(row)
-    codes = list(looks)
-    return [codes[row] for row in kept], found[kept]
+    codes = list(pictures)
+    return [codes[row] for row in kept], looks[kept]
 
 
 def _images(
-    codes: list[int],
-    fonts_of: dict[int, list[Font]],
-    pen: Pen,
-    size: int,
-    images_per_class: int,
+    codes: list[int], fonts_of: dict[int, list[Font]], pen: Pen, size: int, images_per_class: int
 ) -> UInt8[Tensor, "image 1 size size"]:
     """The images of some classes, each a warped picture from one of the fonts in turn."""
     pictures: list[Picture] = []
     index: list[int] = []
     for code in codes:
-        count = min(len(fonts_of[code]), images_per_class)
-        spread = [fonts_of[code][i * len(fonts_of[code]) // count] for i in range(count)]
+        fonts, count = fonts_of[code], min(len(fonts_of[code]), images_per_class)
+        spread = [fonts[i * len(fonts) // count] for i in range(count)]
         drawn = [picture for font in spread if (picture := pen.draw(font, code)) is not None]
         index += [len(pictures) + image % len(drawn) for image in range(images_per_class)]
         pictures += drawn

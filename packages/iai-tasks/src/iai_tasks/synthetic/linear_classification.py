@@ -5,15 +5,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from iai_tasks._draw import check_draw, standard_normal
 from iai_tasks._validators import at_least, positive
-from iai_tasks.examples import Examples, TaskBatch
+from iai_tasks.examples import Examples
+from iai_tasks.sampler import AbstractSampler
 from iai_tasks.spec import Categorical, TaskSpec
 from iai_tasks.synthetic._affine import affine
 
+Weights = Float[Tensor, "task dim_and_bias num_classes"]
+
 
 @attrs.frozen
-class LinearClassification:
+class LinearClassification(AbstractSampler):
     """Tasks y ~ Categorical(softmax(W' [x, 1] / temperature)), with x ~ N(0, I) and W ~ N(0, 1).
 
     The latent of a task is W, its last row the biases. Tensors have the dtype of the latent, or
@@ -22,7 +24,7 @@ class LinearClassification:
     Attributes:
         dim: Number of inputs.
         num_classes: Number of classes.
-        temperature: What the logits are divided by; towards 0, y becomes the largest logit's class.
+        temperature: Divides the logits; as it goes to 0, y is the class of the largest logit.
 
     Raises:
         ValueError: If a size is below 1 or the temperature is not above 0.
@@ -52,44 +54,24 @@ class LinearClassification:
             target=Categorical(self.num_classes),
         )
 
-    def sample(
-        self,
-        num_tasks: int,
-        *,
-        num_support: int,
-        num_query: int,
-        generator: torch.Generator,
-        latent: Float[Tensor, "task dim_and_bias num_classes"] | None = None,
-    ) -> TaskBatch:
-        """Draws tasks, or new examples of given tasks.
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """A column of weights for each class; the last row holds the biases."""
+        return self.dim + 1, self.num_classes
 
-        Args:
-            num_tasks: Number of tasks.
-            num_support: Support examples a task; may be 0.
-            num_query: Query examples a task; may be 0.
-            generator: Source of every random number; the batch lies on its device.
-            latent: The weights of the tasks, biases in the last row. Drawn if None.
+    def draw_latent(self, num_tasks: int, generator: torch.Generator) -> Weights:
+        """Draws weights from N(0, 1)."""
+        shape = (num_tasks, *self.latent_shape)
+        return torch.randn(shape, generator=generator, device=generator.device)
 
-        Returns:
-            The batch, everything observed, with the weights as `latent`.
+    def draw_examples(
+        self, latent: Weights, num_support: int, num_query: int, generator: torch.Generator
+    ) -> tuple[Examples, Examples]:
+        """Draws inputs and their classes."""
+        return self._draw(latent, num_support, generator), self._draw(latent, num_query, generator)
 
-        Raises:
-            TypeError: If the generator or the latent has the wrong type.
-            ValueError: If a count is too small or the latent does not fit.
-        """
-        shape = (self.dim + 1, self.num_classes)
-        check_draw(num_tasks, num_support, num_query, generator, latent, latent_shape=shape)
-        if latent is None:
-            latent = standard_normal((num_tasks, *shape), generator)
-        return TaskBatch(
-            support=self._examples(latent, num_support, generator),
-            query=self._examples(latent, num_query, generator),
-            latent=latent,
-        )
-
-    def _examples(self, weights: Tensor, num_examples: int, generator: torch.Generator) -> Examples:
-        shape = (weights.shape[0], num_examples, self.dim)
-        x = standard_normal(shape, generator, weights.dtype)
+    def _draw(self, weights: Tensor, num: int, generator: torch.Generator) -> Examples:
+        x = weights.new_empty(len(weights), num, self.dim).normal_(generator=generator)
         logits = affine(x, weights) / self.temperature
         # The largest of logit - log(exponential noise) is a draw from the softmax (Gumbel's trick).
         noise = torch.empty_like(logits).exponential_(generator=generator)

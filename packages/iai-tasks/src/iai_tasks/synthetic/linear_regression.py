@@ -1,4 +1,4 @@
-"""Linear regression tasks, and the best answer that their data allow."""
+"""Linear regression tasks, and the best possible answers to their queries."""
 
 from typing import Literal
 
@@ -8,29 +8,31 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
-from iai_tasks._draw import check_draw, standard_normal
 from iai_tasks._validators import at_least, one_of
 from iai_tasks.examples import Examples, TaskBatch
+from iai_tasks.sampler import AbstractSampler
 from iai_tasks.spec import Real, TaskSpec
 from iai_tasks.synthetic._affine import affine
 
+Weights = Float[Tensor, "task weight"]
 QueryShift = Literal["none", "wide", "far"]
 
 
 @attrs.frozen
-class LinearRegression:
+class LinearRegression(AbstractSampler):
     """Tasks y = w . [x, 1] + noise, with x ~ N(0, I) and w ~ N(0, I), the bias last.
 
     The latent of a task is w. Tensors have the dtype of the latent, or torch's default dtype.
 
     Attributes:
         dim: Number of inputs; w has `dim + 1` numbers.
-        noise_variance: Variance of the Gaussian noise of y. It is also the floor of the mean
-            squared error on noisy queries.
-        query_shift: Law of the query inputs: "none", as the support's; "wide", 3 N(0, I); "far",
-            0.1 N(0, I) + 3 u with u uniform on the unit sphere, drawn anew for every query.
-        noisy_query: Whether query y is noisy too. False gives its mean: the minimiser of the
-            expected squared error is the same and the error has less variance.
+        noise_variance: Variance of the Gaussian noise of y. On noisy queries no predictor has a
+            lower mean squared error.
+        query_shift: Distribution of the query inputs: "none", that of the support; "wide",
+            3 N(0, I); "far", 0.1 N(0, I) + 3 u with u uniform on the unit sphere, drawn for each
+            query.
+        noisy_query: Whether the y of queries are noisy too. If not they are means: the best
+            predictor is the same, and its measured error has less variance.
 
     Raises:
         ValueError: If `dim` is below 1, `noise_variance` below 0, or `query_shift` unknown.
@@ -60,59 +62,41 @@ class LinearRegression:
         """Inputs of `dim` numbers, a target of one."""
         return TaskSpec(support_x_shape=(self.dim,), query_x_shape=(self.dim,), target=Real(1))
 
-    def sample(
-        self,
-        num_tasks: int,
-        *,
-        num_support: int,
-        num_query: int,
-        generator: torch.Generator,
-        latent: Float[Tensor, "task weight"] | None = None,
-    ) -> TaskBatch:
-        """Draws tasks, or new examples of given tasks.
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """`dim` weights and a bias."""
+        return (self.dim + 1,)
 
-        Args:
-            num_tasks: Number of tasks.
-            num_support: Support examples a task; may be 0.
-            num_query: Query examples a task; may be 0.
-            generator: Source of every random number; the batch lies on its device.
-            latent: The weights of the tasks, the bias last. Drawn if None.
+    def draw_latent(self, num_tasks: int, generator: torch.Generator) -> Weights:
+        """Draws weights from N(0, I)."""
+        return torch.randn(num_tasks, self.dim + 1, generator=generator, device=generator.device)
 
-        Returns:
-            The batch, everything observed, with the weights as `latent`.
-
-        Raises:
-            TypeError: If the generator or the latent has the wrong type.
-            ValueError: If a count is negative or the latent does not fit.
-        """
-        check_draw(
-            num_tasks, num_support, num_query, generator, latent, latent_shape=(self.dim + 1,)
+    def draw_examples(
+        self, latent: Weights, num_support: int, num_query: int, generator: torch.Generator
+    ) -> tuple[Examples, Examples]:
+        """Draws inputs, those of queries from `query_shift`'s distribution, and targets."""
+        support_x, query_x = (
+            latent.new_empty(len(latent), num, self.dim).normal_(generator=generator)
+            for num in (num_support, num_query)
         )
-        if latent is None:
-            latent = standard_normal((num_tasks, self.dim + 1), generator)
-        support_x = standard_normal((num_tasks, num_support, self.dim), generator, latent.dtype)
-        query_x = standard_normal((num_tasks, num_query, self.dim), generator, latent.dtype)
         if self.query_shift == "wide":
             query_x = 3 * query_x
         elif self.query_shift == "far":
-            direction = standard_normal(tuple(query_x.shape), generator, latent.dtype)
+            direction = torch.empty_like(query_x).normal_(generator=generator)
             query_x = 0.1 * query_x + 3 * normalize(direction, dim=-1)
-        return TaskBatch(
-            support=self._label(support_x, latent, generator, noisy=True),
-            query=self._label(query_x, latent, generator, noisy=self.noisy_query),
-            latent=latent,
-        )
+        support = self._label(support_x, latent, generator, noisy=True)
+        return support, self._label(query_x, latent, generator, noisy=self.noisy_query)
 
-    def posterior_mean(self, support: Examples) -> Float[Tensor, "task weight"]:
+    def posterior_mean(self, support: Examples) -> Weights:
         """Mean of w given the observed support examples: Bayesian ridge regression.
 
-        With one row [x, 1] an observed example in X, the posterior mean under the prior N(0, I) is
-        (X'X + noise_variance I)^-1 X'y. It is computed in float64. Without noise the inverse is a
-        pseudo-inverse: among the weights that fit the data, the prior then prefers the shortest.
+        With a row [x, 1] in X for each observed example, the posterior mean under the prior N(0, I)
+        is (X'X + noise_variance I)^-1 X'y, computed in float64. Without noise the inverse is the
+        pseudo-inverse, which gives the shortest of the weights that fit the data.
 
         Args:
-            support: The examples, `task n dim`; masked ones do not count. With none observed the
-                answer is the prior's mean, zero.
+            support: The examples, `task n dim`; masked ones do not count. If none is observed, the
+                mean is that of the prior, zero.
 
         Returns:
             The mean, bias last, in the dtype of `support.x`. Gradients flow.
@@ -134,10 +118,10 @@ class LinearRegression:
         return (inverse @ (rows.mT @ targets))[..., 0].to(support.x.dtype)
 
     def oracle(self, batch: TaskBatch) -> Float[Tensor, "task query 1"]:
-        """Best answer to the queries that the support allows: the posterior predictive mean.
+        """The posterior predictive mean, the best answer to the queries given the support.
 
-        No other function of the support has a lower expected squared error. For the first k
-        examples, hand in a batch whose support is `support[:, :k]`.
+        No other function of the support has a lower expected squared error. To answer from the
+        first k examples, pass a batch whose support is `support[:, :k]`.
 
         Args:
             batch: Tasks of this sampler.
@@ -155,5 +139,6 @@ class LinearRegression:
     ) -> Examples:
         y = affine(x, weights[..., None])
         if noisy:
-            y = y + self.noise_variance**0.5 * standard_normal(tuple(y.shape), generator, y.dtype)
+            noise = torch.empty_like(y).normal_(generator=generator)
+            y = y + self.noise_variance**0.5 * noise
         return Examples(x=x, y=y)

@@ -7,30 +7,31 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from iai_tasks._draw import check_draw, standard_normal
 from iai_tasks._validators import at_least, one_of
-from iai_tasks.examples import Examples, TaskBatch
+from iai_tasks.examples import Examples
+from iai_tasks.sampler import AbstractSampler
 from iai_tasks.spec import Real, TaskSpec
 from iai_tasks.synthetic._affine import affine
 
+Weights = Float[Tensor, "task weight"]
 Activation = Literal["tanh", "relu"]
 
 
 @attrs.frozen
-class RandomNetworkRegression:
+class RandomNetworkRegression(AbstractSampler):
     """Tasks y = v . [a(W' [x, 1]), 1] + noise, with x ~ N(0, I) and weights W, v ~ N(0, 1).
 
-    Neither layer is scaled, so y has variance 1 + hidden_dim E[a^2] + noise_variance: with relu,
-    E[a^2] is (dim + 1) / 2. The latent of a task is W, row by row with its biases last, then v with
-    its bias last, in one row of numbers. Tensors have the dtype of the latent, or torch's default
-    dtype.
+    Neither layer is scaled, so y has variance 1 + hidden_dim E[a^2] + noise_variance, where E[a^2]
+    is (dim + 1) / 2 for relu. The latent of a task is one row of numbers: the rows of W, of which
+    the last holds the biases, then v, of which the last number is the bias. Tensors have the dtype
+    of the latent, or torch's default dtype.
 
     Attributes:
         dim: Number of inputs.
         hidden_dim: Number of hidden units.
         activation: The function a, "tanh" or "relu".
-        noise_variance: Variance of the Gaussian noise of y, in support and query alike. It is also
-            the floor of the mean squared error.
+        noise_variance: Variance of the Gaussian noise of y, in support and query. No predictor has
+            a lower mean squared error.
 
     Raises:
         ValueError: If a size is below 1, the variance below 0, or the activation unknown.
@@ -59,48 +60,27 @@ class RandomNetworkRegression:
         """Inputs of `dim` numbers, a target of one."""
         return TaskSpec(support_x_shape=(self.dim,), query_x_shape=(self.dim,), target=Real(1))
 
-    def sample(
-        self,
-        num_tasks: int,
-        *,
-        num_support: int,
-        num_query: int,
-        generator: torch.Generator,
-        latent: Float[Tensor, "task weight"] | None = None,
-    ) -> TaskBatch:
-        """Draws tasks, or new examples of given tasks.
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """All weights and biases, in one row of numbers."""
+        return ((self.dim + 2) * self.hidden_dim + 1,)
 
-        Args:
-            num_tasks: Number of tasks.
-            num_support: Support examples a task; may be 0.
-            num_query: Query examples a task; may be 0.
-            generator: Source of every random number; the batch lies on its device.
-            latent: The weights of the tasks. Drawn if None.
+    def draw_latent(self, num_tasks: int, generator: torch.Generator) -> Weights:
+        """Draws weights from N(0, 1)."""
+        shape = (num_tasks, *self.latent_shape)
+        return torch.randn(shape, generator=generator, device=generator.device)
 
-        Returns:
-            The batch, everything observed, with the weights as `latent`.
+    def draw_examples(
+        self, latent: Weights, num_support: int, num_query: int, generator: torch.Generator
+    ) -> tuple[Examples, Examples]:
+        """Draws inputs and their noisy targets."""
+        return self._draw(latent, num_support, generator), self._draw(latent, num_query, generator)
 
-        Raises:
-            TypeError: If the generator or the latent has the wrong type.
-            ValueError: If a count is too small or the latent does not fit.
-        """
-        num_weights = (self.dim + 2) * self.hidden_dim + 1
-        shape = (num_weights,)
-        check_draw(num_tasks, num_support, num_query, generator, latent, latent_shape=shape)
-        if latent is None:
-            latent = standard_normal((num_tasks, num_weights), generator)
-        return TaskBatch(
-            support=self._examples(latent, num_support, generator),
-            query=self._examples(latent, num_query, generator),
-            latent=latent,
-        )
-
-    def _examples(self, weights: Tensor, num_examples: int, generator: torch.Generator) -> Examples:
-        x = standard_normal((weights.shape[0], num_examples, self.dim), generator, weights.dtype)
+    def _draw(self, weights: Tensor, num: int, generator: torch.Generator) -> Examples:
+        x = weights.new_empty(len(weights), num, self.dim).normal_(generator=generator)
         first, last = weights.tensor_split([(self.dim + 1) * self.hidden_dim], dim=1)
         hidden = affine(x, first.reshape(-1, self.dim + 1, self.hidden_dim))
-        mean = affine(
-            hidden.tanh() if self.activation == "tanh" else hidden.relu(), last[..., None]
-        )
-        noise = standard_normal(tuple(mean.shape), generator, mean.dtype)
+        hidden = hidden.tanh() if self.activation == "tanh" else hidden.relu()
+        mean = affine(hidden, last[..., None])
+        noise = torch.empty_like(mean).normal_(generator=generator)
         return Examples(x=x, y=mean + self.noise_variance**0.5 * noise)

@@ -1,4 +1,4 @@
-"""Regression onto sine waves: the smallest tasks on which adapting can be seen."""
+"""Regression onto sine waves, the smallest tasks that show what adapting does."""
 
 import math
 
@@ -7,26 +7,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from iai_tasks._draw import check_draw
+from iai_tasks._validators import Range, is_range
 from iai_tasks.examples import Examples, TaskBatch
+from iai_tasks.sampler import AbstractSampler
 from iai_tasks.spec import Real, TaskSpec
 
-Range = tuple[float | int, float | int]  # beartype, in the tests, takes no int for a float
+Waves = Float[Tensor, "task 2"]  # amplitude, phase
 
 
-def _to_range(bounds: Range) -> Range:
-    low, high = bounds
-    return float(low), float(high)
-
-
-def _rising(_: object, attribute: "attrs.Attribute[Range]", value: Range) -> None:
-    if not value[0] <= value[1]:
-        raise ValueError(f"`{attribute.name}` must be (smallest, largest); got {value}.")
-
-
-@attrs.frozen
-class Sinusoid:
-    """Tasks y = a sin(x - b) without noise, every number uniform in its range.
+@attrs.frozen(kw_only=True)
+class Sinusoid(AbstractSampler):
+    """Tasks y = a sin(x - b) without noise, with a, b and x uniform in their ranges.
 
     The latent of a task is (a, b). Tensors have the dtype of the latent, or torch's default dtype.
 
@@ -48,66 +39,37 @@ class Sinusoid:
     True
     """
 
-    amplitude: Range = attrs.field(
-        default=(0.1, 5.0), converter=_to_range, validator=_rising, kw_only=True
-    )
-    phase: Range = attrs.field(
-        default=(0.0, math.pi), converter=_to_range, validator=_rising, kw_only=True
-    )
-    x: Range = attrs.field(
-        default=(-5.0, 5.0), converter=_to_range, validator=_rising, kw_only=True
-    )
+    latent_shape = (2,)
+
+    amplitude: Range = attrs.field(default=(0.1, 5.0), validator=is_range)
+    phase: Range = attrs.field(default=(0.0, math.pi), validator=is_range)
+    x: Range = attrs.field(default=(-5.0, 5.0), validator=is_range)
 
     @property
     def spec(self) -> TaskSpec:
         """One input, one number to predict."""
         return TaskSpec(support_x_shape=(1,), query_x_shape=(1,), target=Real(1))
 
-    def sample(
-        self,
-        num_tasks: int,
-        *,
-        num_support: int,
-        num_query: int,
-        generator: torch.Generator,
-        latent: Float[Tensor, "task 2"] | None = None,
-    ) -> TaskBatch:
-        """Draws tasks, or new examples of given tasks.
+    def draw_latent(self, num_tasks: int, generator: torch.Generator) -> Waves:
+        """Draws amplitudes and phases, uniform in their ranges."""
+        device, ranges = generator.device, (self.amplitude, self.phase)
+        uniform = (torch.rand(num_tasks, generator=generator, device=device) for _ in ranges)
+        return torch.stack(list(map(_scaled, uniform, ranges)), dim=1)
 
-        Args:
-            num_tasks: Number of tasks.
-            num_support: Support examples a task; may be 0.
-            num_query: Query examples a task; may be 0.
-            generator: Source of every random number; the batch lies on its device.
-            latent: Amplitude and phase of the tasks. Drawn if None.
+    def draw_examples(
+        self, latent: Waves, num_support: int, num_query: int, generator: torch.Generator
+    ) -> tuple[Examples, Examples]:
+        """Draws inputs, uniform in their range, and the values of the wave there."""
+        return self._draw(latent, num_support, generator), self._draw(latent, num_query, generator)
 
-        Returns:
-            The batch, everything observed, with amplitude and phase as `latent`.
-
-        Raises:
-            TypeError: If the generator or the latent has the wrong type.
-            ValueError: If a count is negative or the latent does not fit.
-        """
-        check_draw(num_tasks, num_support, num_query, generator, latent, latent_shape=(2,))
-        if latent is None:
-            waves = [
-                _uniform((num_tasks,), range_, generator) for range_ in (self.amplitude, self.phase)
-            ]
-            latent = torch.stack(waves, dim=1)
-        support_x, query_x = (
-            _uniform((num_tasks, num, 1), self.x, generator, latent.dtype)
-            for num in (num_support, num_query)
-        )
-        return TaskBatch(
-            support=Examples(x=support_x, y=_wave(support_x, latent)),
-            query=Examples(x=query_x, y=_wave(query_x, latent)),
-            latent=latent,
-        )
+    def _draw(self, latent: Tensor, num: int, generator: torch.Generator) -> Examples:
+        x = _scaled(latent.new_empty(len(latent), num, 1).uniform_(generator=generator), self.x)
+        return Examples(x=x, y=_wave(x, latent))
 
     def oracle(self, batch: TaskBatch) -> Float[Tensor, "task query 1"]:
-        """The task's own function at the queries, from the latent and not from the support.
+        """The true wave at the queries, from the latent and not from the support.
 
-        Two examples in general position leave few functions to choose from, and more leave one.
+        A support of three or more examples almost always determines the wave.
 
         Args:
             batch: Tasks of this sampler, with their latent.
@@ -123,19 +85,12 @@ class Sinusoid:
         return _wave(batch.query.x, batch.latent)
 
 
-def _uniform(
-    shape: tuple[int, ...],
-    range_: Range,
-    generator: torch.Generator,
-    dtype: torch.dtype | None = None,
-) -> Tensor:
+def _scaled(uniform: Tensor, range_: Range) -> Tensor:
+    """Numbers from [0, 1) mapped to a range."""
     low, high = range_
-    number = torch.rand(shape, generator=generator, device=generator.device, dtype=dtype)
-    return low + (high - low) * number
+    return low + (high - low) * uniform
 
 
-def _wave(
-    x: Float[Tensor, "task n 1"], latent: Float[Tensor, "task 2"]
-) -> Float[Tensor, "task n 1"]:
+def _wave(x: Float[Tensor, "task n 1"], latent: Waves) -> Float[Tensor, "task n 1"]:
     amplitude, phase = latent[:, None, :1], latent[:, None, 1:]
     return amplitude * torch.sin(x - phase)

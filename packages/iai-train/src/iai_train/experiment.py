@@ -1,0 +1,267 @@
+"""An experiment: learners are trained and measured beside baselines, and the results are kept."""
+
+import json
+import math
+import re
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import attrs
+import rich
+import torch
+from torch import nn
+
+from iai_train.config import FitConfig, Settings
+from iai_train.files import make_folder, write_atomically
+from iai_train.interfaces import Source, TaskSampler, TasksT, Traceable
+from iai_train.measuring.evaluate import Answer, Metric, evaluate, first
+from iai_train.processes import process_generator, process_index, resolve_device
+from iai_train.reporting.figure import figure
+from iai_train.reporting.report import RunInfo, table, write_metrics
+from iai_train.row import Row
+from iai_train.training.fit import fit, progress_bar
+from iai_train.training.gradient import Weight
+
+ChoiceT = TypeVar("ChoiceT")
+
+
+class Experiment:
+    """Trains learners, measures them and baselines, and writes metrics.json and figure.png.
+
+    `measure` and `tuned` return rows, `rows` collects them, and `finish` writes them down and
+    prints one table. Run again in the same folder, an experiment that was stopped goes on from its
+    last checkpoint; measurements are taken anew.
+
+    It seeds torch's global generator, from which modules draw their first weights.
+
+    Args:
+        name: Name of the experiment in metrics.json.
+        preset: Name of the preset that the settings came from.
+        settings: What `parse` returned.
+        metrics: Name and function of each metric. The table and the figure show the first, and
+            `tuned` chooses by it.
+        best: Whether the smallest value of the first metric is best, or the largest.
+        data: Name and fingerprint of each data set that is not drawn from the seed. They stand in
+            metrics.json, and a checkpoint of other data is refused.
+
+    Raises:
+        OSError: Nothing can be written to `settings.out`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        preset: str,
+        settings: Settings,
+        *,
+        metrics: Mapping[str, Metric],
+        best: Literal["smallest", "largest"] = "smallest",
+        data: Mapping[str, str] | None = None,
+    ) -> None:
+        self.device = resolve_device(settings.device)
+        self.rows: list[Row] = []
+        self._name, self._preset, self._settings = name, preset, settings
+        self._metrics, self._metric = metrics, next(iter(metrics))
+        self._sign = 1 if best == "largest" else -1
+        self._data = dict(data or {})
+        self._began = time.perf_counter()
+        make_folder(settings.out)
+        torch.manual_seed(settings.seed)
+
+    def draw(
+        self,
+        sampler: TaskSampler[TasksT],
+        num_tasks: int,
+        *,
+        num_support: int,
+        num_query: int,
+        tuning: bool = False,
+        chunk: int | None = None,
+    ) -> list[TasksT]:
+        """Draws batches of tasks to measure on, the same for every method.
+
+        Args:
+            sampler: The distribution of tasks.
+            num_tasks: How many in all.
+            num_support: Support examples of a task.
+            num_query: Queries of a task.
+            tuning: Draws other tasks from the same sampler, to choose by: see `tuned`.
+            chunk: The most tasks of a batch; None: all of them.
+        """
+        generator = self.generator(15_000 if tuning else 10_000)
+        chunk = chunk or num_tasks
+        sizes = [min(chunk, num_tasks - begin) for begin in range(0, num_tasks, chunk)]
+        counts = {"num_support": num_support, "num_query": num_query}
+        return [sampler.sample(size, **counts, generator=generator) for size in sizes]
+
+    def generator(self, offset: int) -> torch.Generator:
+        """A generator seeded with the run's seed plus an offset, on the run's device.
+
+        The tasks of `draw` are drawn with 10,000 or 15,000.
+        """
+        return torch.Generator(self.device).manual_seed(self._settings.seed + offset)
+
+    def training_generator(self) -> torch.Generator:
+        """A generator for training tasks, each process's own: see `process_generator`."""
+        return process_generator(self._settings.seed, self._settings.device)
+
+    def train(
+        self,
+        method: str,
+        learner: nn.Module,
+        source: Source[Any, Any],
+        config: FitConfig | None = None,
+        *,
+        weight: Weight | None = None,
+    ) -> None:
+        """Trains a learner in place, from the checkpoint that a stopped run left.
+
+        Args:
+            method: Name of the learner in the rows. Its checkpoint lies in a folder of that name.
+            learner: The learner, moved to the run's device.
+            source: Where its tasks come from.
+            config: Settings of `fit`; by default those of the experiment.
+            weight: Weight of each loss given the number of examples seen: see `fit`.
+
+        Raises:
+            CheckpointError: The checkpoint is damaged, or of another method, seed, data or `train`.
+        """
+        settings = self._settings
+        identity = {"method": method, "seed": settings.seed, "data": self._data}
+        fit(
+            learner,
+            source,
+            config or settings.fit,
+            out=settings.out / re.sub(r"\W+", "-", method.replace("'", "")),
+            device=settings.device,
+            weight=weight,
+            name=method,
+            setup={**identity, "train": attrs.asdict(settings.train)},
+        )
+
+    def measure(
+        self,
+        method: str,
+        learner: Traceable[Any] | Answer,
+        batches: Sequence[Any],
+        steps: Collection[int] | Mapping[int, int],
+        *,
+        split: str = "in",
+    ) -> list[Row]:
+        """The rows of a learner, a baseline or an oracle.
+
+        Args:
+            method: Its name in the rows.
+            learner: A learner, or a function that is given labelled tasks and returns outputs for
+                their queries.
+            batches: Labelled tasks.
+            steps: After which of its steps a learner is measured. Or, for each step of the rows, a
+                number of examples: what a learner that refines its state has read by that step. A
+                function is given the tasks with so many of their first examples alone; a learner
+                reads these in one step.
+            split: Name of the tasks in the rows.
+        """
+        of: dict[str, Any] = {"method": method, "split": split, "seed": self._settings.seed}
+        rows: Callable[..., list[Row]] = partial(evaluate, learner, metrics=self._metrics, **of)
+        if not isinstance(steps, Mapping):
+            return rows(batches, steps=steps)
+        return [
+            attrs.evolve(row, step=step)
+            for step, examples in steps.items()
+            for row in rows([first(batch, examples) for batch in batches], steps=[1])
+        ]
+
+    def tuned(
+        self,
+        method: str,
+        make: Callable[[ChoiceT], Traceable[Any] | Answer],
+        choices: Collection[ChoiceT],
+        tuning: Sequence[Any],
+        batches: Sequence[Any],
+        steps: Collection[int] | Mapping[int, int],
+        *,
+        split: str = "in",
+    ) -> list[Row]:
+        """The rows of a baseline with a free number, such as a learning rate.
+
+        At each step the number counts that is best on other tasks, by the mean of the first metric.
+        A mean that is not finite is worse than any other.
+
+        Args:
+            method: Name of the baseline in the rows.
+            make: Makes the baseline with a number: see `measure`.
+            choices: The numbers to choose from.
+            tuning: Labelled tasks, by which is chosen.
+            batches: Other labelled tasks, which the rows are of.
+            steps: See `measure`.
+            split: Name of the tasks in the rows.
+
+        Raises:
+            ValueError: `tuning` is `batches`.
+        """
+        if tuning is batches:
+            raise ValueError("`tuning` must be other tasks than `batches`; got the same.")
+        leading: dict[int, tuple[float, ChoiceT]] = {}
+        with progress_bar() as bar:
+            for choice in bar.track(choices, description=f"{method}: tuning"):
+                for row in self.measure(method, make(choice), tuning, steps):
+                    score = self._sign * row.value if math.isfinite(row.value) else -math.inf
+                    if row.metric == self._metric and (
+                        row.step not in leading or score > leading[row.step][0]
+                    ):
+                        leading[row.step] = score, choice
+        rows = []
+        for chosen in dict.fromkeys(choice for _, choice in leading.values()):
+            measured = self.measure(method, make(chosen), batches, steps, split=split)
+            rows += [row for row in measured if leading[row.step][1] == chosen]
+        return sorted(rows, key=lambda row: row.step)
+
+    def once(self, what: str, work: Callable[[], float]) -> float:
+        """A number that is measured once, such as a cost, and read again by a run that goes on.
+
+        Args:
+            what: What the number is of, and all that it depends on beside training and the device.
+            work: Measures it.
+        """
+        path, key = self._settings.out / "costs.json", f"{what}, on {self.device}"
+        kept: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+        if key not in kept:
+            kept[key] = work()
+            write_atomically(path, json.dumps(kept, indent=1).encode())
+        return kept[key]
+
+    def finish(
+        self,
+        *,
+        by: Literal["examples", "step"] = "examples",
+        scale: Literal["log", "linear"] = "log",
+        draw: Callable[[Path], None] | None = None,
+    ) -> None:
+        """Writes metrics.json and figure.png, and prints a table of the first metric.
+
+        In several processes the main one does.
+
+        Args:
+            by: What the columns of the table and the x axis are.
+            scale: Scale of the figure's y axis.
+            draw: Draws another figure, to the path that it is given: see `curves`.
+        """
+        if process_index():
+            return
+        info = RunInfo(
+            example=self._name,
+            preset=self._preset,
+            seed=self._settings.seed,
+            device=str(self.device),
+            wall_seconds=time.perf_counter() - self._began,
+            data=self._data,
+        )
+        path = write_metrics(self._settings.out, info, self.rows)
+        picture = path.with_name("figure.png")
+        draw = draw or partial(figure, self.rows, metric=self._metric, scale=scale, by=by)
+        draw(picture)
+        rich.print(table(self.rows, metric=self._metric, by=by))
+        rich.print(f"Wrote {path} and {picture}.")

@@ -1,0 +1,1 @@
+"""What is measured of learners and baselines: errors, distances, seconds and bytes."""

@@ -1,0 +1,63 @@
+"""What a piece of work costs: seconds, and peak memory."""
+
+import os
+import time
+from collections.abc import Callable
+from itertools import accumulate
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+
+def seconds(work: Callable[[], object], device: torch.device, *, repeats: int = 5) -> float:
+    """The time of the fastest of several runs, which other processes disturbed least.
+
+    One more run comes first, to warm up.
+
+    Args:
+        work: What is timed, from its call until the device has finished.
+        device: Where it runs.
+        repeats: How many runs are timed, at least 1.
+
+    Raises:
+        ValueError: `repeats` is below 1.
+
+    >>> seconds(lambda: None, torch.device("cpu")) < 1
+    True
+    """
+    if repeats < 1:
+        raise ValueError(f"`repeats` must be at least 1; got {repeats}.")
+    times = []
+    for _ in range(1 + repeats):
+        began = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - began)
+    return min(times[1:])
+
+
+def peak_bytes(work: Callable[[], object], device: torch.device) -> float:
+    """How much torch's allocated memory on a device grows at most while work is done.
+
+    Args:
+        work: What is measured; run once.
+        device: The device whose memory counts. On the CPU torch's profiler counts, which slows the
+            work down.
+
+    >>> peak_bytes(lambda: torch.zeros(1000).sum(), torch.device("cpu")) >= 4000
+    True
+    """
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        work()
+        return float(torch.cuda.max_memory_allocated(device) - before)
+    # Else the profiler prints a line as it starts and one as it stops; read at its first use.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        work()
+    events = recorded.profiler.kineto_results.events()
+    changes = [event for event in events if event.name() == "[memory]"]
+    changes.sort(key=lambda event: event.start_ns())
+    return float(max(accumulate((change.nbytes() for change in changes), initial=0)))

@@ -1,0 +1,1 @@
+"""What is shown of rows: a file, a table, figures."""

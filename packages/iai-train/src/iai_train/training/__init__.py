@@ -1,0 +1,1 @@
+"""The outer loop: updates of a learner's weights, and what a stopped run goes on from."""

@@ -1,0 +1,115 @@
+"""Nested states: what they hold, and how they are tensors and a description in JSON."""
+
+from collections.abc import Iterator, Mapping
+from typing import cast
+
+import attrs
+from torch import Tensor
+
+
+def leaves(node: object) -> Iterator[object]:
+    """All that is in mappings, sequences, attrs records and plain objects, keys of mappings too.
+
+    >>> list(leaves({"rate": (0.5, [None])}))
+    ['rate', 0.5, None]
+    """
+    kind = type(node)
+    if isinstance(node, Mapping):
+        for key in node:
+            yield key
+            yield from leaves(node[key])
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from leaves(value)
+    elif attrs.has(kind):
+        for field in attrs.fields(kind):
+            yield from leaves(getattr(node, field.name))
+    elif isinstance(node, Tensor) or not hasattr(node, "__dict__"):
+        yield node
+    else:
+        yield from leaves(vars(node))
+
+
+def flatten(tree: object) -> tuple[dict[str, Tensor], object]:
+    """Separates the tensors of a nested state from its structure.
+
+    Args:
+        tree: Mappings (string or integer keys), lists and tuples of tensors, numbers, strings,
+            booleans and None.
+
+    Returns:
+        The tensors by their path, copied to the CPU without gradients; and the structure, which
+        JSON can hold: `{"dict": [[key, node], ...]}`, `{"list": [...]}`, `{"tuple": [...]}`,
+        `{"tensor": path}` or a plain value.
+
+    Raises:
+        TypeError: The state holds something else. A named tuple is refused too, since its class is
+            needed to build it again: store `state._asdict()`.
+
+    >>> import torch
+    >>> tensors, structure = flatten({"weight": torch.ones(2), "rate": 0.5})
+    >>> list(tensors), structure
+    (['weight'], {'dict': [['weight', {'tensor': 'weight'}], ['rate', 0.5]]})
+    """
+    tensors: dict[str, Tensor] = {}
+    return tensors, _describe(tree, "", tensors)
+
+
+def unflatten(tensors: Mapping[str, Tensor], structure: object) -> object:
+    """Builds the nested state that `flatten` was given.
+
+    Raises:
+        ValueError: The structure is not one that `flatten` returns, or names other tensors.
+
+    >>> unflatten({}, {"dict": [["betas", {"tuple": [0.9, 0.95]}]]})
+    {'betas': (0.9, 0.95)}
+    """
+    left = dict(tensors)
+    tree = _build(structure, left)
+    if left:
+        raise ValueError(f"Tensors that no structure names: {', '.join(sorted(left))}.")
+    return tree
+
+
+def _describe(node: object, path: str, tensors: dict[str, Tensor]) -> object:
+    if isinstance(node, Tensor):
+        while path in tensors:  # {"a": {"b": .}} and {"a/b": .} have one path, as have 1 and "1"
+            path += "'"
+        # A copy of each: safetensors refuses tensors that share memory.
+        tensors[path] = node.detach().to("cpu", copy=True).contiguous()
+        return {"tensor": path}
+    if isinstance(node, Mapping):
+        for key in node:
+            if type(key) not in (str, int):
+                raise TypeError(f"A key under `{path}` must be a string or an integer; got {key}.")
+        return {"dict": [[key, _describe(node[key], _join(path, key), tensors)] for key in node]}
+    if type(node) in (list, tuple):
+        items = enumerate(cast("list[object]", node))
+        return {
+            type(node).__name__: [_describe(item, _join(path, i), tensors) for i, item in items]
+        }
+    if node is None or type(node) in (bool, int, float, str):
+        return node
+    raise TypeError(
+        f"`{path}` must be a tensor, number, string or None, or a mapping, list or tuple of them; "
+        f"got {type(node).__name__}."
+    )
+
+
+def _join(path: str, key: object) -> str:
+    return f"{path}/{key}" if path else str(key)
+
+
+def _build(node: object, left: dict[str, Tensor]) -> object:
+    match node:
+        case {"dict": list(items)}:
+            return {key: _build(value, left) for key, value in items}
+        case {"list": list(items)}:
+            return [_build(value, left) for value in items]
+        case {"tuple": list(items)}:
+            return tuple(_build(value, left) for value in items)
+        case {"tensor": str(path)} if path in left:
+            return left.pop(path)
+        case None | bool() | int() | float() | str():
+            return node
+    raise ValueError(f"Not the structure of a state: {node!r}.")

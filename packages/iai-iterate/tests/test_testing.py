@@ -23,10 +23,10 @@ def test_regimes_that_keep_the_contract(regime):
 def test_the_suite_says_what_it_needs():
     support, query = examples()
     for few in (support[:1], support[:, :3]):
-        with pytest.raises(AssertionError, match="The suite needs two tasks of four examples"):
+        with pytest.raises(AssertionError, match="The suite needs two tasks of four observed"):
             check_regime(Slope(), few, query[: len(few.mask)])
     hidden = Examples(support.x, support.y, torch.zeros_like(support.mask))
-    with pytest.raises(AssertionError, match="The suite needs two tasks of four examples"):
+    with pytest.raises(AssertionError, match="The suite needs two tasks of four observed"):
         check_regime(Slope(), hidden, query)
 
 

@@ -17,7 +17,7 @@ import torch
 from iai_tasks import (
     Backbone,
     EmbeddingStore,
-    ImageArrays,
+    ImageClasses,
     ImageFiles,
     ImageSource,
     ProjectedClassification,
@@ -187,7 +187,7 @@ def load(config: Config) -> dict[str, ImageSource]:
         names, shape = CIFAR10, (32, 32, 3)
     scale = 15 if config.source == "digits" else 1
     return {
-        split: ImageArrays(
+        split: ImageClasses(
             images=(scale * x).reshape(-1, *shape).movedim(-1, 1).to(torch.uint8).contiguous(),
             labels=y,
             class_names=names,

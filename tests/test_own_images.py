@@ -100,4 +100,4 @@ def test_what_is_refused_is_refused_before_training(
     with pytest.raises((SystemExit, ValueError)) as refusal:
         run_here(command(tmp_path / "out", "--images", images, *options))
     assert text in str(refusal.value)
-    assert not list((tmp_path / "out").glob("**/*.safetensors"))
+    assert not list((tmp_path / "out").glob("**/checkpoint.safetensors"))

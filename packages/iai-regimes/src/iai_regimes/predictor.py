@@ -115,9 +115,10 @@ class Predictor(nn.Module):
                     f"{name!r} is one of {type(layer).__name__}."
                 )
             bounds[name] = layer.in_features**-0.5
-        weight = layer.weight
-        uniform = torch.rand(num_tasks, self.size, dtype=weight.dtype, device=weight.device)
-        pieces = (2 * uniform - 1).split([shape.numel() for shape in self.shapes.values()], dim=1)
+        like = self._parameter(name)
+        uniform = torch.rand(num_tasks, self.size, dtype=like.dtype, device=like.device)
+        sizes = [shape.numel() for shape in self.shapes.values()]
+        pieces = torch.split(2 * uniform - 1, sizes, dim=1)
         return {
             name: bounds[name] * piece.reshape(num_tasks, *shape)
             for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from iai_train.interfaces import LabelledTasks, Learner, Source, Traceable
 from iai_train.training.checkpoint import load_checkpoint, save_checkpoint
@@ -64,7 +65,7 @@ def check_learner(learner: Learner[Any, Any], tasks: object) -> None:
     losses, seen, state = learner(tasks, None)
     assert losses.ndim == 2, f"Losses are `step task`; got {tuple(losses.shape)}."
     assert seen.shape == losses.shape, f"Seen is `step task`; got {tuple(seen.shape)}."
-    for leaf in leaves(state):
+    for leaf in tree_leaves(state):
         assert isinstance(leaf, Tensor), f"A state is a pytree of tensors; got {type(leaf)}."
         assert not leaf.requires_grad, "A state is detached."
     learner.zero_grad()

@@ -10,6 +10,7 @@ from iai_regimes.learned.parameter_token import ParameterTokens
 from iai_regimes.learned.recurrent_rule import RecurrentRule
 from iai_regimes.likelihood import Categorical, Gaussian
 from iai_regimes.models.conv4 import Conv4
+from iai_regimes.models.fit_flow import fit_flow
 from iai_regimes.models.flow import flow
 from iai_regimes.models.latent_decoder import LatentDecoder
 from iai_regimes.predictor import Predictor
@@ -56,6 +57,7 @@ __all__ = [
     "annealed_gain",
     "clipped_log",
     "count_features",
+    "fit_flow",
     "flow",
     "log_and_sign",
     "raw",

@@ -154,3 +154,46 @@ class Estimator(Protocol):
     def predict(self, x: Any, /) -> Any:
         """Return a class or `y_dim` numbers for each row of `x`."""
         ...
+
+
+@runtime_checkable
+class DensityEstimator(Protocol):
+    """A model of one distribution, as in scikit-learn; it is given and gives NumPy arrays."""
+
+    def fit(self, x: Any, /) -> Any:
+        """Learn from samples, `n dim`."""
+        ...
+
+    def bic(self, x: Any, /) -> float:
+        """Return the Bayesian information criterion on samples; lower is better."""
+        ...
+
+    def sample(self, num_samples: int, /) -> tuple[Any, Any]:
+        """Draw samples, `num_samples dim`, and a label for each, which is not used."""
+        ...
+
+
+@runtime_checkable
+class TaskResampler(Protocol):
+    """A distribution of tasks that also draws more examples of earlier tasks."""
+
+    def sample(
+        self,
+        num_tasks: int,
+        *,
+        num_support: int,
+        num_query: int,
+        generator: torch.Generator,
+        latent: Any = None,
+    ) -> Any:
+        """Draw tasks, or new examples of those that have this `latent`."""
+        ...
+
+
+@runtime_checkable
+class Adapted(Protocol):
+    """A learner that has read the support of tasks."""
+
+    def predict(self, query_x: Shaped[Tensor, "task m *x_shape"], /) -> Shaped[Tensor, "task m _"]:
+        """Answer queries: `task m num_outputs`."""
+        ...

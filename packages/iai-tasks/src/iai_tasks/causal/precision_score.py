@@ -39,4 +39,5 @@ def precision_score(x: Float[Tensor, "task n node"]) -> Float[Tensor, "task node
     if num_samples <= num_nodes:
         ridge = ridge + variances.amin(1) * num_nodes / num_samples
     eye = torch.eye(num_nodes, dtype=covariance.dtype, device=x.device)
-    return -torch.linalg.inv(covariance + ridge[:, None, None] * eye).diagonal(dim1=1, dim2=2)
+    precision: Tensor = torch.linalg.inv(covariance + ridge[:, None, None] * eye)
+    return -precision.diagonal(dim1=1, dim2=2)

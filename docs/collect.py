@@ -1,8 +1,8 @@
 """Puts runs of one example, of several seeds, into docs/results: `collect.py RUN [RUN ...]`.
 
-Each RUN is a folder with a metrics.json. The records are copied as they are, and the samples of the
-first run where it drew some; the figure and the tables are the means over seeds, with the standard
-error over seeds.
+Each RUN is a folder with a metrics.json. The records are copied as they are, and samples.png of the
+first run if it has one; the figure and the tables are the means over seeds, with the standard error
+over seeds.
 """
 
 import argparse
@@ -28,22 +28,24 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     for (run, _), path in zip(read, paths, strict=True):
         shutil.copyfile(path, out / f"seed-{run.seed}.json")
-    if (paths[0].parent / "samples.png").exists():
-        shutil.copyfile(paths[0].parent / "samples.png", out / "samples.png")
+    samples = paths[0].with_name("samples.png")
+    if samples.exists():
+        shutil.copyfile(samples, out / "samples.png")
     rows = [row for _, rows in read for row in rows]
     metric = rows[0].metric
-    again = max(row.step for row in rows) > max(row.examples for row in rows)
+    read_again = max(row.step for row in rows) > max(row.examples for row in rows)
     figure(
         rows,
         out / "figure.png",
         metric=metric,
         scale="linear" if metric in ("accuracy", "order error") else "log",
-        by="step" if again else "examples",  # the same examples, read again and again
+        by="step" if read_again else "examples",
     )
     minutes = ", ".join(f"{run.wall_seconds / 60:.1f}" for run, _ in read)
     seeds = ", ".join(str(run.seed) for run, _ in read)
-    versions = ", ".join(f"{name} {version}" for name, version in read[0][0].versions.items())
-    text = [f"Seeds {seeds}; {minutes} minutes on {device}; {versions}.", ""]
+    first = read[0][0]
+    made_of = ", ".join(f"{name} {which}" for name, which in (first.versions | first.data).items())
+    text = [f"Seeds {seeds}; {minutes} minutes on {device}; {made_of}.", ""]
     for metric in dict.fromkeys(row.metric for row in rows):
         chosen = [row for row in rows if row.metric == metric]
         for split in dict.fromkeys(row.split for row in chosen):
@@ -58,8 +60,8 @@ def table(rows: list[Row], title: str) -> list[str]:
     lines = [f"**{title}**", "", "| step | " + " | ".join(map(str, steps)) + " |"]
     lines.append("|---" * (len(steps) + 1) + "|")
     for method in dict.fromkeys(row.method for row in rows):
-        found = {row.step: row for row in rows if row.method == method}
-        cells = [cell(found[step]) if step in found else "" for step in steps]
+        measured = {row.step: row for row in rows if row.method == method}
+        cells = [cell(measured[step]) if step in measured else "" for step in steps]
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return [*lines, ""]
 

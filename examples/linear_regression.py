@@ -22,7 +22,6 @@ from iai_tasks import LinearRegression
 from iai_train import Experiment, FitConfig, SamplerSource, Settings, mean_squared_error, parse
 from torch import nn
 
-SHIFTS = {"in": "none", "wide": "wide", "far": "far"}
 RATES = (1.0, 0.3, 0.1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5)  # of Adam
 MAIN, UNTRAINED = "parametric, both", "parametric, untrained"
 AT_ONCE = "implicit, one step, all examples"
@@ -106,12 +105,11 @@ def source(train: Train, learner: Iterated, sampler: LinearRegression, **how: ob
     """Live tasks for a learner of one step; else new ones, as many examples in all."""
     if learner.minibatch and learner.steps == 1:
         return Pool(learner, sampler, num_tasks=train.num_tasks, max_steps=train.max_steps, **how)
-    longest = train.max_steps * train.minibatch
-    steps, num_support = train.max_steps, longest
+    steps, examples = train.max_steps, train.max_steps * train.minibatch
     if not learner.minibatch:
-        steps, num_support = (train.max_steps + 1) / 2, (train.minibatch, longest)
-    num_tasks = round(train.num_tasks / steps)
-    return SamplerSource(sampler, num_tasks=num_tasks, num_support=num_support, **how)
+        steps, examples = (steps + 1) / 2, (train.minibatch, examples)
+    num_tasks = max(1, round(train.num_tasks / steps))
+    return SamplerSource(sampler, num_tasks=num_tasks, num_support=examples, **how)
 
 
 def main() -> None:
@@ -134,7 +132,7 @@ def main() -> None:
         regime = regimes.Parametric(model, likelihood, regimes.Adam(rate))
         return Iterated(regime, steps=1, minibatch=train.minibatch)
 
-    for split, shift in SHIFTS.items():
+    for split, shift in {"in": "none", "wide": "wide", "far": "far"}.items():
         steps = config.steps + config.deep_steps * (split == "in")
         read = {step: step * train.minibatch for step in steps}
         shifted = attrs.evolve(sampler, query_shift=shift)
@@ -142,12 +140,8 @@ def main() -> None:
         tuning = draw(num_support=max(read.values()), tuning=True)
         of = {"batches": draw(num_support=max(read.values())), "split": split}
         run.rows += run.measure("oracle", shifted.oracle, steps=read, **of)
+        at = {MAIN: steps, UNTRAINED: steps, AT_ONCE: {n: read[n] for n in config.steps if n}}
         for name, learner in compared.items():
-            at = {
-                MAIN: steps,
-                UNTRAINED: steps,
-                AT_ONCE: {step: read[step] for step in config.steps if step},
-            }
             run.rows += run.measure(name, learner, steps=at.get(name, config.steps), **of)
         run.rows += run.tuned("adam", adam, RATES, tuning, steps=config.steps, **of)
     least = {(row.split, row.step): row.value for row in run.rows if row.method == "oracle"}

@@ -92,7 +92,6 @@ class Descent(nn.Module):
         /,
         *,
         steps: int,
-        generator: torch.Generator | None = None,
     ) -> Iterator[Stage]:
         state = self._begin(support, None)
         for step in range(steps + 1):

@@ -3,7 +3,7 @@ from typing import Literal
 
 import attrs
 import pytest
-from iai_train import Device, FitConfig, parse
+from iai_train import FitConfig, Settings, parse
 
 
 @attrs.frozen(kw_only=True)
@@ -13,20 +13,23 @@ class Model:
 
 
 @attrs.frozen(kw_only=True)
-class Config:
-    fit: FitConfig
-    model: Model = Model()
+class Config(Settings):
+    train: Model = Model()
     signal: Literal["data", "gradient"] = "data"
     """What the update reads."""
+    steps: tuple[int, ...] = (0, 1)  # steps that are reported
     out: Path = Path("runs")
     """Folder of the results."""
     seed: int = attrs.field(default=0, validator=attrs.validators.ge(0))
-    device: Device = "auto"
+
+    def __attrs_post_init__(self) -> None:
+        if max(self.steps) > self.train.width:
+            raise ValueError(f"`steps` must end at {self.train.width}; got {max(self.steps)}.")
 
 
 PRESETS = {
     "smoke": Config(fit=FitConfig(iterations=5)),
-    "cpu": Config(fit=FitConfig(iterations=500), model=Model(width=64)),
+    "cpu": Config(fit=FitConfig(iterations=500), train=Model(width=64)),
 }
 
 
@@ -40,14 +43,14 @@ def test_the_first_preset_is_the_default() -> None:
 
 def test_settings_go_over_the_preset_in_any_order() -> None:
     name, config = read(
-        "--model.width", "32", "--seed=7", "--preset", "cpu", "--out", "there", "--device", "cpu",
+        "--train.width", "32", "--seed=7", "--preset", "cpu", "--out", "there", "--device", "cpu",
         "--fit.learning-rate", "0.1", "--fit.betas", "0.8", "0.9", "--fit.clip-norm", "None",
         "--signal", "gradient",
     )  # fmt: skip
     fit = FitConfig(iterations=500, learning_rate=0.1, betas=(0.8, 0.9), clip_norm=None)
     assert name == "cpu"
     assert config == Config(
-        fit=fit, model=Model(width=32), signal="gradient", out=Path("there"), seed=7, device="cpu"
+        fit=fit, train=Model(width=32), signal="gradient", out=Path("there"), seed=7, device="cpu"
     )
 
 
@@ -59,8 +62,10 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     for word in (
         "Refine a line.",
         "--preset smoke|cpu",
-        "--model.width",
+        "--train.width",
         "Numbers of one token.",
+        "What decides the weights",
+        "steps that are reported",
         "--fit.warmup",
         "Iterations over which the learning rate rises.",
         "500",
@@ -76,7 +81,8 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
         (["--preset", "huge"], "invalid choice: 'huge'"),
         (["--wdith", "3"], "--wdith"),
         (["--pre", "cpu"], "--pre"),
-        (["--model.width", "wide"], "wide"),
+        (["--train.width", "wide"], "wide"),
+        (["--steps", "0", "99"], "`steps` must end at 8; got 99."),
         (["--fit.iterations", "0"], "`iterations` must be at least 1; got 0."),
         (["--signal", "both"], "both"),
         (["--seed", "-1"], "'seed' must be >= 0: -1"),

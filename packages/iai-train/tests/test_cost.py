@@ -1,5 +1,7 @@
 """What work costs: seconds of the fastest run, bytes at the peak."""
 
+import subprocess
+import sys
 import time
 
 import pytest
@@ -31,6 +33,15 @@ def test_the_peak_counts_what_lives_at_once():
 
     assert 1e6 <= peak_bytes(one_after_another, CPU) < 1.1e6
     assert 4e6 <= peak_bytes(together, CPU) < 4.1e6
+
+
+def test_measuring_memory_prints_nothing():
+    script = "import torch; from iai_train import peak_bytes; "
+    script += "print(peak_bytes(lambda: torch.ones(1000), torch.device('cpu')))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("4000.0\n", "")
 
 
 def test_work_without_memory_has_no_peak():

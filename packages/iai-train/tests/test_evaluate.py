@@ -6,7 +6,6 @@ from iai_train import Row, evaluate, mean_squared_error
 from iai_train.interfaces import Traceable
 from iai_train.testing import check_traceable
 from least_squares import Batch, Descent, Regression, Stage
-from torch import Tensor
 
 
 def batch(num_tasks: int, seed: int = 0) -> Batch:
@@ -74,28 +73,6 @@ def test_it_looks_in_evaluation_mode_without_gradients_and_leaves_the_mode() -> 
     rows(learner, [batch(2)])
     assert looked == [(False, False)]
     assert learner.training
-
-
-def test_the_generator_reaches_the_learner() -> None:
-    given = []
-
-    class Watched(Descent):
-        def trace(self, support: object, query_x: Tensor, /, **kwargs: object) -> Iterator[Stage]:
-            given.append(kwargs["generator"])
-            return super().trace(support, query_x, **kwargs)
-
-    generator = torch.Generator()
-    evaluate(
-        Watched(),
-        [batch(2)],
-        steps=[1],
-        metrics={"error": mean_squared_error},
-        method="descent",
-        split="in",
-        seed=0,
-        generator=generator,
-    )
-    assert given == [generator]
 
 
 class Early(Descent):

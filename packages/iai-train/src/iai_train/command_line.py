@@ -6,28 +6,29 @@ from typing import TypeVar
 
 import tyro
 
-ConfigT = TypeVar("ConfigT")
+SettingsT = TypeVar("SettingsT")
 
 
 def parse(
-    presets: Mapping[str, ConfigT],
-    description: str,
-    argv: Sequence[str] | None = None,
-) -> tuple[str, ConfigT]:
-    """Read `--preset NAME` and any setting of the configuration, in any order.
+    presets: Mapping[str, SettingsT], description: str, argv: Sequence[str] | None = None
+) -> tuple[str, SettingsT]:
+    """Reads `--preset NAME` and any setting, in any order.
+
+    Settings are an attrs record, whose fields may be records again (`--fit.iterations 100`).
+    `--help` shows the docstring of each field, or the comment behind it. A value is refused that
+    the field's type does not allow (`Literal["a", "b"]`), or that a validator or
+    `__attrs_post_init__` answers with `ValueError`.
 
     Args:
-        presets: Configurations by name, all of one attrs class; the first is the default. A field
-            may be an attrs record too (`--fit.iterations 100`). `--help` shows the docstring of
-            each field, or the comment behind it.
+        presets: Settings by name, all of one class; the first is the default.
         description: What the program does.
         argv: The arguments; None is the program's own.
 
     Returns:
-        The preset's name and its configuration with the settings changed.
+        The preset's name and its settings, changed as the arguments say.
 
     Raises:
-        SystemExit: `--help` was asked for (0), or an argument is wrong (2), after saying so.
+        SystemExit: `--help` was asked for (0), or an argument is wrong (2), after a message.
 
     >>> import attrs
     >>> @attrs.frozen
@@ -40,21 +41,19 @@ def parse(
     ('smoke', Config(width=8))
     """
     default = next(iter(presets))
-    # No abbreviations: `--pre` is not this parser's, and the other one shall say so.
+    # No abbreviations, so that tyro is given `--pre` and reports it.
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--preset", choices=tuple(presets), default=default)
-    found, rest = parser.parse_known_args(argv)
-    names = "|".join(presets)
-    text = (
-        f"{description}\n\nStart from --preset {names} (here: {found.preset}; without it: "
-        f"{default}) and change any setting below, whose default is the preset's."
-    )
+    known, rest = parser.parse_known_args(argv)
     settings = tyro.cli(
         type(presets[default]),
         prog=parser.prog,
-        default=presets[found.preset],
+        default=presets[known.preset],
         args=rest,
-        description=text,
+        description=(
+            f"{description}\n\nStart from --preset {'|'.join(presets)} (here: {known.preset}; "
+            f"without it: {default}) and change any setting below, whose default is the preset's."
+        ),
         config=(tyro.conf.AvoidSubcommands,),
     )
-    return found.preset, settings
+    return known.preset, settings

@@ -14,7 +14,7 @@ _NOT_OF_THE_RESULT = ("chunk", "log_every", "checkpoint_every", "tensorboard")
 
 def _must(be: str, condition: Callable[[Any], bool]) -> Any:
     def check(_: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
-        if not condition(value):
+        if value is not None and not condition(value):
             raise ValueError(f"`{attribute.name}` must {be}; got {value}.")
 
     return check
@@ -23,6 +23,13 @@ def _must(be: str, condition: Callable[[Any], bool]) -> Any:
 _AT_LEAST_0 = _must("be at least 0", lambda value: value >= 0)
 _AT_LEAST_1 = _must("be at least 1", lambda value: value >= 1)
 _ABOVE_0 = _must("be above 0", lambda value: value > 0)
+_FRACTION = _must("lie in 0..1", lambda value: 0 <= value <= 1)
+_WHOLE = _must("be a whole number from 1", lambda value: isinstance(value, int) and value >= 1)
+_BETAS = _must(
+    "be two numbers in 0..1, below 1",
+    lambda pair: len(pair) == 2 and all(0 <= beta < 1 for beta in pair),
+)
+_PRECISION = _must("be fp32 or bf16", lambda value: value in ("fp32", "bf16"))
 
 
 @attrs.frozen(kw_only=True)
@@ -35,37 +42,19 @@ class FitConfig:
     """Highest learning rate, reached after the warm-up."""
     warmup: int = attrs.field(default=0, validator=_AT_LEAST_0)
     """Iterations over which the learning rate rises."""
-    final: float = attrs.field(
-        default=0.0, validator=_must("lie in 0..1", lambda value: 0 <= value <= 1)
-    )
+    final: float = attrs.field(default=0.0, validator=_FRACTION)
     """Fraction of the learning rate that the cosine ends at."""
     weight_decay: float = attrs.field(default=0.01, validator=_AT_LEAST_0)
     """Decoupled weight decay."""
-    betas: tuple[float, float] = attrs.field(
-        default=(0.9, 0.999),
-        validator=_must(
-            "be two numbers in 0..1, below 1",
-            lambda pair: len(pair) == 2 and all(0 <= beta < 1 for beta in pair),
-        ),
-    )
+    betas: tuple[float, float] = attrs.field(default=(0.9, 0.999), validator=_BETAS)
     """Decay of AdamW's running means of the gradient and of its square."""
     epsilon: float = attrs.field(default=1e-8, validator=_ABOVE_0)
     """Added to AdamW's denominator."""
-    clip_norm: float | None = attrs.field(
-        default=1.0, validator=attrs.validators.optional(_ABOVE_0)
-    )
+    clip_norm: float | None = attrs.field(default=1.0, validator=_ABOVE_0)
     """Longest gradient allowed, over all weights; None does not clip."""
-    precision: Literal["fp32", "bf16"] = attrs.field(
-        default="fp32", validator=_must("be fp32 or bf16", lambda value: value in ("fp32", "bf16"))
-    )
+    precision: Literal["fp32", "bf16"] = attrs.field(default="fp32", validator=_PRECISION)
     """fp32, or bf16 autocast of the learner (its weights stay fp32)."""
-    chunk: int | None = attrs.field(
-        default=None,
-        validator=_must(
-            "be a whole number from 1",
-            lambda value: value is None or (isinstance(value, int) and value >= 1),
-        ),
-    )
+    chunk: int | None = attrs.field(default=None, validator=_WHOLE)
     """Tasks whose gradients are computed at a time, to bound the memory; None: all at once. The
     update is the same, but for rounding and the random draws of a learner."""
     log_every: int = attrs.field(default=50, validator=_AT_LEAST_1)

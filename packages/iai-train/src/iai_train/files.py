@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder that files can be written to.
+    """Makes a folder, and checks that files can be written to it.
 
     Raises:
         OSError: It cannot be made, or nothing can be written there.
@@ -24,14 +24,14 @@ def make_folder(folder: Path) -> None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a crash, meets the old content or the new, whole.
+    """Writes a file so that a reader, or a crash, meets all of the old content or all of the new.
 
-    The bytes go to a temporary file in the same folder, are flushed to the disk, and take the
-    file's place in one step.
+    The bytes go to a temporary file in the same folder and are flushed to the disk; then the
+    temporary file is renamed to the file, which is one step.
 
     Raises:
         OSError: It could not be written (a full disk, say). The old file is as it was, and the
-            temporary one is gone.
+            temporary one is removed.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -52,7 +52,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def _remove(path: Path) -> None:
     with contextlib.suppress(OSError):
-        path.unlink(missing_ok=True)
+        path.unlink()
 
 
 def _flush_folder(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What this package asks of what it trains and measures: the smallest roles that do."""
+"""What this package needs of what it trains and measures: the smallest roles that do."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -11,50 +11,47 @@ TasksT = TypeVar("TasksT")
 TasksT_co = TypeVar("TasksT_co", covariant=True)
 TasksT_contra = TypeVar("TasksT_contra", contravariant=True)
 StateT = TypeVar("StateT")
+SupportT_co = TypeVar("SupportT_co", covariant=True)
+SupportT_contra = TypeVar("SupportT_contra", contravariant=True)
 
 
 @runtime_checkable
 class Source(Protocol[TasksT_co, StateT]):
     """Where training tasks come from, batch after batch, on the device that they are trained on.
 
-    A source owns its randomness: `state_dict` after any number of `next` and `put` holds all that
-    decides what follows, as a nested dict (or list) of tensors, numbers, strings and `None`.
-    `testing.check_source` is the contract in full.
+    A source has random generators of its own: `state_dict` after any number of `next` and `put`
+    holds all that decides what follows, as a nested dict (or list) of tensors, numbers, strings and
+    `None`. `testing.check_source` is the contract in full.
     """
 
     def next(self) -> tuple[TasksT_co, StateT | None]:
-        """Give a batch of tasks, and the state they go on from (`None`: the learned start)."""
-        ...
+        """Returns a batch of tasks, and the state that they go on from (`None`: a new one)."""
 
     def put(self, state: StateT) -> None:
-        """Take back the detached state that the learner left those tasks in."""
-        ...
+        """Takes back the state that the learner left those tasks in, without gradients."""
 
     def state_dict(self) -> dict[str, object]:
-        """Return where the source stands; it may share memory with the source, as torch's do."""
-        ...
+        """Returns all that decides what follows; it may share memory with the source."""
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
-        """Go on from there, or raise `ValueError` and stay as before."""
-        ...
+        """Goes on from there, or raises `ValueError` and stays as before."""
 
 
 @runtime_checkable
 class Learner(Protocol[TasksT_contra, StateT]):
     """An `nn.Module` that refines a state over the examples of a batch of tasks.
 
-    `forward` is what `fit` calls, and all of it, so that it also runs inside a wrapper for several
+    `fit` calls `forward` and nothing else, so that the learner can be wrapped for several
     processes. `testing.check_learner` is the contract in full.
     """
 
     def forward(
         self, tasks: TasksT_contra, state: StateT | None = None
     ) -> tuple[Float[Tensor, "step task"], Float[Tensor, "step task"], StateT]:
-        """Return the loss and the number of examples seen, both `step task`, and the last state.
+        """Returns the loss and the number of examples seen, both `step task`, and the last state.
 
         Gradients flow through the losses alone: the state is a detached pytree of tensors.
         """
-        ...
 
 
 @runtime_checkable
@@ -64,8 +61,7 @@ class TaskSampler(Protocol[TasksT_co]):
     def sample(
         self, num_tasks: int, *, num_support: int, num_query: int, generator: torch.Generator
     ) -> TasksT_co:
-        """Draw tasks on the generator's device, reproducible from the generator alone."""
-        ...
+        """Draws tasks on the generator's device; the same generator gives the same tasks."""
 
 
 @runtime_checkable
@@ -74,22 +70,15 @@ class Query(Protocol):
 
     @property
     def x(self) -> Shaped[Tensor, "task n *x_shape"]:
-        """What a prediction is asked for."""
-        ...
+        """The inputs."""
 
     @property
     def y(self) -> Shaped[Tensor, "task n *y_shape"] | None:
-        """What it is compared with: `task n y_dim` numbers or `task n` classes."""
-        ...
+        """The targets: `task n y_dim` numbers or `task n` classes."""
 
     @property
     def mask(self) -> Bool[Tensor, "task n"]:
         """True where an example is observed."""
-        ...
-
-
-SupportT_co = TypeVar("SupportT_co", covariant=True)
-SupportT_contra = TypeVar("SupportT_contra", contravariant=True)
 
 
 @runtime_checkable
@@ -99,31 +88,26 @@ class LabelledTasks(Protocol[SupportT_co]):
     @property
     def support(self) -> SupportT_co:
         """What the learner may read."""
-        ...
 
     @property
     def query(self) -> Query:
         """What it is measured on."""
-        ...
 
 
 @runtime_checkable
 class Snapshot(Protocol):
-    """A learner as it stands after some steps."""
+    """A learner after some steps."""
 
     @property
     def step(self) -> int:
-        """Number of steps taken, 0 at the learned start."""
-        ...
+        """Number of steps taken; 0 before any example."""
 
     @property
     def seen(self) -> Float[Tensor, " task"]:
-        """Number of distinct observed examples behind it."""
-        ...
+        """Number of distinct observed examples that it has read."""
 
     def predict(self, query_x: Shaped[Tensor, "task m *x_shape"], /) -> Shaped[Tensor, "task m _"]:
-        """Answer queries: `task m num_outputs`."""
-        ...
+        """Answers queries: `task m num_outputs`."""
 
 
 @runtime_checkable
@@ -137,45 +121,38 @@ class Traceable(Protocol[SupportT_contra]):
         /,
         *,
         steps: int,
-        generator: torch.Generator | None,
     ) -> Iterator[Snapshot]:
-        """Yield the learner at step 0, 1, ..., `steps`."""
-        ...
+        """Yields the learner at step 0, 1, ..., `steps`."""
 
 
 @runtime_checkable
 class Estimator(Protocol):
-    """A model of one task, as in scikit-learn; it is given and gives NumPy arrays."""
+    """A model of one task, as in scikit-learn: it is given NumPy arrays, and returns them."""
 
     def fit(self, x: Any, y: Any, /) -> Any:
-        """Learn from inputs, `n x_dim`, and `n` classes or `n y_dim` numbers."""
-        ...
+        """Learns from inputs, `n x_dim`, and `n` classes or `n y_dim` numbers."""
 
     def predict(self, x: Any, /) -> Any:
-        """Return a class or `y_dim` numbers for each row of `x`."""
-        ...
+        """Returns a class or `y_dim` numbers for each row of `x`."""
 
 
 @runtime_checkable
 class DensityEstimator(Protocol):
-    """A model of one distribution, as in scikit-learn; it is given and gives NumPy arrays."""
+    """A model of one distribution, as in scikit-learn: it is given NumPy arrays, and returns them."""
 
     def fit(self, x: Any, /) -> Any:
-        """Learn from samples, `n dim`."""
-        ...
+        """Learns from samples, `n dim`."""
 
     def bic(self, x: Any, /) -> float:
-        """Return the Bayesian information criterion on samples; lower is better."""
-        ...
+        """Returns the Bayesian information criterion on samples; the lower, the better."""
 
     def sample(self, num_samples: int, /) -> tuple[Any, Any]:
-        """Draw samples, `num_samples dim`, and a label for each, which is not used."""
-        ...
+        """Returns samples, `num_samples dim`, and anything else, such as labels."""
 
 
 @runtime_checkable
 class TaskResampler(Protocol):
-    """A distribution of tasks that also draws more examples of earlier tasks."""
+    """A distribution of tasks that also draws new examples of earlier tasks."""
 
     def sample(
         self,
@@ -186,8 +163,7 @@ class TaskResampler(Protocol):
         generator: torch.Generator,
         latent: Any = None,
     ) -> Any:
-        """Draw tasks, or new examples of those that have this `latent`."""
-        ...
+        """Draws tasks, or new examples of the tasks that have this `latent`."""
 
 
 @runtime_checkable
@@ -195,5 +171,4 @@ class Adapted(Protocol):
     """A learner that has read the support of tasks."""
 
     def predict(self, query_x: Shaped[Tensor, "task m *x_shape"], /) -> Shaped[Tensor, "task m _"]:
-        """Answer queries: `task m num_outputs`."""
-        ...
+        """Answers queries: `task m num_outputs`."""

@@ -10,18 +10,13 @@ from accelerate import Accelerator
 Device = Literal["auto", "cpu", "cuda"]
 
 
-def num_processes() -> int:
-    """Return how many processes the launcher (torchrun) started; 1 without one."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
 def process_index() -> int:
-    """Return which of them this is: 0 is the main one, which alone writes files."""
+    """Which of the launcher's (torchrun's) processes this is: 0, the main one, writes the files."""
     return int(os.environ.get("RANK", "0"))
 
 
 def resolve_device(device: Device = "auto") -> torch.device:
-    """Return the device that `fit` trains on: "auto" is CUDA where there is one, else the CPU.
+    """The device that `fit` trains on: "auto" is CUDA where there is one, else the CPU.
 
     Raises:
         ValueError: CUDA is asked for and absent, or the name is another.
@@ -39,7 +34,7 @@ def resolve_device(device: Device = "auto") -> torch.device:
 
 
 def process_generator(seed: int, device: Device = "auto") -> torch.Generator:
-    """Return a generator of this process's own, on the device that `fit` trains on.
+    """A generator for the training tasks of this process, on the device that `fit` trains on.
 
     Several processes must not draw the same tasks. The main process gets `seed` itself, so that a
     run in one process is the run of its seed.
@@ -52,16 +47,16 @@ def process_generator(seed: int, device: Device = "auto") -> torch.Generator:
 
 
 def join_processes(device: torch.device) -> Accelerator:
-    """Join the processes of this run, or stand alone.
+    """Joins the processes that the launcher started, if there are several.
 
-    The group outlives `fit`, for the next one, and is left when Python exits.
+    They stay joined after `fit`, for the next one, until Python exits.
 
     Raises:
         RuntimeError: The processes did not find each other, or were joined on another device.
     """
-    launched = num_processes()
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
     accelerator = Accelerator(
-        # Without `cpu`, processes on a host without GPU would each train alone and say nothing.
+        # Without `cpu`, processes on a host without a GPU would each train alone, silently.
         cpu=launched > 1 and device.type == "cpu",
         mixed_precision="no",  # `fit` opens the autocast itself: `prepare` would patch the learner
         device_placement=False,
@@ -82,6 +77,6 @@ def join_processes(device: torch.device) -> Accelerator:
 
 
 def _leave() -> None:
-    # A group that is still open when Python exits aborts the process now and then.
+    # Now and then Python aborts when it exits with an open group of processes.
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import attrs
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -18,7 +20,7 @@ class Row:
     """The tasks measured on: "in" for those trained on, else the name of the shift."""
     step: int
     """Steps of refinement taken."""
-    examples: float
+    examples: float = attrs.field(converter=float)
     """Support examples seen so far, mean over tasks."""
     metric: str
     """Name of what was measured."""
@@ -30,56 +32,37 @@ class Row:
     """Seed of the run; None for a mean over several."""
 
 
-def summarise(
-    values: Float[Tensor, " task"] | float,
-    *,
-    method: str,
-    split: str = "in",
-    step: int,
-    examples: int | float,
-    metric: str,
-    seed: int,
-) -> Row:
-    """Make a row of the values of many tasks: how baselines and oracles join a learner's rows.
+def summarise(values: Float[Tensor, " task"] | float, *, split: str = "in", **fields: Any) -> Row:
+    """Makes a row of the values of many tasks, or of one number, such as a cost.
 
     Args:
-        values: The metric of each task; or one number, such as a cost.
-        method: Name of the method.
+        values: The metric of each task; or the one number.
         split: "in", or the shift's name.
-        step: Steps of refinement taken.
-        examples: Support examples seen so far.
-        metric: Name of what was measured.
-        seed: Seed of the run.
+        fields: The method, step, examples, metric and seed of the row.
 
     Raises:
+        TypeError: A field is missing, or is none of `Row`.
         ValueError: There is no task.
 
-    >>> import torch
-    >>> row = summarise(torch.tensor([1.0, 3.0]), method="oracle", split="in", step=1,
-    ...                 examples=16, metric="error", seed=0)
+    >>> row = summarise(torch.tensor([1.0, 3.0]), method="oracle", step=1, examples=16,
+    ...                 metric="error", seed=0)
     >>> row.value, row.stderr
     (2.0, 1.0)
     """
-    each = [values] if isinstance(values, float) else values.detach().double().tolist()
+    each = torch.as_tensor(values, dtype=torch.float64).detach().reshape(-1)
     mean, stderr = _mean_and_stderr(each)
-    return Row(
-        method=method,
-        split=split,
-        step=step,
-        examples=float(examples),
-        metric=metric,
-        value=mean,
-        stderr=stderr,
-        seed=seed,
-    )
+    return Row(split=split, value=mean, stderr=stderr, **fields)
 
 
 def over_seeds(rows: Iterable[Row]) -> list[Row]:
-    """Average the rows of several seeds.
+    """Averages the rows of several seeds.
 
-    Rows that differ in their seed alone become one, whose value is the mean over seeds and whose
-    standard error is that over seeds: it holds the spread of training, which the tasks of one run
+    Rows that differ in their seed alone become one: its value is the mean over seeds, and its
+    standard error is over seeds, which includes the variance of training that the tasks of one run
     cannot show. A row with one seed stays as it is.
+
+    Raises:
+        ValueError: There are two rows of one seed.
 
     >>> one = Row(method="a", split="in", step=1, examples=16.0, metric="error",
     ...           value=1.0, stderr=0.1, seed=0)
@@ -90,30 +73,24 @@ def over_seeds(rows: Iterable[Row]) -> list[Row]:
     groups: dict[tuple[str, str, int, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.method, row.split, row.step, row.metric), []).append(row)
-    return [_merge(group) for group in groups.values()]
+    return [group[0] if len(group) == 1 else _merge(group) for group in groups.values()]
 
 
 def _merge(group: list[Row]) -> Row:
-    if len(group) == 1:
-        return group[0]
+    some = group[0]
     if len({row.seed for row in group}) < len(group):
         raise ValueError(
-            f"There are two rows of one seed for {group[0].method}, {group[0].split}, step "
-            f"{group[0].step}, {group[0].metric}."
+            f"There are two rows of one seed for {some.method}, {some.split}, step {some.step}, "
+            f"{some.metric}."
         )
-    mean, stderr = _mean_and_stderr([row.value for row in group])
+    mean, stderr = _mean_and_stderr(torch.tensor([row.value for row in group], dtype=torch.float64))
     examples = math.fsum(row.examples for row in group) / len(group)
-    return attrs.evolve(group[0], value=mean, stderr=stderr, examples=examples, seed=None)
+    return attrs.evolve(some, value=mean, stderr=stderr, examples=examples, seed=None)
 
 
-def _mean_and_stderr(values: list[float]) -> tuple[float, float]:
-    count = len(values)
-    if not count:
+def _mean_and_stderr(values: Float[Tensor, " n"]) -> tuple[float, float]:
+    if not len(values):
         raise ValueError("There must be at least one task; got none.")
-    if not all(map(math.isfinite, values)):  # a method that diverged is a result, not an error
-        return sum(values) / count, math.nan
-    mean = math.fsum(values) / count
-    if count == 1:
-        return mean, math.nan
-    squares = math.fsum((value - mean) ** 2 for value in values)
-    return mean, math.sqrt(squares / (count - 1) / count)
+    # A method that diverged is a result, not an error: its mean is not finite.
+    stderr = math.nan if len(values) == 1 else (values.std() / math.sqrt(len(values))).item()
+    return values.mean().item(), stderr

@@ -1,4 +1,4 @@
-"""Fresh tasks at every iteration."""
+"""New tasks at every iteration."""
 
 from collections.abc import Mapping
 from typing import Generic, cast
@@ -10,7 +10,7 @@ from iai_train.interfaces import TaskSampler, TasksT
 
 
 class SamplerSource(Generic[TasksT]):
-    """A source that samples new tasks at every iteration, each from the learned start.
+    """A source that samples new tasks at every iteration, each with a new state.
 
     Args:
         sampler: The distribution of tasks.
@@ -19,7 +19,7 @@ class SamplerSource(Generic[TasksT]):
             uniform with both ends included.
         num_query: Query examples a task.
         generator: Where every draw comes from; its device is where the tasks are made. In several
-            processes each needs its own: see `process_generator`.
+            processes each needs one of its own: see `process_generator`.
 
     Raises:
         ValueError: A count is out of range.
@@ -40,49 +40,43 @@ class SamplerSource(Generic[TasksT]):
         for name, count in (("num_tasks", num_tasks), ("num_query", num_query)):
             if count < 1:
                 raise ValueError(f"`{name}` must be at least 1; got {count}.")
-        self._sampler = sampler
-        self._num_tasks = num_tasks
-        self._sizes = (low, high)
-        self._num_query = num_query
-        self._generator = generator
+        self._sampler, self._num_tasks, self._num_query = sampler, num_tasks, num_query
+        self._low, self._high = low, high
         # Sizes are read by Python, so they are drawn on the CPU: a draw on a GPU would wait for it.
-        self._size_generator = torch.Generator().manual_seed(generator.initial_seed() ^ 0x5175)
+        sizes = torch.Generator().manual_seed(generator.initial_seed() ^ 0x5175)
+        self._generators = {"generator": generator, "size_generator": sizes}
 
     def next(self) -> tuple[TasksT, None]:
-        """Sample a batch of tasks."""
-        low, high = self._sizes
-        num_support = int(torch.randint(low, high + 1, (), generator=self._size_generator))
+        """Samples a batch of tasks."""
+        sizes = self._generators["size_generator"]
         tasks = self._sampler.sample(
             self._num_tasks,
-            num_support=num_support,
+            num_support=int(torch.randint(self._low, self._high + 1, (), generator=sizes)),
             num_query=self._num_query,
-            generator=self._generator,
+            generator=self._generators["generator"],
         )
         return tasks, None
 
     def put(self, state: object) -> None:
-        """Forget the state: no task comes twice."""
+        """Drops the state: no task comes twice."""
 
     def state_dict(self) -> dict[str, object]:
-        """Return the state of the generators, as bytes."""
-        return {name: generator.get_state() for name, generator in self._generators().items()}
+        """The states of the generators, as bytes."""
+        return {name: generator.get_state() for name, generator in self._generators.items()}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
-        """Go on from the draws that `state` was taken at.
+        """Goes on from the draws that `state` was taken at.
 
         Raises:
-            ValueError: `state` is not that of such a source.
+            ValueError: `state` is not that of such a source; nothing was loaded.
         """
-        try:
-            # On generators of no account first, so that a state that is refused changes nothing.
-            for name, generator in self._generators().items():
+        device = self._generators["generator"].device
+        try:  # on other generators first, so that a state that is refused changes nothing
+            for name, generator in self._generators.items():
                 torch.Generator(generator.device).set_state(cast(Tensor, state[name]))
         except (KeyError, TypeError, RuntimeError) as error:
             raise ValueError(
-                f"`state` is not that of a `SamplerSource` on {self._generator.device}: {error}."
+                f"`state` is not that of a `SamplerSource` on {device}: {error}."
             ) from error
-        for name, generator in self._generators().items():
+        for name, generator in self._generators.items():
             generator.set_state(cast(Tensor, state[name]))
-
-    def _generators(self) -> dict[str, torch.Generator]:
-        return {"generator": self._generator, "size_generator": self._size_generator}

@@ -1,4 +1,4 @@
-"""Contracts to hold your own sources and learners against, in your own tests."""
+"""Contracts for sources and learners of your own, to be called in your own tests."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,16 +18,16 @@ _ITERATIONS = 3
 def check_source(
     make_source: Callable[[], Source[Any, Any]], learner: Learner[Any, Any] | None = None
 ) -> None:
-    """Check that a source is what `fit` needs for an exact resumption.
+    """Checks that a source is what `fit` needs to go on exactly where a run was stopped.
 
     Args:
         make_source: Makes the source anew, the same each time (with a generator of one seed).
-        learner: For a source of live tasks: its state after each batch is put back. Without one,
-            the state that came with the batch is.
+        learner: For a source of tasks that go on: it gets back the learner's state after each
+            batch. Without a learner it gets back the state that came with the batch.
 
     Raises:
         AssertionError: Two sources made alike differ, or a state that went through a file does not
-            lead to the same continuation.
+            lead to the same batches.
         TypeError: The state holds something that cannot be stored.
     """
     source, same = make_source(), make_source()
@@ -50,14 +50,14 @@ def check_source(
 
 
 def check_learner(learner: Learner[Any, Any], tasks: object) -> None:
-    """Check that a learner is what `fit` trains.
+    """Checks that a learner is what `fit` trains.
 
     Args:
         learner: An `nn.Module`; its gradients are set.
         tasks: A batch of tasks with at least one observed example each.
 
     Raises:
-        AssertionError: Shapes differ, the state is not detached or cannot be gone on from, or a
+        AssertionError: Shapes differ, the state has gradients or cannot be gone on from, or a
             trainable weight gets no gradient (several processes would fail on it).
     """
     assert isinstance(learner, nn.Module), "A learner is an nn.Module."
@@ -76,17 +76,17 @@ def check_learner(learner: Learner[Any, Any], tasks: object) -> None:
 
 
 def check_traceable(learner: Traceable[Any], tasks: LabelledTasks[Any], *, steps: int = 2) -> None:
-    """Check that a learner is what `evaluate` measures.
+    """Checks that a learner is what `evaluate` measures.
 
     Raises:
         AssertionError: It does not show itself at every step from 0, `seen` shrinks or is not one
-            number a task, or predictions do not line up with the queries.
+            number a task, or there is not one prediction for each query.
     """
     query = tasks.query
     num_tasks, num_queries = query.mask.shape
     seen = torch.zeros(num_tasks)
     shown = []
-    for stage in learner.trace(tasks.support, query.x, steps=steps, generator=None):
+    for stage in learner.trace(tasks.support, query.x, steps=steps):
         shown.append(stage.step)
         assert stage.seen.shape == (num_tasks,), "`seen` is one number a task."
         assert bool((stage.seen.cpu() >= seen).all()), "What was seen stays seen."
@@ -97,18 +97,14 @@ def check_traceable(learner: Traceable[Any], tasks: LabelledTasks[Any], *, steps
 
 
 def _advance(source: Source[Any, Any], learner: Learner[Any, Any] | None) -> list[object]:
-    """Take some batches, put their states back, and return what they held."""
+    """Takes some batches, puts their states back, and returns what they held."""
     taken: list[object] = []
     for _ in range(_ITERATIONS):
         tasks, state = source.next()
-        if isinstance(learner, nn.Module):
-            _, _, after = learner(tasks, state)
-        else:
-            after = state
-        # Copied: a source may use the memory again.
-        taken.append(
-            [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves((tasks, state))]
-        )
+        after = learner(tasks, state)[2] if isinstance(learner, nn.Module) else state
+        # Copied, since a source may write over the memory.
+        batch = leaves((tasks, state))
+        taken += [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in batch]
         source.put(after)
     return taken
 
@@ -121,16 +117,17 @@ def _through_a_file(snapshot: Mapping[str, object]) -> dict[str, object]:
 
 
 def _equal(a: object, b: object) -> bool:
-    first, second = list(leaves(a)), list(leaves(b))
-    return len(first) == len(second) and all(map(_same, first, second))
+    pairs = list(leaves(a)), list(leaves(b))
+    return len(pairs[0]) == len(pairs[1]) and all(map(_same, *pairs))
 
 
 def _same(a: object, b: object) -> bool:
     if isinstance(a, Tensor) and isinstance(b, Tensor):
-        # As bytes, so that NaN equals itself.
-        return a.dtype == b.dtype and a.shape == b.shape and _bytes(a) == _bytes(b)
+        alike = a.dtype == b.dtype and a.shape == b.shape
+        return alike and torch.equal(_bytes(a), _bytes(b))
     return type(a) is type(b) and a == b
 
 
-def _bytes(tensor: Tensor) -> bytes:
-    return bytes(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).tolist())
+def _bytes(tensor: Tensor) -> Tensor:
+    """Its memory, in which NaN equals itself."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)

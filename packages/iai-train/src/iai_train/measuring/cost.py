@@ -57,7 +57,7 @@ def peak_bytes(work: Callable[[], object], device: torch.device) -> float:
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         work()
-    events = recorded.profiler.kineto_results.events()  # type: ignore[union-attr]
+    events = recorded.profiler.kineto_results.events()
     changes = [event for event in events if event.name() == "[memory]"]
     changes.sort(key=lambda event: event.start_ns())
     return float(max(accumulate((change.nbytes() for change in changes), initial=0)))

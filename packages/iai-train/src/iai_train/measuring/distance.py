@@ -11,12 +11,12 @@ from torch import Tensor
 def wasserstein(
     x: Float[Tensor, "task n dim"], y: Float[Tensor, "task n dim"], *, order: Literal[1, 2] = 2
 ) -> Float[Tensor, " task"]:
-    """Exact Wasserstein distance between two sets of as many samples, for each task.
+    """The exact Wasserstein distance between two sets of as many samples, for each task.
 
-    The least mean cost of a matching of the two sets: of the Euclidean distances for order 1, of
-    their squares, under a root, for order 2. An assignment problem, which SciPy solves on the CPU:
-    `pip install "iai-train[distances]"`. Two sets drawn from one distribution are not at 0; compare
-    with another set of true samples.
+    Over all one-to-one matchings of the samples, the least mean of their Euclidean distances for
+    order 1; for order 2 the root of the least mean of the squared distances. SciPy solves the
+    assignment on the CPU: `pip install "iai-train[distances]"`. Two sets drawn from one
+    distribution have a distance above 0: compare it with that of another set of true samples.
 
     Args:
         x: Samples.
@@ -45,8 +45,8 @@ def wasserstein(
     _check(x, y)
     if x.shape != y.shape:
         raise ValueError(f"`y` must have as many samples as `x`, {x.shape[1]}; got {y.shape[1]}.")
-    costs = _distances(x, y).pow(order).cpu()
-    least = [cost.numpy()[linear_sum_assignment(cost.numpy())].mean() for cost in costs]
+    costs = _distances(x, y).pow(order).cpu().numpy()
+    least = [cost[linear_sum_assignment(cost)].mean() for cost in costs]
     return torch.tensor(least, dtype=torch.float64).pow(1 / order).to(x)
 
 
@@ -56,10 +56,11 @@ def maximum_mean_discrepancy(
     *,
     gammas: Sequence[float] = (2.0, 1.0, 0.5, 0.1, 0.01, 0.005),
 ) -> Float[Tensor, " task"]:
-    """Squared maximum mean discrepancy of two sets of samples, averaged over Gaussian kernels.
+    """The squared maximum mean discrepancy of two sets of samples, averaged over Gaussian kernels.
 
-    mean k(x, x') + mean k(y, y') - 2 mean k(x, y) over all pairs, an example with itself included,
-    with k(a, b) = exp(-gamma d(a, b)^2) and d Euclidean: biased, and never negative.
+    mean k(x, x') + mean k(y, y') - 2 mean k(x, y) over all pairs, each sample with itself included,
+    with k(a, b) = exp(-gamma d(a, b)^2) and d the Euclidean distance. This estimate is biased, and
+    never negative.
 
     Args:
         x: Samples.
@@ -84,12 +85,12 @@ def maximum_mean_discrepancy(
         raise ValueError(f"`gammas` must be positive numbers; got {gammas}.")
     _check(x, y)
 
-    def likeness(a: Tensor, b: Tensor) -> Tensor:
+    def mean_kernel(a: Tensor, b: Tensor) -> Tensor:
         squares = _distances(a, b).square()
         kernels = [(-gamma * squares).exp().mean((1, 2)) for gamma in gammas]
         return torch.stack(kernels).mean(0)
 
-    return (likeness(x, x) + likeness(y, y) - 2 * likeness(x, y)).clamp(min=0.0).to(x)
+    return (mean_kernel(x, x) + mean_kernel(y, y) - 2 * mean_kernel(x, y)).clamp(min=0.0).to(x)
 
 
 def _check(x: Tensor, y: Tensor) -> None:
@@ -107,6 +108,6 @@ def _check(x: Tensor, y: Tensor) -> None:
 
 @torch.no_grad()
 def _distances(x: Tensor, y: Tensor) -> Float[Tensor, "task n m"]:
-    # By differences: the products that are faster lose what is near.
+    # Of differences: by matrix products, which are faster, small distances lose their digits.
     mode = "donot_use_mm_for_euclid_dist"
     return torch.cdist(x.double(), y.double(), compute_mode=mode)

@@ -42,38 +42,22 @@ def each_task(estimator: Estimator) -> Answer:
         support, query = tasks.support, tasks.query
         if not support.mask.any(1).all():
             raise ValueError("`tasks` must have at least one observed example each; one has none.")
-        num_classes = None
-        if not support.y.is_floating_point():
-            num_classes = int(support.y[support.mask].max()) + 1
-        parts = (support.x, support.y, support.mask, query.x, query.mask)
-        each = zip(*(part.cpu() for part in parts), strict=True)
-        answers = [_answer(estimator, num_classes, *task) for task in each]
-        return torch.stack(answers).to(query.x.device)
+        classes = not support.y.is_floating_point()
+        width = int(support.y[support.mask].max()) + 1 if classes else support.y.shape[-1]
+        outputs = torch.zeros(*query.mask.shape, width, dtype=None if classes else support.y.dtype)
+        for task, (observed, asked) in enumerate(zip(support.mask, query.mask, strict=True)):
+            x, query_x = support.x[task, observed].flatten(1), query.x[task, asked].flatten(1)
+            predicted = _predict(estimator, x.cpu(), support.y[task, observed].cpu(), query_x.cpu())
+            predicted = one_hot(predicted.long(), width) if classes else predicted
+            outputs[task, asked.cpu()] = predicted.reshape(-1, width).to(outputs)
+        return outputs.to(query.x.device)
 
     return answer
 
 
-def _answer(
-    estimator: Estimator,
-    num_classes: int | None,
-    x: Tensor,
-    y: Tensor,
-    observed: Tensor,
-    query_x: Tensor,
-    asked: Tensor,
-) -> Tensor:
-    """The answers to one task's queries."""
-    x, y, query_x = x[observed].flatten(1), y[observed], query_x[asked].flatten(1)
-    if num_classes is not None and bool((y == y[0]).all()):
-        predicted = y[:1].expand(len(query_x))
-    else:
-        fitted = copy.deepcopy(estimator)
-        fitted.fit(x.numpy(), y.numpy())
-        predicted = torch.as_tensor(fitted.predict(query_x.numpy()))
-    if num_classes is None:
-        found = predicted.to(y.dtype).reshape(-1, y.shape[-1])
-    else:
-        found = one_hot(predicted.long(), num_classes).to(x.dtype)
-    answers = found.new_zeros(len(asked), found.shape[-1])
-    answers[asked] = found
-    return answers
+def _predict(estimator: Estimator, x: Tensor, y: Tensor, query_x: Tensor) -> Tensor:
+    if not y.is_floating_point() and bool((y == y[0]).all()):
+        return y[:1].expand(len(query_x))
+    fitted = copy.deepcopy(estimator)
+    fitted.fit(x.numpy(), y.numpy())
+    return torch.as_tensor(fitted.predict(query_x.numpy()))

@@ -10,7 +10,7 @@ from iai_train.interfaces import Query
 def mean_squared_error(
     outputs: Float[Tensor, "task n y_dim"], query: Query
 ) -> Float[Tensor, " task"]:
-    """Mean over a task's observed queries, and over the target's dimensions, of the squared error.
+    """The squared error of a task, mean over its observed queries and the target's dimensions.
 
     Args:
         outputs: Predictions, in the units of `query.y`.
@@ -31,15 +31,17 @@ def mean_squared_error(
     """
     if query.y is None or query.y.shape != outputs.shape:
         shape = None if query.y is None else tuple(query.y.shape)
-        raise ValueError(f"`outputs` must have the targets' shape, {shape}; got {_shape(outputs)}.")
+        raise ValueError(
+            f"`outputs` must have the targets' shape, {shape}; got {tuple(outputs.shape)}."
+        )
     return _mean_observed((outputs - query.y).square().mean(-1), query)
 
 
 def accuracy(outputs: Float[Tensor, "task n classes"], query: Query) -> Float[Tensor, " task"]:
-    """Fraction of a task's observed queries whose largest output is at their class.
+    """The fraction of a task's observed queries whose largest output is that of their class.
 
     Args:
-        outputs: Scores of each class, logits for one.
+        outputs: Scores of each class, such as logits.
         query: The classes, `task n`, and which are observed.
 
     Returns:
@@ -58,15 +60,12 @@ def accuracy(outputs: Float[Tensor, "task n classes"], query: Query) -> Float[Te
     if query.y is None or query.y.shape != outputs.shape[:-1]:
         shape = None if query.y is None else tuple(query.y.shape)
         raise ValueError(
-            f"`outputs` must have one more axis than the classes, {shape}; got {_shape(outputs)}."
+            f"`outputs` must have one more axis than the classes, {shape}; got "
+            f"{tuple(outputs.shape)}."
         )
     return _mean_observed((outputs.argmax(-1) == query.y).to(outputs.dtype), query)
 
 
 def _mean_observed(values: Float[Tensor, "task n"], query: Query) -> Float[Tensor, " task"]:
-    # `where`, not a product: what stands at a masked position may be NaN.
+    # `where`, not a product: a masked value may be NaN.
     return torch.where(query.mask, values, 0).sum(1) / query.mask.sum(1)
-
-
-def _shape(tensor: Tensor) -> tuple[int, ...]:
-    return tuple(tensor.shape)

@@ -4,7 +4,7 @@ import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from jaxtyping import Float
 from torch import Tensor
@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, which colour-blind readers tell apart; the oracle is black.
+# Okabe and Ito's palette, which colour-blind readers tell apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
 _MARKERS = "os^Dv<>"
+_ORACLE = "oracle"  # the method that is the best possible
+_BLACK = {"color": "black", "ls": "--", "marker": "*", "lw": 1.2, "zorder": 3}
 _MOST_TICKS = 9
 _MOST_ACROSS = 4  # panels
 _LEAST_RATIO = 1.5  # of two neighbouring ticks that both have a name
@@ -31,7 +33,6 @@ def figure(
     metric: str,
     scale: Literal["log", "linear"] = "log",
     by: Literal["examples", "step"] = "examples",
-    oracle: str = "oracle",
 ) -> None:
     """Draws one metric against the examples seen, or the steps: a panel a split, a curve a method.
 
@@ -43,7 +44,6 @@ def figure(
         metric: The metric to draw.
         scale: Scale of the y axis: "log" suits errors, "linear" an accuracy.
         by: What is on the x axis; steps where the same examples are read again and again.
-        oracle: Name of the method that is the best possible.
 
     Raises:
         ValueError: There is no row of this metric to draw.
@@ -59,13 +59,12 @@ def figure(
     canvas = Figure(figsize=(2.2 + 3.3 * across, 3.0 * num_lines), layout="constrained")
     grid = canvas.subplots(num_lines, across, sharex=True, sharey=True, squeeze=False)
     for index, (panel, split) in enumerate(zip(grid.flat, splits, strict=False)):
-        curves(panel, shown, metric=metric, split=split, scale=scale, by=by, oracle=oracle)
-        if len(splits) > 1:
-            panel.set_title(f"split: {split}", fontsize="medium")
+        curves(panel, shown, metric=metric, split=split, scale=scale, by=by)
+        panel.set_title(f"split: {split}" if len(splits) > 1 else "", fontsize="medium")
+        panel.tick_params(labelbottom=True)
         if index + across < len(splits):  # another panel is below it
             panel.set_xlabel("")
-        else:
-            panel.tick_params(labelbottom=True)
+            panel.tick_params(labelbottom=False)
         if index % across:
             panel.set_ylabel("")
     for panel in grid.flat[len(splits) :]:
@@ -81,14 +80,14 @@ def curves(
     split: str = "in",
     scale: Literal["log", "linear"] = "log",
     by: Literal["examples", "step"] = "examples",
-    oracle: str = "oracle",
 ) -> None:
     """Draws one metric on one split into a panel of a figure of your own: a curve a method.
 
-    Bands are one standard error; several seeds are averaged. The oracle is dashed and black. The
-    axis of examples is logarithmic, and step 0, which has seen none, is left out; the axis of steps
-    is linear up to step 1 and logarithmic from there, and has step 0. A method has the same colour
-    on every split of the same rows.
+    Bands are one standard error; several seeds are averaged. The method "oracle" is dashed and
+    black. The axis of examples is logarithmic, and step 0, which has seen none, is left out; the
+    axis of steps is linear up to step 1 and logarithmic from there, and has step 0. A method has
+    the same colour on every split of the same rows. On a log scale, a method that diverges leaves
+    the picture, which ends at ten times the largest value at its left edge.
 
     Args:
         panel: Where to draw.
@@ -97,23 +96,32 @@ def curves(
         split: The split to draw.
         scale: Scale of the y axis.
         by: What is on the x axis.
-        oracle: Name of the method that is the best possible.
 
     Raises:
         ValueError: There is no row of this metric to draw.
     """
     shown = _drawable(rows, metric, by)
-    methods = dict.fromkeys(row.method for row in shown if row.method != oracle)
-    panel.set_xscale("log" if by == "examples" else "symlog")
-    panel.set_yscale(scale)
-    styles = [_style(index) for index in range(len(methods))]
-    black = {"color": "black", "linestyle": "--", "marker": "*", "linewidth": 1.2, "zorder": 3}
-    for method, style in zip([*methods, oracle], [*styles, black], strict=True):
-        curve = [row for row in shown if row.method == method and row.split == split]
+    panel.set(xscale="log" if by == "examples" else "symlog", yscale=scale)
+    methods = dict.fromkeys(row.method for row in shown if row.method != _ORACLE)
+    for index, method in enumerate([*methods, _ORACLE]):
+        curve = [row for row in shown if (row.method, row.split) == (method, split)]
         if scale == "log":
             curve = [row for row in curve if row.value > 0]
+        if not curve:
+            continue
         curve.sort(key=lambda row: getattr(row, by))
-        _draw(panel, [float(getattr(row, by)) for row in curve], curve, method, style, scale)
+        style = _BLACK if method == _ORACLE else _style(index)
+        x, y = [getattr(row, by) for row in curve], [row.value for row in curve]
+        panel.plot(x, y, label=method, **style)
+        upper = [row.value + row.stderr for row in curve]
+        lower = [row.value - row.stderr for row in curve]
+        if scale == "log":  # a band that reaches below zero would vanish whole
+            lower = [max(low, value / 10) for low, value in zip(lower, y, strict=True)]
+        panel.fill_between(x, lower, upper, color=style["color"], alpha=0.2, linewidth=0)
+    edge = min(getattr(row, by) for row in shown)
+    top = 10 * max(row.value for row in shown if getattr(row, by) == edge)
+    if scale == "log" and any(math.inf > row.value > top for row in shown):
+        panel.set_ylim(top=top)
     ticks = sorted({float(getattr(row, by)) for row in shown})
     if len(ticks) <= _MOST_TICKS:  # the very numbers that were measured
         panel.set_xticks(ticks, _names(ticks), fontsize="small")
@@ -148,8 +156,8 @@ def clouds(
         for panel, title in zip(panels, titles, strict=True):
             colour = "black" if title == titles[-1] else _COLOURS[0]
             panel.scatter(*points[title].cpu().T, s=2, alpha=0.5, linewidths=0, color=colour)
-            extent = {"xlim": (-limit, limit), "ylim": (-limit, limit), "aspect": "equal"}
-            panel.set(xticks=[], yticks=[], **extent)
+            panel.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+            panel.set(xticks=[], yticks=[])
         panels[0].set_ylabel(label)
     for panel, title in zip(grid[0], titles, strict=True):
         panel.set_title(title, fontsize=9)
@@ -157,11 +165,11 @@ def clouds(
 
 
 def save_figure(canvas: "Figure", path: str | Path) -> None:
-    """Names each curve of all its panels once, on the right, and writes a figure, whole or not.
+    """Writes a figure; a legend on its right names each curve of all its panels once.
 
     Args:
         canvas: The figure, of layout "constrained".
-        path: The file; its ending names the format.
+        path: The file; its ending names the format. It is whole or as it was before.
 
     Raises:
         OSError: The file could not be written.
@@ -180,41 +188,17 @@ def save_figure(canvas: "Figure", path: str | Path) -> None:
 
 
 def _drawable(rows: Iterable[Row], metric: str, by: str) -> list[Row]:
-    shown = [
-        row for row in over_seeds(rows) if row.metric == metric and (by == "step" or row.examples)
-    ]
+    chosen = (row for row in over_seeds(rows) if row.metric == metric)
+    shown = [row for row in chosen if by == "step" or row.examples > 0]
     if not shown:
         raise ValueError(f"There must be rows of `{metric}` with examples; got none.")
     return shown
 
 
-def _style(index: int) -> dict[str, object]:
+def _style(index: int) -> dict[str, Any]:
     turn = index % len(_COLOURS)
-    return {
-        "color": _COLOURS[turn],
-        "linestyle": "-" if index < len(_COLOURS) else "-.",
-        "marker": _MARKERS[turn],
-        "markersize": 3.5,
-        "linewidth": 1.3,
-    }
-
-
-def _draw(
-    panel: "Axes",
-    x: list[float],
-    curve: list[Row],
-    label: str,
-    style: dict[str, object],
-    scale: str,
-) -> None:
-    if not curve:
-        return
-    panel.plot(x, [row.value for row in curve], label=label, **style)  # type: ignore[arg-type]
-    lower = [row.value - row.stderr for row in curve]
-    if scale == "log":  # a band that reaches below zero would vanish whole
-        lower = [max(low, row.value / 10) for low, row in zip(lower, curve, strict=True)]
-    upper = [row.value + row.stderr for row in curve]
-    panel.fill_between(x, lower, upper, color=style["color"], alpha=0.2, linewidth=0)
+    line = {"ls": "-" if index < len(_COLOURS) else "-.", "lw": 1.3, "ms": 3.5}
+    return {"color": _COLOURS[turn], "marker": _MARKERS[turn], **line}
 
 
 def _names(ticks: list[float]) -> list[str]:

@@ -69,20 +69,17 @@ def load_checkpoint(path: Path) -> tuple[dict[str, object], dict[str, object]]:
         raise CheckpointError(f"`{path}` was not written by iai_train.")
     try:
         envelope = json.loads(metadata[_KEY])
-        text, digest = envelope["record"], envelope["sha256"]
-        if _digest(text, tensors) != digest:
-            raise CheckpointError(f"`{path}` was changed since it was written (its checksum).")
-        record = json.loads(text)
-        if record["format"] != _FORMAT:
-            raise CheckpointError(
-                f"`{path}` has format {record['format']}; this version reads {_FORMAT}."
-            )
-        tree = cast(dict[str, object], unflatten(tensors, record["structure"]))
-        return tree, record["setup"]
-    except CheckpointError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"`{path}` has a record that cannot be read: {error}.") from error
+        intact = _digest(envelope["record"], tensors) == envelope["sha256"]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        intact = False
+    if not intact:
+        raise CheckpointError(f"`{path}` was changed since it was written (its checksum).")
+    record = json.loads(envelope["record"])
+    if record["format"] != _FORMAT:
+        raise CheckpointError(
+            f"`{path}` has format {record['format']}; this version reads {_FORMAT}."
+        )
+    return cast(dict[str, object], unflatten(tensors, record["structure"])), record["setup"]
 
 
 def check_setup(path: Path, stored: Mapping[str, object], expected: Mapping[str, object]) -> None:

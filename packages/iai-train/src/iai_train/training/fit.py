@@ -97,6 +97,7 @@ def fit(
         learner=learner.to(where),
         source=source,
         config=config,
+        device=where,
         setup=plain({"fit": config.identity(), "setup": dict(setup or {})}),
         path=None if folder is None else folder / "checkpoint.safetensors",
     )
@@ -113,7 +114,7 @@ def fit(
                 run.on_main(partial(log.open, run.iteration))
                 model = run.accelerator.prepare(learner)
                 gradient = MetaGradient(run.accelerator, model, config, where, weight)
-                _iterate(run, config, gradient, log, bar, name)
+                _iterate(run, gradient, log, bar, name)
         finally:
             learner.train(was_training)
             if run.accelerator.num_processes > 1:  # collects garbage: slow, but the wrapper must go
@@ -138,9 +139,8 @@ def progress_bar(*, shown: bool = True) -> Progress:
     )
 
 
-def _iterate(
-    run: Run, config: FitConfig, gradient: MetaGradient, log: Log, bar: Progress, name: str
-) -> None:
+def _iterate(run: Run, gradient: MetaGradient, log: Log, bar: Progress, name: str) -> None:
+    config = run.config
     task = bar.add_task(name, total=config.iterations, completed=run.iteration)
     began = time.perf_counter() - run.wall_seconds
     for iteration in range(run.iteration, config.iterations):
@@ -156,7 +156,7 @@ def _iterate(
             run.read()
             run.wall_seconds = time.perf_counter() - began
         if logged:
-            record = _record(run, config)
+            record = _record(run)
             bar.update(task, description=f"{name}: loss {record['loss']:.4g}")
             run.on_main(partial(log.write, record))
         if saved:
@@ -164,12 +164,13 @@ def _iterate(
         bar.update(task, completed=taken)
 
 
-def _record(run: Run, config: FitConfig) -> dict[str, int | float]:
-    since = (run.iteration - 1) // config.log_every * config.log_every
+def _record(run: Run) -> dict[str, int | float]:
+    """A line of the log: the loss is the mean since the line before."""
+    since = (run.iteration - 1) // run.config.log_every * run.config.log_every
     return {
         "iteration": run.iteration,
         "loss": math.fsum(run.losses[since:]) / (run.iteration - since),
         "gradient_norm": run.gradient_norm,
-        "learning_rate": learning_rate(config, run.iteration - 1),
+        "learning_rate": learning_rate(run.config, run.iteration - 1),
         "wall_seconds": run.wall_seconds,
     }

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
+import attrs
 import torch
 from accelerate import Accelerator
 from jaxtyping import Float
@@ -16,33 +17,25 @@ from iai_train.training.tree import leaves
 Weight = Callable[[Float[Tensor, "step task"]], Float[Tensor, "step task"]]
 
 
+@attrs.frozen(eq=False)
 class MetaGradient:
     """Runs the learner on a batch of tasks and gives its weights their gradient.
 
     In chunks, the weights sum up the gradients of one chunk after the other, and several processes
     exchange theirs with the last. A chunk counts by its number of tasks, so that the sum is the
     gradient of all tasks at once.
-
-    Args:
-        accelerator: The processes it runs in.
-        model: The learner, as the accelerator wrapped it.
-        config: The settings.
-        device: Where the learner is.
-        weight: Weight of each loss given the number of examples seen; None is 1.
     """
 
-    def __init__(
-        self,
-        accelerator: Accelerator,
-        model: nn.Module,
-        config: FitConfig,
-        device: torch.device,
-        weight: Weight | None,
-    ) -> None:
-        self._accelerator, self._model, self._weight = accelerator, model, weight
-        self._chunk = config.chunk
-        bf16 = config.precision == "bf16"
-        self._autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+    accelerator: Accelerator
+    """The processes it runs in."""
+    model: nn.Module
+    """The learner, as the accelerator wrapped it."""
+    config: FitConfig
+    """The settings."""
+    device: torch.device
+    """Where the learner is."""
+    weight: Weight | None
+    """Weight of each loss given the number of examples seen; None is 1."""
 
     def add(self, tasks: Any, state: Any) -> tuple[Float[Tensor, ""], Any]:
         """Adds the gradient of the mean loss to that of the weights.
@@ -54,50 +47,42 @@ class MetaGradient:
             TypeError: `tasks`, or `state`, cannot be cut into chunks.
             ValueError: The learner returned other shapes than it must.
         """
-        if self._chunk is None:
-            return self._add(tasks, state, num_tasks=None, share=1.0)
+        chunk = self.config.chunk
+        if chunk is None:
+            return self._add(tasks, state, 1.0)[:2]
         num_tasks = _num_tasks(tasks)
         losses, states = [], []
-        for start in range(0, num_tasks, self._chunk):
-            stop = min(start + self._chunk, num_tasks)
-            waits = self._accelerator.no_sync(self._model) if stop < num_tasks else nullcontext()
+        for start in range(0, num_tasks, chunk):
+            stop = min(start + chunk, num_tasks)
+            part = _slice("tasks", tasks, start, stop), _slice("state", state, start, stop)
+            waits = self.accelerator.no_sync(self.model) if stop < num_tasks else nullcontext()
             with waits:
-                loss, after = self._add(
-                    _slice("tasks", tasks, start, stop),
-                    _slice("state", state, start, stop),
-                    num_tasks=stop - start,
-                    share=(stop - start) / num_tasks,
+                loss, after, count = self._add(*part, (stop - start) / num_tasks)
+            if count != stop - start:
+                raise ValueError(
+                    f"`learner` must return a loss for each of the {stop - start} tasks of a "
+                    f"chunk; got {count}."
                 )
             losses.append(loss)
             states.append(after)
         state = None if states[0] is None else tree_map(_joined, *states)
         return torch.stack(losses).sum(), state
 
-    def _add(
-        self, tasks: Any, state: Any, *, num_tasks: int | None, share: float
-    ) -> tuple[Tensor, Any]:
-        with self._autocast:
-            losses, seen, state = self._model(tasks, state)
-        _check_losses(losses, seen, num_tasks)
+    def _add(self, tasks: Any, state: Any, share: float) -> tuple[Tensor, Any, int]:
+        bf16 = self.config.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            losses, seen, state = self.model(tasks, state)
+        if losses.ndim != 2 or seen.shape != losses.shape:
+            raise ValueError(
+                "`learner` must return losses and seen of one shape, `step task`; got "
+                f"{tuple(losses.shape)} and {tuple(seen.shape)}."
+            )
         # Autocast may give bf16.
         losses = losses.to(torch.promote_types(losses.dtype, torch.float32))
-        weighted = losses if self._weight is None else self._weight(seen) * losses
+        weighted = losses if self.weight is None else self.weight(seen) * losses
         loss = share * weighted.mean()
-        self._accelerator.backward(loss)
-        return loss.detach(), state
-
-
-def _check_losses(losses: Tensor, seen: Tensor, num_tasks: int | None) -> None:
-    if losses.ndim != 2 or seen.shape != losses.shape:
-        raise ValueError(
-            "`learner` must return losses and seen of one shape, `step task`; got "
-            f"{tuple(losses.shape)} and {tuple(seen.shape)}."
-        )
-    if num_tasks is not None and losses.shape[1] != num_tasks:
-        raise ValueError(
-            f"`learner` must return a loss for each of the {num_tasks} tasks of a chunk; got "
-            f"{losses.shape[1]}."
-        )
+        self.accelerator.backward(loss)
+        return loss.detach(), state, losses.shape[1]
 
 
 def _joined(*parts: Any) -> Tensor:

@@ -1,10 +1,12 @@
-"""A training run between two iterations: what a checkpoint holds, and what is read off the device."""
+"""A training run between two iterations, and its checkpoint."""
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import attrs
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
@@ -26,35 +28,33 @@ class NonFiniteError(ArithmeticError):
     """A loss or a gradient was not finite; the weights are those from before that iteration."""
 
 
+@attrs.define(eq=False)
 class Run:
-    """A training run between two iterations.
+    """A training run between two iterations."""
 
-    Args:
-        accelerator: The processes it runs in.
-        learner: What is trained, on its device.
-        source: Where this process takes its tasks from.
-        config: The settings.
-        setup: What a checkpoint must have been written with, as plain JSON values.
-        path: The checkpoint, or None.
-    """
+    accelerator: Accelerator
+    """The processes it runs in."""
+    learner: nn.Module
+    """What is trained, on its device."""
+    source: Source[Any, Any]
+    """Where this process takes its tasks from."""
+    config: FitConfig
+    """The settings."""
+    device: torch.device
+    """Where the learner is."""
+    setup: Mapping[str, object]
+    """What a checkpoint must have been written with, as plain JSON values."""
+    path: Path | None
+    """The checkpoint, or None."""
+    updater: Updater = attrs.field(init=False)
+    losses: list[float] = attrs.field(factory=list, init=False)
+    """Of every iteration taken and read."""
+    gradient_norm: float = attrs.field(default=math.nan, init=False)
+    wall_seconds: float = attrs.field(default=0.0, init=False)
+    _saved_at: int | None = attrs.field(default=None, init=False)
 
-    def __init__(
-        self,
-        accelerator: Accelerator,
-        learner: nn.Module,
-        source: Source[Any, Any],
-        config: FitConfig,
-        setup: Mapping[str, object],
-        path: Path | None,
-    ) -> None:
-        self.accelerator, self.learner, self.source = accelerator, learner, source
-        self.updater = Updater(learner.parameters(), config)
-        self.losses: list[float] = []
-        self.gradient_norm = math.nan
-        self.wall_seconds = 0.0
-        self._setup, self._path = setup, path
-        self._device = next(learner.parameters()).device
-        self._saved_at: int | None = None
+    def __attrs_post_init__(self) -> None:
+        self.updater = Updater(self.learner.parameters(), self.config)
 
     @property
     def iteration(self) -> int:
@@ -93,9 +93,8 @@ class Run:
         Raises:
             OSError: It could not be written; the one before is untouched.
         """
-        if self._path is None:
+        if (path := self.path) is None:
             return
-        path = self._path
         tree = {
             "learner": self.learner.state_dict(),
             "optimizer": self.updater.optimizer.state_dict(),
@@ -103,7 +102,7 @@ class Run:
             "losses": torch.tensor(self.losses, dtype=torch.float64),
             "wall_seconds": self.wall_seconds,
         }
-        self.on_main(lambda: save_checkpoint(path, tree, self._setup))
+        self.on_main(partial(save_checkpoint, path, tree, self.setup))
         self._saved_at = self.iteration
 
     def restore(self) -> None:
@@ -112,23 +111,23 @@ class Run:
         Raises:
             CheckpointError: It is damaged, or belongs to another run.
         """
-        if self._path is None or not self._path.is_file():
+        if self.path is None or not self.path.is_file():
             return
-        stored, setup = load_checkpoint(self._path)
-        check_setup(self._path, setup, self._setup)
+        stored, setup = load_checkpoint(self.path)
+        check_setup(self.path, setup, self.setup)
         tree = cast(dict[str, Any], stored)
         there, here = len(tree["processes"]), self.accelerator.num_processes
         if there != here:
             raise CheckpointError(
-                f"`{self._path}` was written by {there} process(es); a run in {here} cannot go on "
+                f"`{self.path}` was written by {there} process(es); a run in {here} cannot go on "
                 "from it."
             )
-        check_weights(self._path, self.learner, tree["learner"])
+        check_weights(self.path, self.learner, tree["learner"])
         state = tree["processes"][self.accelerator.process_index]
         self.source.load_state_dict(state["source"])  # first, because it may still refuse
         torch.set_rng_state(state["cpu"])
-        if state["cuda"] is not None and self._device.type == "cuda":
-            torch.cuda.set_rng_state(state["cuda"], self._device)
+        if state["cuda"] is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda"], self.device)
         self.learner.load_state_dict(tree["learner"])
         self.updater.optimizer.load_state_dict(tree["optimizer"])
         self.losses = tree["losses"].tolist()
@@ -137,19 +136,19 @@ class Run:
 
     def _process_state(self) -> dict[str, object]:
         # torch's own generators too: a learner's dropout draws from them.
-        on_cuda = self._device.type == "cuda"
+        on_cuda = self.device.type == "cuda"
         return {
             "source": self.source.state_dict(),
             "cpu": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state(self._device) if on_cuda else None,
+            "cuda": torch.cuda.get_rng_state(self.device) if on_cuda else None,
         }
 
     def _repeat(self, what: str) -> str:
-        setup = self._setup["setup"]
+        setup = self.setup["setup"]
         seed = setup.get("seed") if isinstance(setup, dict) else None
         again = "the same run repeats it"
         if self._saved_at is not None:
-            again = f"going on from `{self._path}`, iteration {self._saved_at}, repeats it"
+            again = f"going on from `{self.path}`, iteration {self._saved_at}, repeats it"
         return (
             f"The {what} was not finite in iteration {self.iteration + 1}"
             f"{'' if seed is None else f' (seed {seed})'}: {again}. "

@@ -1,6 +1,7 @@
 """Velocity fields of a network for each task."""
 
-import attrs
+from dataclasses import dataclass
+
 import pytest
 import torch
 from iai_regimes import Adam, Gaussian, Parametric, Predictor, fit_flow
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 COUNTS = {"num_steps": 20, "num_points": 5}
 
 
-@attrs.frozen(eq=False)
+@dataclass(frozen=True, eq=False)
 class Examples:
     x: Tensor
     mask: Tensor

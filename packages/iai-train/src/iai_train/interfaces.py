@@ -138,7 +138,7 @@ class Estimator(Protocol):
 
 @runtime_checkable
 class DensityEstimator(Protocol):
-    """A model of one distribution, as in scikit-learn: it is given NumPy arrays, and returns them."""
+    """A model of one distribution, as in scikit-learn: it reads and returns NumPy arrays."""
 
     def fit(self, x: Any, /) -> Any:
         """Learns from samples, `n dim`."""

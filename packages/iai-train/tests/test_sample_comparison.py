@@ -120,6 +120,8 @@ def test_a_learner_is_asked_what_it_predicts_of_the_support(make):
     @attrs.frozen
     class Mean:
         mean: Tensor
+        step: int = 1
+        seen: Tensor | None = None
 
         def predict(self, query_x):
             return self.mean.expand(-1, query_x.shape[1], -1)

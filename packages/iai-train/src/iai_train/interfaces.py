@@ -164,11 +164,3 @@ class TaskResampler(Protocol):
         latent: Any = None,
     ) -> Any:
         """Draws tasks, or new examples of the tasks that have this `latent`."""
-
-
-@runtime_checkable
-class Adapted(Protocol):
-    """A learner that has read the support of tasks."""
-
-    def predict(self, query_x: Shaped[Tensor, "task m *x_shape"], /) -> Shaped[Tensor, "task m _"]:
-        """Answers queries: `task m num_outputs`."""

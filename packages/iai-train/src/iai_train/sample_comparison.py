@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from iai_train.experiment import Experiment
-from iai_train.interfaces import Adapted, DensityEstimator, TaskResampler
+from iai_train.interfaces import DensityEstimator, Snapshot, TaskResampler
 from iai_train.measuring.cost import seconds
 from iai_train.measuring.density import sample_by_bic
 from iai_train.measuring.distance import maximum_mean_discrepancy, wasserstein
@@ -73,13 +73,13 @@ class SampleComparison:
             parts = {"support": tasks.support[:, :most], "query": tasks.support[:, most:]}
             self._tests[split] = attrs.evolve(tasks, **parts)
 
-    def measure_learner(self, method: str, adapt: Callable[[Any], Adapted]) -> list[Row]:
+    def measure_learner(self, method: str, adapt: Callable[[Any], Snapshot]) -> list[Row]:
         """The rows of a learner that predicts a velocity field when it has read samples.
 
         Args:
             method: Its name in the rows.
-            adapt: Reads the support of tasks and returns what predicts, as `Iterated.adapt` of
-                iai-iterate. A module must be in evaluation mode.
+            adapt: Reads the support of tasks, as `Iterated.adapt` of iai-iterate does. A module is
+                to be in evaluation mode.
         """
         return self.measure_field(method, lambda tasks: adapt(tasks.support).predict)
 

@@ -65,6 +65,7 @@ def test_help_teaches(example, run_here, capsys):
 def test_alphabets_of_fonts_of_ones_own(tmp_path, run_here):
     example = ROOT / "examples" / "alphabets.py"
     font = Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSansMono.ttf")
-    options = [f"--fonts={font}", "--letters=IO", "--unseen-letters=L", "--learners=implicit"]
+    letters = ["--train.letters=IO", "--unseen-letters=L"]
+    options = [f"--train.fonts={font}", *letters, "--learners=implicit"]
     run_here([*command(example, tmp_path), *options])
     assert json.loads((tmp_path / "metrics.json").read_text())["rows"]

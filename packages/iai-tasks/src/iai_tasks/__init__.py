@@ -1,6 +1,8 @@
 """Tasks to learn to learn from: sets of examples, samplers of tasks, and their oracles."""
 
 from iai_tasks.causal.leaf_order import order_by_leaves, order_error, variance_order, without_leaves
+from iai_tasks.causal.leaves_removed import LeavesRemoved
+from iai_tasks.causal.precision_score import precision_score
 from iai_tasks.causal.random_graph import (
     ErdosRenyi,
     GivenGraphs,
@@ -59,6 +61,7 @@ __all__ = [
     "ImageFiles",
     "ImageSource",
     "LabelledImages",
+    "LeavesRemoved",
     "LinearClassification",
     "LinearRegression",
     "MixtureOfGaussians",
@@ -89,6 +92,7 @@ __all__ = [
     "omniglot",
     "order_by_leaves",
     "order_error",
+    "precision_score",
     "split_classes",
     "straight_path",
     "to_networkx",

@@ -5,6 +5,7 @@ from iai_train.config import FitConfig, Settings
 from iai_train.experiment import Experiment
 from iai_train.learning_cost import learning_costs
 from iai_train.measuring.cost import peak_bytes, seconds
+from iai_train.measuring.density import sample_by_bic
 from iai_train.measuring.distance import maximum_mean_discrepancy, wasserstein
 from iai_train.measuring.estimator import each_task
 from iai_train.measuring.evaluate import evaluate, first
@@ -15,6 +16,7 @@ from iai_train.processes import Device, process_generator, process_index, resolv
 from iai_train.reporting.figure import clouds, curves, figure, save_figure
 from iai_train.reporting.report import RunInfo, read_metrics, table, write_metrics
 from iai_train.row import Row, over_seeds, summarise
+from iai_train.sample_comparison import SampleComparison
 from iai_train.source import SamplerSource
 from iai_train.training.checkpoint import CheckpointError, load_weights, save_weights
 from iai_train.training.fit import FitResult, fit
@@ -30,6 +32,7 @@ __all__ = [
     "NonFiniteError",
     "Row",
     "RunInfo",
+    "SampleComparison",
     "SamplerSource",
     "Settings",
     "TrainedModule",
@@ -55,6 +58,7 @@ __all__ = [
     "read_log",
     "read_metrics",
     "resolve_device",
+    "sample_by_bic",
     "save_figure",
     "save_weights",
     "seconds",

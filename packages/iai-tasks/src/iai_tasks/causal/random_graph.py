@@ -10,6 +10,7 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from iai_tasks import counter_random
+from iai_tasks._extra import extra
 from iai_tasks._validators import at_least, is_probability, one_of, positive
 
 Seeds = Int64[Tensor, " task"]
@@ -238,10 +239,8 @@ def subgraph(
 
 
 def _import_networkx() -> Any:
-    try:
+    with extra("graphs"):
         import networkx
-    except ModuleNotFoundError as error:
-        raise ImportError("Graphs need networkx: pip install 'iai-tasks[graphs]'.") from error
     return networkx
 
 

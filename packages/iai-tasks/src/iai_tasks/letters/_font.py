@@ -11,6 +11,8 @@ from typing import Any
 
 import attrs
 
+from iai_tasks._extra import extra
+
 # Where Windows, macOS and Linux keep fonts; "~" is the user's home.
 _FOLDERS = (
     *("$WINDIR/Fonts", "$LOCALAPPDATA/Microsoft/Windows/Fonts"),
@@ -46,10 +48,8 @@ def import_font_tools() -> tuple[Any, Any]:
     Raises:
         ImportError: If fontTools is not installed.
     """
-    try:
+    with extra("fonts"):
         from fontTools import ttLib, unicodedata
-    except ModuleNotFoundError as error:
-        raise ImportError("`glyphs` needs fontTools: pip install 'iai-tasks[fonts]'.") from error
     return ttLib, unicodedata
 
 

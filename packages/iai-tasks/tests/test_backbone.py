@@ -213,15 +213,15 @@ def test_a_backbone_that_cannot_be(options, text):
     [
         (
             torch.zeros(3, 16, 16, dtype=torch.uint8),
-            "`images` must have shape (image, 1 or 3, height, width); got (3, 16, 16).",
+            "`images` must be square, of shape (image, 1 or 3, size, size); got (3, 16, 16).",
         ),
         (
             torch.zeros(5, 4, 16, 16, dtype=torch.uint8),
-            "`images` must have shape (image, 1 or 3, height, width); got (5, 4, 16, 16).",
+            "`images` must be square, of shape (image, 1 or 3, size, size); got (5, 4, 16, 16).",
         ),
         (
             torch.zeros(5, 3, 16, 20, dtype=torch.uint8),
-            "`images` must be square; got 16 x 20 pixels.",
+            "`images` must be square, of shape (image, 1 or 3, size, size); got (5, 3, 16, 20).",
         ),
     ],
 )

@@ -112,12 +112,10 @@ class Backbone:
         if images.dtype != torch.uint8:
             raise TypeError(f"`images` must be uint8; got {images.dtype}.")
         shape = tuple(images.shape)
-        if len(shape) != 4 or shape[1] not in (1, 3) or shape[2] == 0:
+        if len(shape) != 4 or shape[1] not in (1, 3) or not 0 < shape[2] == shape[3]:
             raise ValueError(
-                f"`images` must have shape (image, 1 or 3, height, width); got {shape}."
+                f"`images` must be square, of shape (image, 1 or 3, size, size); got {shape}."
             )
-        if shape[2] != shape[3]:
-            raise ValueError(f"`images` must be square; got {shape[2]} x {shape[3]} pixels.")
         if not len(images):
             return torch.zeros(0, self.dim, dtype=torch.float32)
         at_once = _AT_ONCE.get(self._device.type, _AT_ONCE_ELSEWHERE) // self.size**2

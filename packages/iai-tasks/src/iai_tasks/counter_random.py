@@ -48,6 +48,13 @@ def bits(
     return z.bitwise_xor_(_shift_right(z, 31))
 
 
+def stream(
+    seed: Int64[Tensor, " task"], number: int | Int64[Tensor, " task"]
+) -> Int64[Tensor, " task"]:
+    """Seeds of random numbers that are independent of those of another number."""
+    return bits(seed, torch.as_tensor(number, device=seed.device))
+
+
 def normal(
     seed: Int64[Tensor, " task"], counter: Int64[Tensor, " n"]
 ) -> Float32[Tensor, "task n 2"]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from iai_tasks import counter_random
 from iai_tasks._extra import extra
 from iai_tasks._validators import at_least, is_probability, one_of, positive
+from iai_tasks.counter_random import stream
 
 Seeds = Int64[Tensor, " task"]
 Graphs = Bool[Tensor, "task node node"]  # True at [i, j] where i is a cause of j
@@ -44,7 +45,7 @@ class ErdosRenyi:
         """The graph of each seed, the same on every device."""
         probability = min(2 * self.edges_per_node / max(num_nodes - 1, 1), 0.99)
         counter = torch.arange(num_nodes**2, device=seeds.device)
-        uniform = counter_random.uniform(_stream(seeds, 0), counter)
+        uniform = counter_random.uniform(stream(seeds, 0), counter)
         return _directed((uniform < probability).view(-1, num_nodes, num_nodes), seeds)
 
 
@@ -244,17 +245,12 @@ def _import_networkx() -> Any:
     return networkx
 
 
-def _stream(seeds: Seeds, number: int) -> Seeds:
-    """Seeds of random numbers that are independent of those of another number."""
-    return counter_random.bits(seeds, torch.tensor(number, device=seeds.device))
-
-
 def _drawn(draw: Callable[[int], Any], seeds: Seeds, num_nodes: int) -> Graphs:
     """The symmetric adjacency of an undirected graph for each seed."""
-    streams = _stream(seeds, 0).remainder(2**32).tolist()
+    streams = stream(seeds, 0).remainder(2**32).tolist()
     linked = torch.zeros(len(streams), num_nodes, num_nodes, dtype=torch.bool)
-    for task, stream in enumerate(streams):
-        edges = torch.tensor(list(draw(stream).edges), dtype=torch.int64).view(-1, 2).mT
+    for task, seed in enumerate(streams):
+        edges = torch.tensor(list(draw(seed).edges), dtype=torch.int64).view(-1, 2).mT
         linked[task, edges[0], edges[1]] = True
     return (linked | linked.mT).to(seeds.device)
 
@@ -266,4 +262,4 @@ def _directed(linked: Graphs, seeds: Seeds) -> Graphs:
 
 def _shuffled(graph: Graphs, seeds: Seeds) -> Graphs:
     """The same graphs, their nodes in a random order."""
-    return subgraph(graph, counter_random.permutation(_stream(seeds, 1), graph.shape[1]))
+    return subgraph(graph, counter_random.permutation(stream(seeds, 1), graph.shape[1]))

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from iai_tasks._validators import check_at_least
 from iai_tasks.examples import Examples
 from iai_tasks.image_classes import ImageClasses
 from iai_tasks.sampler import AbstractSampler
@@ -65,8 +66,7 @@ class FewShotClassification(AbstractSampler):
         self, images: ImageClasses, classes: Iterable[int], *, ways: int, rotations: bool = False
     ) -> None:
         numbers = [int(one) for one in classes]
-        if ways < 1:
-            raise ValueError(f"`ways` must be at least 1; got {ways}.")
+        check_at_least(1, ways=ways)
         if len(numbers) < ways:
             raise ValueError(f"`classes` must be at least {ways}, the `ways`; got {len(numbers)}.")
         if len(set(numbers)) < len(numbers):

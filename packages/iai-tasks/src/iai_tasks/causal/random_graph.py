@@ -180,8 +180,6 @@ class GivenGraphs:
 
     def __init__(self, graphs: Sequence[Any]) -> None:
         networkx = _import_networkx()
-        if isinstance(graphs, networkx.Graph):
-            raise TypeError("`graphs` must be a list of graphs; got one graph.")
         if not graphs:
             raise ValueError("`graphs` must hold at least one graph; got none.")
         for number, graph in enumerate(graphs):

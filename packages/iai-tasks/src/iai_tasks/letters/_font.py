@@ -85,12 +85,11 @@ def read_fonts(paths: Iterable[Path], *, skip_broken: bool) -> list[Font]:
         ImportError: If fontTools is not installed.
         ValueError: If a file cannot be read as a font.
     """
+    import_font_tools()
     fonts: dict[tuple[str, str, int], Font] = {}
     for path in paths:
         try:
             font = _read_font(path)
-        except ImportError:
-            raise
         except Exception as error:  # fontTools raises its own, and those of struct and of Python
             if skip_broken:
                 continue

@@ -18,7 +18,6 @@ from iai_tasks.image_classes import ImageClasses
 from iai_tasks.letters._font import (
     Font,
     font_files,
-    import_font_tools,
     installed_fonts,
     read_fonts,
     script_of,
@@ -83,7 +82,6 @@ def glyphs(
     check_at_least(8, size=size)
     check_at_least(1, images_per_class=images_per_class)
     check_at_least(_MIN_LETTERS, max_letters=max_letters)
-    import_font_tools()
     paths = installed_fonts() if fonts is None else font_files(*fonts)
     read = read_fonts(paths, skip_broken=fonts is None)
     settings = (size, images_per_class, max_letters)

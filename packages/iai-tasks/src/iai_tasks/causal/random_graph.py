@@ -1,5 +1,6 @@
 """Families of directed acyclic graphs: a graph for every seed, for many seeds at once."""
 
+import functools
 import random
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -160,10 +161,7 @@ class StochasticBlock:
         outer = min((edges - inner * inside) / across, 0.99) if across else 0.0
         blocks = range(self.num_blocks)
         probabilities = [[inner if a == b else outer for a in blocks] for b in blocks]
-
-        def draw(seed: int) -> Any:
-            return networkx.stochastic_block_model(sizes, probabilities, seed=seed)
-
+        draw = functools.partial(networkx.stochastic_block_model, sizes, probabilities)
         return _directed(_drawn(draw, seeds, num_nodes), seeds)
 
 
@@ -243,12 +241,12 @@ def _import_networkx() -> Any:
     return networkx
 
 
-def _drawn(draw: Callable[[int], Any], seeds: Seeds, num_nodes: int) -> Graphs:
+def _drawn(draw: Callable[..., Any], seeds: Seeds, num_nodes: int) -> Graphs:
     """The symmetric adjacency of an undirected graph for each seed."""
     streams = stream(seeds, 0).remainder(2**32).tolist()
     linked = torch.zeros(len(streams), num_nodes, num_nodes, dtype=torch.bool)
     for task, seed in enumerate(streams):
-        edges = torch.tensor(list(draw(seed).edges), dtype=torch.int64).view(-1, 2).mT
+        edges = torch.tensor(list(draw(seed=seed).edges), dtype=torch.int64).view(-1, 2).mT
         linked[task, edges[0], edges[1]] = True
     return (linked | linked.mT).to(seeds.device)
 

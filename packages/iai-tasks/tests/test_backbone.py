@@ -184,16 +184,15 @@ def test_a_moved_backbone_gives_the_same_embeddings_on_the_cpu():
         ({"std": (1, 1, 0)}, "`std` must be three positive numbers; got (1.0, 1.0, 0.0)."),
         (
             {"module": AsTold(lambda x: x)},
-            "`module` must give one vector an image, (1, dim) for a single one; "
-            "got (1, 3, 16, 16).",
+            "`module` must give one vector an image, (1, dim); got (1, 3, 16, 16).",
         ),
         (
             {"module": AsTold(lambda x: {"token": x})},
-            "`module` must give one vector an image, (1, dim) for a single one; got dict.",
+            "`module` must give one vector an image, (1, dim); got dict.",
         ),
         (
             {"module": AsTold(lambda x: x.flatten(1) / 0)},
-            "`module` must give finite numbers; for a blank image it does not.",
+            "`module` must give finite numbers; the embeddings of 1 of 1 images are not.",
         ),
         (
             {"module": nn.Sequential(nn.Flatten(), nn.Linear(7, 2))},
@@ -213,15 +212,15 @@ def test_a_backbone_that_cannot_be(options, text):
     [
         (
             torch.zeros(3, 16, 16, dtype=torch.uint8),
-            "`images` must have shape (image, 1 or 3, height, width); got (3, 16, 16).",
+            "`images` must be square, of shape (image, 1 or 3, size, size); got (3, 16, 16).",
         ),
         (
             torch.zeros(5, 4, 16, 16, dtype=torch.uint8),
-            "`images` must have shape (image, 1 or 3, height, width); got (5, 4, 16, 16).",
+            "`images` must be square, of shape (image, 1 or 3, size, size); got (5, 4, 16, 16).",
         ),
         (
             torch.zeros(5, 3, 16, 20, dtype=torch.uint8),
-            "`images` must be square; got 16 x 20 pixels.",
+            "`images` must be square, of shape (image, 1 or 3, size, size); got (5, 3, 16, 20).",
         ),
     ],
 )
@@ -252,5 +251,5 @@ def test_embeddings_that_are_not_finite_are_counted():
 
 def test_a_network_that_mixes_its_images_is_found_out():
     backbone = make(AsTold(lambda x: x.flatten(1).mean(dim=0, keepdim=True)))
-    with pytest.raises(ValueError, match=r"one vector an image, \(4, 768\); got \(1, 768\)\."):
+    with pytest.raises(ValueError, match=r"one vector an image, \(4, dim\); got \(1, 768\)\."):
         backbone.embed(photos(4, 16))

@@ -6,6 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from iai_tasks import ClassSplit, split_classes
 
+TWICE = "`train`, `validation` and `test` must share no class, and have each once; twice: "
+
 
 def numbered(num_groups):
     return [str(number) for number in range(num_groups)]
@@ -47,15 +49,11 @@ def test_integers_may_leave_classes_out():
 @pytest.mark.parametrize(
     ("parts", "text"),
     [
-        (([3, 5], [], [7, 5, 3]), "`train` and `test` must share no class; both have 3, 5."),
-        (([1], [2], [2]), "`validation` and `test` must share no class; both have 2."),
-        (([-1], [], []), "`train` must number classes from 0; got -1."),
-        (([], [], [4, 4, 1]), "`test` must have each class once; twice: 4."),
-        (
-            (range(20), range(12), []),
-            "`train` and `validation` must share no class; both have "
-            "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more.",
-        ),
+        (([3, 5], [], [7, 5, 3]), TWICE + "3, 5."),
+        (([1], [2], [2]), TWICE + "2."),
+        (([-1], [], []), "A split must number classes from 0; got -1."),
+        (([], [], [4, 4, 1]), TWICE + "4."),
+        ((range(20), range(12), []), TWICE + "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more."),
     ],
 )
 def test_parts_that_overlap(parts, text):

@@ -143,9 +143,9 @@ def test_bytes_become_numbers_from_0_to_1_and_other_numbers_stay():
 @pytest.mark.parametrize(
     ("classes", "options", "text"),
     [
-        ([0, 1], {"ways": 3}, "`classes` must be at least 3, the `ways`; got 2."),
-        ([], {"ways": 1}, "`classes` must be at least 1, the `ways`; got 0."),
-        ([0, 1], {"ways": 0}, "`ways` must be at least 1; got 0."),
+        ([0, 1], {"ways": 3}, "`ways` must be from 1 to 2, the number of `classes`; got 3."),
+        ([], {"ways": 1}, "`ways` must be from 1 to 0, the number of `classes`; got 1."),
+        ([0, 1], {"ways": 0}, "`ways` must be from 1 to 2, the number of `classes`; got 0."),
         ([0, 1, 0], {"ways": 2}, "`classes` must have each class once; got [0, 1, 0]."),
         ([0, 4], {"ways": 2}, "`classes` must be from 0 to 3, those of `images`; got 4."),
         ([-1, 2], {"ways": 2}, "`classes` must be from 0 to 3, those of `images`; got -1."),

@@ -77,13 +77,13 @@ def test_errors_of_the_repository_are_its_own(repository):
 
 
 def test_a_folder_without_a_hubconf(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"with a hubconf\.py; .* has none\."):
+    with pytest.raises(FileNotFoundError, match=r"No such file or directory: .*hubconf\.py"):
         hub_backbone(str(tmp_path), "tokens", source="local")
 
 
 @pytest.mark.usefixtures("untyped")
 def test_a_source_is_one_of_two(tmp_path):
-    with pytest.raises(ValueError, match="`source` must be 'github' or 'local'; got 'web'"):
+    with pytest.raises(ValueError, match='Unknown source: "web"'):
         hub_backbone(str(tmp_path), "tokens", source="web")
 
 

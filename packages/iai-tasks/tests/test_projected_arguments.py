@@ -39,7 +39,11 @@ LABELS = torch.arange(20) % 4
             ValueError,
             "`labels` must have shape (image,) = (20,), one for each image; got (19,).",
         ),
-        ({"labels": LABELS - 1}, ValueError, "`labels` must number the classes from 0 on; got -1."),
+        (
+            {"labels": LABELS - 1},
+            ValueError,
+            "`labels` must be from 0 to 2; got classes from -1 to 2.",
+        ),
         (
             {"labels": LABELS * 2},
             ValueError,
@@ -53,7 +57,7 @@ LABELS = torch.arange(20) % 4
         (
             {"query_images": IMAGES, "query_labels": LABELS + 1},
             ValueError,
-            "`query_labels` must number the classes from 0 to 3; got 4.",
+            "`query_labels` must be from 0 to 3; got classes from 1 to 4.",
         ),
         (
             {"query_images": IMAGES[:, :4], "query_labels": LABELS},

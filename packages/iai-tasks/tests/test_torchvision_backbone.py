@@ -254,5 +254,5 @@ def test_calls_that_do_not_fit(original, tmp_path, architecture, size, text):
 
 def test_without_torchvision_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", None)
-    with pytest.raises(ImportError, match=r"networks need torchvision: pip install 'iai-tasks\["):
+    with pytest.raises(ImportError, match=r"`torchvision` is not installed: pip"):
         torchvision_backbone(NAME, tmp_path / "weights.safetensors")

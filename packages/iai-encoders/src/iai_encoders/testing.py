@@ -6,7 +6,7 @@ evaluation mode, on the device of its parameters.
 """
 
 import copy
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +36,7 @@ def check_set_encoder(encoder: SetEncoder[Any], dim: int) -> None:
     tokens, queries, mask, padded = _draw(model, dim)
     memory = model.encode(tokens)
     answers = model.read(queries, memory)
-    _check_memory(memory)
-    _check_answers(model, queries, memory, answers)
+    _check_read(model, queries, memory, answers)
 
     def read(tokens: Tensor, mask: Tensor | None = None) -> Any:
         return model.read(queries, model.encode(tokens, mask=mask))
@@ -84,8 +83,7 @@ def check_sequence_encoder(encoder: SequenceEncoder[Any], dim: int) -> None:
     outputs, memory = model.extend(empty, tokens)
     answers = model.read(queries, memory)
     assert outputs.shape == tokens.shape, "There is an output a token."
-    _check_memory(memory)
-    _check_answers(model, queries, memory, answers)
+    _check_read(model, queries, memory, answers)
 
     for index in range(queries.shape[1]):
         query = slice(index, index + 1)
@@ -162,29 +160,23 @@ def check_table_encoder(encoder: TableEncoder, dim: int) -> None:
     _check_gradients(model, masked, padded, mask)
 
 
-class _Draw(NamedTuple):
-    tokens: Tensor
-    queries: Tensor
-    mask: Tensor  # one task whole, one with holes, one with padding at the end, one empty
-    padded: Tensor  # the tokens, NaN where masked
-
-
 def _in_float64(encoder: Any) -> Any:
     assert isinstance(encoder, nn.Module), "An encoder is an nn.Module."
     return copy.deepcopy(encoder).double().eval()
 
 
-def _draw(model: nn.Module, dim: int) -> _Draw:
+def _draw(model: nn.Module, dim: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Tokens, queries, a mask, and the tokens with NaN where they are masked."""
     generator = torch.Generator().manual_seed(0)
     device = next(model.parameters()).device
     tokens = torch.randn(4, 6, dim, generator=generator, dtype=torch.float64).to(device)
     queries = torch.randn(4, 5, dim, generator=generator, dtype=torch.float64).to(device)
-    mask = torch.ones(4, 6, dtype=torch.bool, device=device)
+    mask = torch.ones(4, 6, dtype=torch.bool, device=device)  # the first task is whole
     mask[1, ::2] = False
     mask[2, 4:] = False
     mask[3] = False
     padded = tokens.masked_fill(~mask[..., None], torch.nan).requires_grad_()
-    return _Draw(tokens, queries, mask, padded)
+    return tokens, queries, mask, padded
 
 
 def _each(tokens: Tensor) -> list[slice]:
@@ -197,12 +189,9 @@ def _check_same(actual: Tensor, expected: Tensor, sentence: str) -> None:
     )
 
 
-def _check_memory(memory: Any) -> None:
+def _check_read(model: Any, queries: Tensor, memory: Any, answers: Tensor) -> None:
     assert isinstance(memory, Memory), "A memory has `num_elements`."
     assert isinstance(memory.num_elements, int), "`num_elements` is an int."
-
-
-def _check_answers(model: Any, queries: Tensor, memory: Any, answers: Tensor) -> None:
     assert answers.shape == queries.shape, "There is an answer a query."
     for subset in ([2], [3, 0], []):
         some = model.read(queries[:, subset], memory)

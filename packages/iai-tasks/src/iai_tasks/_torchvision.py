@@ -6,6 +6,8 @@ from typing import Literal
 
 import torch
 
+from iai_tasks._extra import extra
+
 _libraries: list[torch.library.Library] = []  # kept, for with a library its definitions end
 
 
@@ -21,10 +23,6 @@ def import_torchvision(part: Literal["datasets", "models"]) -> ModuleType:
     """
     try:
         return _import(part)
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            "Image sets and networks need torchvision: pip install 'iai-tasks[vision]'."
-        ) from error
     except RuntimeError as error:
         if "operator torchvision::" not in str(error):
             raise
@@ -39,7 +37,7 @@ def import_torchvision(part: Literal["datasets", "models"]) -> ModuleType:
 
 
 def _import(part: str) -> ModuleType:
-    from torchvision import datasets, models
-
+    with extra("vision"):
+        from torchvision import datasets, models
     modules: dict[str, ModuleType] = {"datasets": datasets, "models": models}
     return modules[part]

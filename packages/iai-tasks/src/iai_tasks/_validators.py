@@ -1,4 +1,4 @@
-"""attrs validators with error texts in the style of this package."""
+"""Checks of numbers and words, and attrs validators made of them."""
 
 import math
 from collections.abc import Callable
@@ -10,12 +10,18 @@ Range = tuple[float | int, float | int]
 """Smallest and largest value of a uniform draw."""
 
 
+def check_at_least(minimum: int, **values: float | int) -> None:
+    """Raises ValueError for the first value, given by name, that is not at least `minimum`."""
+    for name, value in values.items():
+        if not value >= minimum:
+            raise ValueError(f"`{name}` must be at least {minimum}; got {value}.")
+
+
 def at_least(minimum: int) -> Callable[[Any, "attrs.Attribute[Any]", Any], None]:
     """A validator that raises ValueError unless the value is a number of at least `minimum`."""
 
     def validate(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
-        if not value >= minimum:
-            raise ValueError(f"`{attribute.name}` must be at least {minimum}; got {value}.")
+        check_at_least(minimum, **{attribute.name: value})
 
     return validate
 

@@ -10,15 +10,10 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-
-def _signed(value: int) -> int:
-    """The int64 with the bits of an unsigned 64-bit integer."""
-    return value - (1 << 64) if value >= 1 << 63 else value
-
-
-_INCREMENT = _signed(0x9E3779B97F4A7C15)
-_MULTIPLIER_1 = _signed(0xBF58476D1CE4E5B9)
-_MULTIPLIER_2 = _signed(0x94D049BB133111EB)
+# The constants of splitmix64 as int64: the numbers with the same 64 bits.
+_INCREMENT = 0x9E3779B97F4A7C15 - 2**64
+_MULTIPLIER_1 = 0xBF58476D1CE4E5B9 - 2**64
+_MULTIPLIER_2 = 0x94D049BB133111EB - 2**64
 
 
 def bits(
@@ -46,6 +41,13 @@ def bits(
     z.bitwise_xor_(_shift_right(z, 30)).mul_(_MULTIPLIER_1)  # in place, to save memory traffic
     z.bitwise_xor_(_shift_right(z, 27)).mul_(_MULTIPLIER_2)
     return z.bitwise_xor_(_shift_right(z, 31))
+
+
+def stream(
+    seed: Int64[Tensor, " task"], number: int | Int64[Tensor, " task"]
+) -> Int64[Tensor, " task"]:
+    """Seeds of random numbers that are independent of those of another number."""
+    return bits(seed, torch.as_tensor(number, device=seed.device))
 
 
 def normal(

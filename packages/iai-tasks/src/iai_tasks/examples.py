@@ -9,9 +9,13 @@ Key = slice | Tensor
 """An index of an axis that keeps the axis; an integer would drop it."""
 
 
+def _check_tensor(name: str, value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"`{name}` must be a tensor; got {type(value).__name__}.")
+
+
 def _checked_x(x: Tensor) -> Tensor:
-    if not isinstance(x, Tensor):
-        raise TypeError(f"`x` must be a tensor; got {type(x).__name__}.")
+    _check_tensor("x", x)
     if not x.is_floating_point():
         raise TypeError(f"`x` must be floating point; got {x.dtype}.")
     if x.ndim < 2:
@@ -54,8 +58,7 @@ class Examples:
     def _y_is_valid(self, _: object, y: Tensor | None) -> None:
         if y is None:
             return
-        if not isinstance(y, Tensor):
-            raise TypeError(f"`y` must be a tensor or None; got {type(y).__name__}.")
+        _check_tensor("y", y)
         if not (y.is_floating_point() or y.dtype == torch.int64):
             raise TypeError(
                 f"`y` must be floating point (real targets) or int64 (classes); got {y.dtype}."
@@ -64,8 +67,7 @@ class Examples:
 
     @mask.validator
     def _mask_is_valid(self, _: object, mask: Tensor) -> None:
-        if not isinstance(mask, Tensor):
-            raise TypeError(f"`mask` must be a tensor; got {type(mask).__name__}.")
+        _check_tensor("mask", mask)
         if mask.dtype != torch.bool:
             raise TypeError(f"`mask` must be bool, True where observed; got {mask.dtype}.")
         self._check_fits("mask", mask, "(task, n)")
@@ -118,9 +120,7 @@ class Examples:
         if not all(isinstance(part, slice | Tensor) for part in keys):
             kinds = ", ".join(type(part).__name__ for part in keys)
             raise TypeError(f"Examples are indexed by slices and index tensors; got {kinds}.")
-        if len(keys) > 2:
-            raise IndexError(f"Examples have two axes, task and n; got {len(keys)} keys.")
-        mask = self.mask[keys]
+        mask = self.mask[keys]  # raises IndexError for more than two keys
         if mask.ndim != 2:
             raise IndexError(
                 "A selection of examples must keep both axes, task and n; "
@@ -178,8 +178,7 @@ class TaskBatch:
     def _latent_is_valid(self, _: object, latent: Tensor | None) -> None:
         if latent is None:
             return
-        if not isinstance(latent, Tensor):
-            raise TypeError(f"`latent` must be a tensor or None; got {type(latent).__name__}.")
+        _check_tensor("latent", latent)
         if latent.ndim < 1 or latent.shape[0] != self.support.num_tasks:
             raise ValueError(
                 f"`latent` must have the {self.support.num_tasks} tasks of `support` as its first "

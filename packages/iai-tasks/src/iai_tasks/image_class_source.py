@@ -30,7 +30,7 @@ class ImageClassSource:
     """glyphs draws letters from fonts; omniglot is downloaded where it is not there; folder is a
     folder of images for each class."""
     data: Path | None = None
-    """Folder of TrueType fonts for glyphs, by default those installed; otherwise of the images, by
+    """Folder of fonts for glyphs, by default those installed; otherwise of the images, by
     default the cache."""
     cache: Path | None = None
     """Folder that keeps what was drawn or downloaded."""
@@ -51,7 +51,7 @@ class ImageClassSource:
         """
         cache = self.cache or cache
         if self.source == "glyphs":
-            fonts = None if self.data is None else sorted(self.data.rglob("*.ttf"))
+            fonts = None if self.data is None else [self.data]
             return glyphs(fonts, size=self.size, max_letters=self.letters, cache=cache)
         if self.source == "omniglot":
             return omniglot(self.data or cache, size=self.size, download=True)

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
+from iai_tasks._validators import check_at_least
 from iai_tasks.examples import Examples, TaskBatch
 from iai_tasks.spec import TaskSpec
 
@@ -109,13 +110,8 @@ class AbstractSampler(abc.ABC):
             ValueError: If a count is too small or too large for the sampler, or the latent does
                 not fit.
         """
-        for name, count, smallest in (
-            ("num_tasks", num_tasks, 1),
-            ("num_support", num_support, 0),
-            ("num_query", num_query, 0),
-        ):
-            if count < smallest:
-                raise ValueError(f"`{name}` must be at least {smallest}; got {count}.")
+        check_at_least(1, num_tasks=num_tasks)
+        check_at_least(0, num_support=num_support, num_query=num_query)
         if not isinstance(generator, torch.Generator):
             kind = type(generator).__name__
             raise TypeError(f"`generator` must be a torch.Generator; got {kind}.")

@@ -1,7 +1,7 @@
 """The contract of a sampler, for whoever writes one: call `check_sampler(sampler)` in a test."""
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Any
 
 import attrs
 import torch
@@ -12,11 +12,7 @@ from iai_tasks.interfaces import Sampler
 from iai_tasks.spec import Real, TaskSpec, check_examples
 
 Draw = Callable[..., TaskBatch]
-
-
-@runtime_checkable
-class _OracleSampler(Sampler, Protocol):
-    def oracle(self, batch: TaskBatch) -> Tensor: ...
+Oracle = Callable[[TaskBatch], Tensor]
 
 
 def check_sampler(sampler: Sampler, *, device: torch.device | str = "cpu") -> None:
@@ -42,23 +38,19 @@ def check_sampler(sampler: Sampler, *, device: torch.device | str = "cpu") -> No
     """
     assert isinstance(sampler, Sampler), f"{sampler!r} has not got `spec` and `sample`."
 
-    def draw(
-        seed: int,
-        num_tasks: int = 5,
-        num_support: int = 8,
-        num_query: int = 8,
-        latent: Tensor | None = None,
-    ) -> TaskBatch:
-        counts = {"num_support": num_support, "num_query": num_query}
+    def draw(seed: int, num_tasks: int = 5, **options: Any) -> TaskBatch:
         generator = torch.Generator(device).manual_seed(seed)
-        return sampler.sample(num_tasks, **counts, generator=generator, latent=latent)
+        options = {"num_support": 8, "num_query": 8, **options}
+        return sampler.sample(num_tasks, generator=generator, **options)
 
     for seed, sizes in enumerate([(1, 0, 1), (1, 1, 1), (2, 5, 3), (5, 64, 8)]):
-        _check_batch(draw(seed, *sizes), sizes, sampler.spec, torch.device(device))
+        batch = draw(seed, sizes[0], num_support=sizes[1], num_query=sizes[2])
+        _check_batch(batch, sizes, sampler.spec, torch.device(device))
     _check_generator(draw)
     _check_latent(draw, sampler.spec)
-    if isinstance(sampler, _OracleSampler):
-        _check_oracle(sampler, draw)
+    oracle: Oracle | None = getattr(sampler, "oracle", None)
+    if oracle is not None:
+        _check_oracle(oracle, draw, sampler.spec)
 
 
 def _check_batch(
@@ -108,16 +100,16 @@ def _check_latent(draw: Draw, spec: TaskSpec) -> None:
         assert not torch.equal(old.x[tasks], new.x), "a redraw gave the same examples again."
 
 
-def _check_oracle(sampler: _OracleSampler, draw: Draw) -> None:
+def _check_oracle(oracle: Oracle, draw: Draw, spec: TaskSpec) -> None:
     batch = draw(0, num_support=0)
-    prior = sampler.oracle(batch)
+    prior = oracle(batch)
     fits = prior.ndim == 3 and prior.shape[:2] == batch.query.mask.shape
     assert fits, f"oracle must return shape (task, query, num_outputs); got {tuple(prior.shape)}."
     assert torch.isfinite(prior).all(), "oracle is not finite for an empty support."
 
     batch = draw(0)
     padded = attrs.evolve(batch, support=_padded_and_reversed(batch.support))
-    assert torch.allclose(sampler.oracle(padded), sampler.oracle(batch), rtol=1e-4, atol=1e-4), (
+    assert torch.allclose(oracle(padded), oracle(batch), rtol=1e-4, atol=1e-4), (
         "oracle depends on masked examples or on the order of the support."
     )
 
@@ -125,7 +117,7 @@ def _check_oracle(sampler: _OracleSampler, draw: Draw) -> None:
     redrawn = draw(1, num_tasks=32, num_support=64, latent=batch.latent)
     others = redrawn[torch.arange(-1, 31, device=batch.support.x.device)]
     same_error, other_error = (
-        _error(sampler.oracle(attrs.evolve(tasks, query=batch.query)), batch.query, sampler.spec)
+        _error(oracle(attrs.evolve(tasks, query=batch.query)), batch.query, spec)
         for tasks in (redrawn, others)
     )
     assert same_error < other_error, (

@@ -1,5 +1,6 @@
 """Families of directed acyclic graphs: a graph for every seed, for many seeds at once."""
 
+import functools
 import random
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -10,7 +11,9 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from iai_tasks import counter_random
+from iai_tasks._extra import extra
 from iai_tasks._validators import at_least, is_probability, one_of, positive
+from iai_tasks.counter_random import stream
 
 Seeds = Int64[Tensor, " task"]
 Graphs = Bool[Tensor, "task node node"]  # True at [i, j] where i is a cause of j
@@ -43,7 +46,7 @@ class ErdosRenyi:
         """The graph of each seed, the same on every device."""
         probability = min(2 * self.edges_per_node / max(num_nodes - 1, 1), 0.99)
         counter = torch.arange(num_nodes**2, device=seeds.device)
-        uniform = counter_random.uniform(_stream(seeds, 0), counter)
+        uniform = counter_random.uniform(stream(seeds, 0), counter)
         return _directed((uniform < probability).view(-1, num_nodes, num_nodes), seeds)
 
 
@@ -158,10 +161,7 @@ class StochasticBlock:
         outer = min((edges - inner * inside) / across, 0.99) if across else 0.0
         blocks = range(self.num_blocks)
         probabilities = [[inner if a == b else outer for a in blocks] for b in blocks]
-
-        def draw(seed: int) -> Any:
-            return networkx.stochastic_block_model(sizes, probabilities, seed=seed)
-
+        draw = functools.partial(networkx.stochastic_block_model, sizes, probabilities)
         return _directed(_drawn(draw, seeds, num_nodes), seeds)
 
 
@@ -178,8 +178,6 @@ class GivenGraphs:
 
     def __init__(self, graphs: Sequence[Any]) -> None:
         networkx = _import_networkx()
-        if isinstance(graphs, networkx.Graph):
-            raise TypeError("`graphs` must be a list of graphs; got one graph.")
         if not graphs:
             raise ValueError("`graphs` must hold at least one graph; got none.")
         for number, graph in enumerate(graphs):
@@ -238,24 +236,17 @@ def subgraph(
 
 
 def _import_networkx() -> Any:
-    try:
+    with extra("graphs"):
         import networkx
-    except ModuleNotFoundError as error:
-        raise ImportError("Graphs need networkx: pip install 'iai-tasks[graphs]'.") from error
     return networkx
 
 
-def _stream(seeds: Seeds, number: int) -> Seeds:
-    """Seeds of random numbers that are independent of those of another number."""
-    return counter_random.bits(seeds, torch.tensor(number, device=seeds.device))
-
-
-def _drawn(draw: Callable[[int], Any], seeds: Seeds, num_nodes: int) -> Graphs:
+def _drawn(draw: Callable[..., Any], seeds: Seeds, num_nodes: int) -> Graphs:
     """The symmetric adjacency of an undirected graph for each seed."""
-    streams = _stream(seeds, 0).remainder(2**32).tolist()
+    streams = stream(seeds, 0).remainder(2**32).tolist()
     linked = torch.zeros(len(streams), num_nodes, num_nodes, dtype=torch.bool)
-    for task, stream in enumerate(streams):
-        edges = torch.tensor(list(draw(stream).edges), dtype=torch.int64).view(-1, 2).mT
+    for task, seed in enumerate(streams):
+        edges = torch.tensor(list(draw(seed=seed).edges), dtype=torch.int64).view(-1, 2).mT
         linked[task, edges[0], edges[1]] = True
     return (linked | linked.mT).to(seeds.device)
 
@@ -267,4 +258,4 @@ def _directed(linked: Graphs, seeds: Seeds) -> Graphs:
 
 def _shuffled(graph: Graphs, seeds: Seeds) -> Graphs:
     """The same graphs, their nodes in a random order."""
-    return subgraph(graph, counter_random.permutation(_stream(seeds, 1), graph.shape[1]))
+    return subgraph(graph, counter_random.permutation(stream(seeds, 1), graph.shape[1]))

@@ -11,6 +11,7 @@ from torch import Tensor
 from iai_tasks import counter_random
 from iai_tasks._validators import Range, at_least, is_range, one_of
 from iai_tasks.causal.random_graph import GraphFamily
+from iai_tasks.counter_random import stream
 from iai_tasks.examples import Examples
 from iai_tasks.sampler import AbstractSampler
 from iai_tasks.spec import Categorical, TaskSpec
@@ -116,7 +117,7 @@ class StructuralCausalModels(AbstractSampler):
 
     def graph(self, latent: Seeds) -> Bool[Tensor, "task node node"]:
         """The graph of each seed: True at [i, j] where i is a cause of j."""
-        return self.graphs.sample(_stream(latent, _GRAPH), self.num_nodes)
+        return self.graphs.sample(stream(latent, _GRAPH), self.num_nodes)
 
     def draw_latent(self, num_tasks: int, generator: torch.Generator) -> Seeds:
         """Draws seeds, uniform from `first_seed` on."""
@@ -135,7 +136,7 @@ class StructuralCausalModels(AbstractSampler):
         x = self._variables(graph, self._quantile(uniform.uniform_(generator=generator)), latent)
         if self.standardise:
             counter = torch.arange(_REFERENCE_ROWS * self.num_nodes, device=latent.device)
-            uniform = counter_random.uniform(_stream(latent, _REFERENCE), counter)
+            uniform = counter_random.uniform(stream(latent, _REFERENCE), counter)
             noise = self._quantile(uniform.view(-1, _REFERENCE_ROWS, self.num_nodes))
             reference = self._variables(graph, noise, latent)
             x = (x - reference.mean(1, keepdim=True)) / reference.std(1, keepdim=True)
@@ -163,19 +164,19 @@ class StructuralCausalModels(AbstractSampler):
         return x
 
     def _linear(self, causes: Tensor, node: Tensor, _: Tensor, latent: Tensor) -> Tensor:
-        seeds = _stream(_stream(latent, _WEIGHT), node)
+        seeds = stream(stream(latent, _WEIGHT), node)
         size = self._drawn(seeds, _WEIGHT, self.weight, self.num_nodes)
         coin = self._drawn(seeds, _SIGN, (0.0, 1.0), self.num_nodes) < 0.5
         effect: Tensor = causes @ size.where(coin, -size)[..., None]
         return effect[..., 0]
 
     def _fourier(self, causes: Tensor, node: Tensor, has_cause: Tensor, latent: Tensor) -> Tensor:
-        seeds = _stream(_stream(latent, _WEIGHT), node)
+        seeds = stream(stream(latent, _WEIGHT), node)
         length = self._drawn(seeds, _LENGTH, self.length, 1)
         gain = self._drawn(seeds, _GAIN, self.gain, 1)
         phase = self._drawn(seeds, _PHASE, (0.0, 2 * math.pi), _WAVES)
         counter = torch.arange(_WAVES // 2 * (self.num_nodes + 1), device=latent.device)
-        normal = counter_random.normal(_stream(seeds, _WAVE), counter).flatten(1)
+        normal = counter_random.normal(stream(seeds, _WAVE), counter).flatten(1)
         normal = normal.view(-1, self.num_nodes + 1, _WAVES)
         omega, alpha = normal[:, :-1] / length[..., None], normal[:, -1]
         waves = (causes @ omega + phase[:, None]).cos() @ alpha[..., None]
@@ -183,11 +184,11 @@ class StructuralCausalModels(AbstractSampler):
         effect: Tensor = waves[..., 0] * gain * math.sqrt(2 / _WAVES)
         return effect.where(has_cause[:, None], 0.0)
 
-    def _drawn(self, latent: Tensor, stream: int, bounds: Range, num: int) -> Tensor:
+    def _drawn(self, latent: Tensor, number: int, bounds: Range, num: int) -> Tensor:
         """Uniform numbers of each seed, `task num`."""
         counter = torch.arange(num, device=latent.device)
         low, high = bounds
-        return low + (high - low) * counter_random.uniform(_stream(latent, stream), counter)
+        return low + (high - low) * counter_random.uniform(stream(latent, number), counter)
 
     def _quantile(self, uniform: Float32[Tensor, "task n node"]) -> Float32[Tensor, "task n node"]:
         """Noise of scale 1, by its quantile function, from multiples of 2^-24 in [0, 1)."""
@@ -223,8 +224,3 @@ def topological_order(graph: Bool[Tensor, "task node node"]) -> Int64[Tensor, "t
     if (order.sort(1).values != torch.arange(graph.shape[1], device=graph.device)).any():
         raise ValueError("`graph` must have no cycle.")
     return order
-
-
-def _stream(seeds: Tensor, number: int | Tensor) -> Tensor:
-    """Seeds of random numbers that are independent of those of another number."""
-    return counter_random.bits(seeds, torch.as_tensor(number, device=seeds.device))

@@ -23,7 +23,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"`weights` must be a file; there is none at {path}.")
     try:
-        content = _read(path)
+        if path.suffix == ".safetensors":
+            content: object = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file of another kind raises errors of many kinds
         raise ValueError(
             "`weights` must be a file of tensors, as torch.save writes a state_dict(); "
@@ -39,9 +42,3 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"`weights` must hold tensors by name; in {path}, {others[0]!r} is none.")
     prefix = "module." if all(str(name).startswith("module.") for name in content) else ""
     return {str(name).removeprefix(prefix): tensor for name, tensor in content.items()}
-
-
-def _read(path: Path) -> object:
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)

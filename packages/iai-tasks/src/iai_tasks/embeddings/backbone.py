@@ -82,13 +82,7 @@ class Backbone:
             raise ValueError(
                 f"`module` must take images of `size` {self.size}; it raised: {error}"
             ) from error
-        if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != 1:
-            got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise ValueError(
-                f"`module` must give one vector an image, (1, dim) for a single one; got {got}."
-            )
-        if not output.isfinite().all():
-            raise ValueError("`module` must give finite numbers; for a blank image it does not.")
+        _check_vectors(output, 1)
         object.__setattr__(self, "dim", output.shape[1])
         settings = repr((self.name, self.size, self.mean, self.std))
         object.__setattr__(self, "fingerprint", checksum(settings, dict(self._tensors())))
@@ -112,28 +106,16 @@ class Backbone:
         if images.dtype != torch.uint8:
             raise TypeError(f"`images` must be uint8; got {images.dtype}.")
         shape = tuple(images.shape)
-        if len(shape) != 4 or shape[1] not in (1, 3) or shape[2] == 0:
+        if len(shape) != 4 or shape[1] not in (1, 3) or not 0 < shape[2] == shape[3]:
             raise ValueError(
-                f"`images` must have shape (image, 1 or 3, height, width); got {shape}."
+                f"`images` must be square, of shape (image, 1 or 3, size, size); got {shape}."
             )
-        if shape[2] != shape[3]:
-            raise ValueError(f"`images` must be square; got {shape[2]} x {shape[3]} pixels.")
         if not len(images):
             return torch.zeros(0, self.dim, dtype=torch.float32)
         at_once = _AT_ONCE.get(self._device.type, _AT_ONCE_ELSEWHERE) // self.size**2
         parts = [self._run(part).float().cpu() for part in torch.split(images, max(1, at_once))]
         embeddings = torch.cat(parts)
-        if embeddings.shape != (len(images), self.dim):
-            raise ValueError(
-                f"`module` must give one vector an image, {(len(images), self.dim)}; "
-                f"got {tuple(embeddings.shape)}."
-            )
-        finite = embeddings.isfinite().all(dim=1)
-        if not finite.all():
-            raise ValueError(
-                f"`module` must give finite numbers; the embeddings of {int((~finite).sum())} of "
-                f"{len(images)} images are not."
-            )
+        _check_vectors(embeddings, len(images))
         return embeddings
 
     def to(self, device: torch.device | str) -> "Backbone":
@@ -153,3 +135,15 @@ class Backbone:
         x = F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=True) / 255
         mean, std = x.new_tensor(self.mean), x.new_tensor(self.std)
         return self.module.eval()((x - mean[:, None, None]) / std[:, None, None])
+
+
+def _check_vectors(output: Any, num_images: int) -> None:
+    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != num_images:
+        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise ValueError(f"`module` must give one vector an image, ({num_images}, dim); got {got}.")
+    num_bad = int((~output.isfinite()).any(dim=1).sum())
+    if num_bad:
+        raise ValueError(
+            f"`module` must give finite numbers; the embeddings of {num_bad} of {num_images} "
+            "images are not."
+        )

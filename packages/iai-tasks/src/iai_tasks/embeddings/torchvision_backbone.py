@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from iai_tasks._listing import listed
 from iai_tasks._torchvision import import_torchvision
@@ -63,12 +63,20 @@ def torchvision_backbone(
         state = {_OLD_DENSENET_NAME.sub(r"\1\2.", name): one for name, one in state.items()}
     last = _cut_last_layer(network)  # its weights may be of any number of classes
     state = {name: one for name, one in state.items() if name.rpartition(".")[0] != last}
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(
-            f"`weights` must fit {architecture}; {_differences(network.state_dict(), state)}."
-        ) from error
+    expected = network.state_dict()
+    differences = {
+        "missing": [name for name in expected if name not in state],
+        "unexpected": [name for name in state if name not in expected],
+        "misshapen": [
+            f"{name} {tuple(state[name].shape)} for {tuple(tensor.shape)}"
+            for name, tensor in expected.items()
+            if name in state and state[name].shape != tensor.shape
+        ],
+    }
+    texts = [f"{kind}: {listed(names)}" for kind, names in differences.items() if names]
+    if texts:
+        raise ValueError(f"`weights` must fit {architecture}; {'; '.join(texts)}.")
+    network.load_state_dict(state)
     return Backbone(name=architecture, module=network, size=size)
 
 
@@ -90,17 +98,3 @@ def _cut_last_layer(network: nn.Module) -> str:
     last = [name for name in layers if f"{name}.".startswith(f"{head}.")][-1]
     network.set_submodule(last, nn.Identity())
     return last
-
-
-def _differences(expected: dict[str, Tensor], given: dict[str, Tensor]) -> str:
-    shapes = [
-        f"{name} {tuple(given[name].shape)} for {tuple(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in given and given[name].shape != tensor.shape
-    ]
-    differences = {
-        "missing": [name for name in expected if name not in given],
-        "unexpected": [name for name in given if name not in expected],
-        "misshapen": shapes,
-    }
-    return "; ".join(f"{kind}: {listed(names)}" for kind, names in differences.items() if names)

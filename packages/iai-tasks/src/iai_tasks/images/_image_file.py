@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
+from iai_tasks._extra import extra
+
 _ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _MODE = {1: "L", 3: "RGB"}
 _TRANSIENT = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT)
@@ -23,10 +25,8 @@ def import_pillow() -> tuple[ModuleType, ModuleType]:
     Raises:
         ImportError: If Pillow is not installed.
     """
-    try:
+    with extra("images"):
         from PIL import Image, ImageOps
-    except ModuleNotFoundError as error:
-        raise ImportError("Image files need Pillow: pip install 'iai-tasks[images]'.") from error
     return Image, ImageOps
 
 

@@ -98,14 +98,15 @@ def image_pool(
             f"got {tuple(labels.shape)}."
         )
     smallest, largest = int(labels.min()), int(labels.max())
-    if smallest < 0 or (num_classes is not None and largest >= num_classes):
-        wrong = smallest if smallest < 0 else largest
-        last = "0 on" if num_classes is None else f"0 to {num_classes - 1}"
-        raise ValueError(f"`{prefix}labels` must number the classes from {last}; got {wrong}.")
-    counts = labels.long().bincount(minlength=num_classes or 0).cpu()
+    last = largest if num_classes is None else num_classes - 1
+    if smallest < 0 or largest > last:
+        raise ValueError(
+            f"`{prefix}labels` must be from 0 to {last}; got classes from {smallest} to {largest}."
+        )
+    counts = labels.long().bincount(minlength=last + 1).cpu()
     if num_classes is None and not counts.all():
         raise ValueError(
-            f"`{prefix}labels` must use every class from 0 to {largest}; "
+            f"`{prefix}labels` must use every class from 0 to {last}; "
             f"no image has class {int(counts.argmin())}."
         )
     flat = images.flatten(1)

@@ -1,7 +1,8 @@
 """Which classes are for training, validation and test: disjoint, related classes together."""
 
+from collections import Counter
 from collections.abc import Sequence
-from itertools import combinations, pairwise
+from itertools import pairwise
 
 import attrs
 import torch
@@ -26,7 +27,7 @@ class ClassSplit:
 
     >>> ClassSplit(train=[0, 1, 2], validation=[], test=[1, 3])
     Traceback (most recent call last):
-    ValueError: `train` and `test` must share no class; both have 1.
+    ValueError: `train`, `validation` and `test` must share no class, and have each once; twice: 1.
     """
 
     train: tuple[int, ...] = attrs.field(converter=tuple[int, ...])
@@ -34,18 +35,14 @@ class ClassSplit:
     test: tuple[int, ...] = attrs.field(converter=tuple[int, ...])
 
     def __attrs_post_init__(self) -> None:
-        parts = {"train": self.train, "validation": self.validation, "test": self.test}
-        for name, part in parts.items():
-            if min(part, default=0) < 0:
-                raise ValueError(f"`{name}` must number classes from 0; got {min(part)}.")
-            if len(set(part)) < len(part):
-                twice = sorted({one for one in part if part.count(one) > 1})
-                raise ValueError(f"`{name}` must have each class once; twice: {listed(twice, 10)}.")
-        for (one, first), (other, second) in combinations(parts.items(), 2):
-            if shared := sorted(set(first) & set(second)):
-                raise ValueError(
-                    f"`{one}` and `{other}` must share no class; both have {listed(shared, 10)}."
-                )
+        counts = Counter(self.train + self.validation + self.test)
+        if min(counts, default=0) < 0:
+            raise ValueError(f"A split must number classes from 0; got {min(counts)}.")
+        if twice := sorted(number for number, count in counts.items() if count > 1):
+            raise ValueError(
+                "`train`, `validation` and `test` must share no class, and have each once; "
+                f"twice: {listed(twice, 10)}."
+            )
 
 
 def split_classes(

@@ -2,6 +2,7 @@
 
 import torch
 
+from iai_tasks._extra import extra
 from iai_tasks.images.labelled_images import LabelledImages
 
 
@@ -24,12 +25,8 @@ def digits() -> LabelledImages:
     >>> digits().test_images.shape  # doctest: +SKIP
     torch.Size([360, 64])
     """
-    try:
+    with extra("digits"):
         from sklearn import datasets, model_selection
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            "`digits` needs scikit-learn: pip install 'iai-tasks[digits]'."
-        ) from error
     images, labels = datasets.load_digits(return_X_y=True)
     parts = model_selection.train_test_split(
         torch.tensor(images, dtype=torch.float32),

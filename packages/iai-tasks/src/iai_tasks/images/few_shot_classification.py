@@ -65,10 +65,10 @@ class FewShotClassification(AbstractSampler):
         self, images: ImageClasses, classes: Iterable[int], *, ways: int, rotations: bool = False
     ) -> None:
         numbers = [int(one) for one in classes]
-        if ways < 1:
-            raise ValueError(f"`ways` must be at least 1; got {ways}.")
-        if len(numbers) < ways:
-            raise ValueError(f"`classes` must be at least {ways}, the `ways`; got {len(numbers)}.")
+        if not 1 <= ways <= len(numbers):
+            raise ValueError(
+                f"`ways` must be from 1 to {len(numbers)}, the number of `classes`; got {ways}."
+            )
         if len(set(numbers)) < len(numbers):
             raise ValueError(f"`classes` must have each class once; got {numbers}.")
         wrong = [number for number in numbers if not 0 <= number < images.num_classes]

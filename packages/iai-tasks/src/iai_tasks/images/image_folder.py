@@ -10,6 +10,7 @@ import attrs
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
+from iai_tasks._validators import check_at_least
 from iai_tasks.image_classes import ImageClasses
 from iai_tasks.images._image_file import import_pillow, list_images, read_image, read_images
 
@@ -126,8 +127,7 @@ def image_folder(root: str | PathLike[str], *, size: int, channels: int = 3) -> 
     >>> pets.class_names, pets.image_shape  # doctest: +SKIP
     (('cat', 'dog'), (3, 84, 84))
     """
-    if size < 1:
-        raise ValueError(f"`size` must be at least 1; got {size}.")
+    check_at_least(1, size=size)
     if channels not in (1, 3):
         raise ValueError(f"`channels` must be 1 or 3; got {channels}.")
     listed = image_files(root)

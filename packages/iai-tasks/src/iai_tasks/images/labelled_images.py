@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
+from iai_tasks._validators import check_at_least
+
 
 @attrs.frozen(eq=False, kw_only=True)
 class LabelledImages:
@@ -63,8 +65,7 @@ class LabelledImages:
         >>> split.train_images[:, 0], split.test_images[:, 0]
         (tensor([0., 1., 4.]), tensor([2., 3.]))
         """
-        if every < 2:
-            raise ValueError(f"`every` must be at least 2; got {every}.")
+        check_at_least(2, every=every)
         counts = labels.bincount()
         for label, count in enumerate(counts.tolist()):
             if count < every:

@@ -4,6 +4,7 @@ from os import PathLike
 from pathlib import Path
 
 from iai_tasks._torchvision import import_torchvision
+from iai_tasks._validators import check_at_least
 from iai_tasks.image_classes import ImageClasses
 from iai_tasks.images._image_file import list_images, read_images
 
@@ -41,8 +42,7 @@ def omniglot(root: str | PathLike[str], *, size: int = 28, download: bool = Fals
     >>> characters.num_classes, characters.groups[0]  # doctest: +SKIP
     (1623, 'Alphabet_of_the_Magi')
     """
-    if size < 1:
-        raise ValueError(f"`size` must be at least 1; got {size}.")
+    check_at_least(1, size=size)
     classes: list[Path] = []
     for part in _PARTS:
         folder = Path(root) / _FOLDER / part

@@ -8,6 +8,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from iai_tasks import counter_random
+from iai_tasks._validators import check_at_least
+from iai_tasks.counter_random import stream
 from iai_tasks.examples import Examples
 from iai_tasks.images._image_pool import Array, image_pool
 from iai_tasks.images.labelled_images import LabelledImages
@@ -121,13 +123,9 @@ class ProjectedClassification(AbstractSampler):
                 f"got {num_labels}."
             )
         projection_dim = pool.num_pixels if projection_dim is None else projection_dim
-        for name, value, smallest in (
-            ("projection_dim", projection_dim, 1),
-            ("num_tasks", 1 if num_tasks is None else num_tasks, 1),
-            ("first_seed", first_seed, 0),
-        ):
-            if value < smallest:
-                raise ValueError(f"`{name}` must be at least {smallest}; got {value}.")
+        check_at_least(0, first_seed=first_seed)
+        end = _END if num_tasks is None else first_seed + num_tasks
+        check_at_least(1, projection_dim=projection_dim, num_tasks=end - first_seed)
         if projection not in ("gaussian", "rotation"):
             raise ValueError(f"`projection` must be gaussian or rotation; got {projection!r}.")
         if projection == "rotation" and projection_dim > pool.num_pixels:
@@ -138,7 +136,7 @@ class ProjectedClassification(AbstractSampler):
         self._pool, self._query_pool = pool, query_pool
         self._fewest, self._most, self._num_labels = fewest, most, num_labels
         self._projection, self._projection_dim = projection, projection_dim
-        self._seeds = first_seed, _END if num_tasks is None else first_seed + num_tasks
+        self._seeds = first_seed, end
 
     @classmethod
     def held_out(cls, images: LabelledImages, **options: Any) -> "ProjectedClassification":
@@ -195,11 +193,11 @@ class ProjectedClassification(AbstractSampler):
 
     def _class_names(self, seeds: Seeds) -> Int64[Tensor, "task base_class"]:
         """What each task calls each class of the images; -1 for a class that it has not got."""
-        rank = counter_random.permutation(_stream(seeds, _PERMUTATION), self._pool.num_classes)
-        count = self._fewest + _stream(seeds, _COUNT).remainder(self._most - self._fewest + 1)
+        rank = counter_random.permutation(stream(seeds, _PERMUTATION), self._pool.num_classes)
+        count = self._fewest + stream(seeds, _COUNT).remainder(self._most - self._fewest + 1)
         names = rank  # the classes of a task are those of the lowest ranks
         if self._num_labels is not None:
-            labels = counter_random.permutation(_stream(seeds, _LABELS), self._num_labels)
+            labels = counter_random.permutation(stream(seeds, _LABELS), self._num_labels)
             names = labels.gather(1, rank.clamp(max=self._num_labels - 1))
         return names.where(rank < count[:, None], -1)
 
@@ -226,10 +224,5 @@ def _gaussian_rows(
 ) -> Float[Tensor, "task row pixel"]:
     pairs = -(-num_pixels // 2)  # a counter gives two numbers; each row has its own counters
     counter = torch.arange(start * pairs, stop * pairs, device=seeds.device)
-    entries = counter_random.normal(_stream(seeds, _PROJECTION), counter)
+    entries = counter_random.normal(stream(seeds, _PROJECTION), counter)
     return entries.reshape(len(seeds), stop - start, -1)[..., :num_pixels]
-
-
-def _stream(seeds: Seeds, number: int) -> Seeds:
-    """Seeds of random numbers that are independent of those of another number."""
-    return counter_random.bits(seeds, torch.tensor(number))

@@ -11,6 +11,8 @@ from typing import Any
 
 import attrs
 
+from iai_tasks._extra import extra
+
 # Where Windows, macOS and Linux keep fonts; "~" is the user's home.
 _FOLDERS = (
     *("$WINDIR/Fonts", "$LOCALAPPDATA/Microsoft/Windows/Fonts"),
@@ -46,10 +48,8 @@ def import_font_tools() -> tuple[Any, Any]:
     Raises:
         ImportError: If fontTools is not installed.
     """
-    try:
+    with extra("fonts"):
         from fontTools import ttLib, unicodedata
-    except ModuleNotFoundError as error:
-        raise ImportError("`glyphs` needs fontTools: pip install 'iai-tasks[fonts]'.") from error
     return ttLib, unicodedata
 
 
@@ -85,12 +85,11 @@ def read_fonts(paths: Iterable[Path], *, skip_broken: bool) -> list[Font]:
         ImportError: If fontTools is not installed.
         ValueError: If a file cannot be read as a font.
     """
+    import_font_tools()
     fonts: dict[tuple[str, str, int], Font] = {}
     for path in paths:
         try:
             font = _read_font(path)
-        except ImportError:
-            raise
         except Exception as error:  # fontTools raises its own, and those of struct and of Python
             if skip_broken:
                 continue

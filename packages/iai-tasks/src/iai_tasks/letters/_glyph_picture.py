@@ -8,6 +8,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from iai_tasks._extra import extra
 from iai_tasks.letters._font import Font
 
 LOOK = 56  # side of the pictures that `unit_vectors` takes
@@ -26,10 +27,8 @@ class Pen:
     """
 
     def __init__(self, size: int) -> None:
-        try:
+        with extra("fonts"):
             from PIL import Image, ImageDraw, ImageFont
-        except ModuleNotFoundError as error:
-            raise ImportError("`glyphs` needs Pillow: pip install 'iai-tasks[fonts]'.") from error
         self._image, self._draw, self._font = Image, ImageDraw, ImageFont
         self._size = size
         self._open = lru_cache(64)(self._open_font)  # keeps up to 64 files open

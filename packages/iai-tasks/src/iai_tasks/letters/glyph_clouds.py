@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from iai_tasks._validators import check_at_least
 from iai_tasks.examples import Examples
 from iai_tasks.flow_matching import straight_path
 from iai_tasks.letters._font import Font, read_fonts
@@ -68,8 +69,7 @@ class GlyphClouds(AbstractSampler):
             raise ValueError("`letters` must hold at least one character; got none.")
         if not scale > 0:
             raise ValueError(f"`scale` must be above 0; got {scale}.")
-        if not noise >= 0:
-            raise ValueError(f"`noise` must be at least 0; got {noise}.")
+        check_at_least(0, noise=noise)
         pen = Pen(_RESOLUTION)
         read = [read_fonts([Path(path)], skip_broken=False)[0] for path in fonts]
         clouds = [scale * _inked(pen, font, letter) for font in read for letter in letters]

@@ -13,11 +13,11 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from iai_tasks._tensor_file import load_tensors, save_tensors
+from iai_tasks._validators import check_at_least
 from iai_tasks.image_classes import ImageClasses
 from iai_tasks.letters._font import (
     Font,
     font_files,
-    import_font_tools,
     installed_fonts,
     read_fonts,
     script_of,
@@ -79,14 +79,9 @@ def glyphs(
     >>> letters.groups[0], letters.class_names[0], letters.image_shape  # doctest: +SKIP
     ('Latin', 'A', (1, 28, 28))
     """
-    for name, value, smallest in (
-        ("size", size, 8),
-        ("images_per_class", images_per_class, 1),
-        ("max_letters", max_letters, _MIN_LETTERS),
-    ):
-        if value < smallest:
-            raise ValueError(f"`{name}` must be at least {smallest}; got {value}.")
-    import_font_tools()
+    check_at_least(8, size=size)
+    check_at_least(1, images_per_class=images_per_class)
+    check_at_least(_MIN_LETTERS, max_letters=max_letters)
     paths = installed_fonts() if fonts is None else font_files(*fonts)
     read = read_fonts(paths, skip_broken=fonts is None)
     settings = (size, images_per_class, max_letters)

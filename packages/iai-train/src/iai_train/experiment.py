@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import attrs
@@ -272,14 +271,12 @@ class Experiment:
         *,
         by: Literal["examples", "step"] = "examples",
         scale: Literal["log", "linear"] = "log",
-        draw: Callable[[Path], None] | None = None,
     ) -> None:
         """Writes metrics.json and figure.png and prints the table, in the main process alone.
 
         Args:
             by: What the columns of the table and the x axis are.
             scale: Scale of the figure's y axis.
-            draw: Draws another figure, to the path that it is given: see `curves`.
         """
         if process_index():
             return
@@ -293,8 +290,7 @@ class Experiment:
         )
         path = write_metrics(self._settings.out, info, self.rows)
         picture = path.with_name("figure.png")
-        draw = draw or partial(figure, self.rows, metric=self._metric, scale=scale, by=by)
-        draw(picture)
+        figure(self.rows, picture, metric=self._metric, scale=scale, by=by)
         for metric in (self._metric, *["seconds"] * self._costs):
             rich.print(table(self.rows, metric=metric, by=by))
         rich.print(f"Wrote {path} and {picture}.")

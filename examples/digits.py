@@ -15,9 +15,8 @@ import iai_regimes as regimes
 from iai_encoders import SetTransformer
 from iai_iterate import Iterated, Pool
 from iai_tasks import ProjectedClassification, digits
-from iai_train import Experiment, FitConfig, SamplerSource, Settings, accuracy, each_task, parse
+from iai_train import Experiment, FitConfig, SamplerSource, Settings, accuracy, parse
 from sklearn.linear_model import LogisticRegression
-from torch import nn
 
 SEEN_TASKS = 2**20  # seeds of training tasks; all others are unseen
 RATES = (1.0, 0.3, 0.1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5)  # of Adam
@@ -95,10 +94,7 @@ def build(train: Train, name: str) -> Iterated:
 
 def linear_head(train: Train) -> regimes.Predictor:
     """A linear head that starts at even odds."""
-    model = nn.Linear(train.dim, train.num_classes)
-    nn.init.zeros_(model.weight)
-    nn.init.zeros_(model.bias)
-    return regimes.Predictor(model)
+    return regimes.Predictor(regimes.zero_linear(train.dim, train.num_classes))
 
 
 def main() -> None:
@@ -134,8 +130,8 @@ def main() -> None:
         run.train(name, learner, source(learner))
         run.rows += run.measure(name, learner, tasks, config.steps if learner.minibatch else read)
 
-    def logistic(c: float) -> object:
-        return each_task(LogisticRegression(C=c, max_iter=1000))
+    def logistic(c: float) -> LogisticRegression:
+        return LogisticRegression(C=c, max_iter=1000)
 
     def adam(rate: float) -> Iterated:
         regime = regimes.Parametric(head, likelihood, regimes.Adam(rate))

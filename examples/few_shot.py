@@ -15,11 +15,13 @@ import attrs
 import iai_iterate as iterate
 import iai_regimes as regimes
 import iai_train
-import rich
 import torch
 from iai_encoders import DeepSet, SetTransformer
 from iai_tasks import FewShotClassification, ImageClassSource, split_classes
 from iai_train import Experiment, FitConfig, SamplerSource, Settings, learning_costs, parse
+
+METHODS = ("maml", "first-order maml", "reptile", "meta-sgd", "anil", "imaml, descent")
+METHODS += ("imaml, hessian-free", "cavia", "cnp", "implicit, learned", "parametric, learned")
 
 
 @attrs.frozen(kw_only=True)
@@ -50,7 +52,7 @@ class Config(Settings):
 
     out: Path = Path("runs/few_shot")
     train: Train = Train()
-    methods: tuple[str, ...] = ()  # which to train; all of them where none is named
+    methods: tuple[Literal[*METHODS], ...] = METHODS  # which to train
     images: ImageClassSource = ImageClassSource()  # by default, the cache is a folder in `out`
     split: Literal["test", "validation"] = "test"  # classes to measure on; validation is to choose
     test_tasks: int = 600  # unseen tasks that the methods are measured on
@@ -131,19 +133,18 @@ def main() -> None:
     (tasks,) = run.draw(unseen, config.test_tasks, num_support=shown, num_query=asked)
     batches = [tasks[i : i + chunk] for i in range(0, config.test_tasks, chunk)]
     run.rows += run.measure("nearest mean image", iai_train.nearest_mean, batches, [1])
-    for name, learner in learners(train, images.image_shape).items():
-        if config.methods and name not in config.methods:
-            continue
+    methods = learners(train, images.image_shape)
+    for name in config.methods:
         # Reptile trains on all the images, those too that others ask about.
         counts = {"num_support": shown + asked * (name == "reptile"), "num_query": asked}
         counts |= {"num_tasks": train.num_tasks, "generator": run.training_generator()}
-        run.train(name, learner.to(run.device), SamplerSource(seen, **counts))
+        learner = methods[name].to(run.device)
+        run.train(name, learner, SamplerSource(seen, **counts))
         last = {"cnp": 1, "imaml, hessian-free": 5}.get(name)  # has no more; is done by then
         steps = {s for s in (*config.steps, learner.steps) if s <= (last or s)}
         rows = run.measure(name, learner, batches, steps)
         run.rows += rows + learning_costs(run, rows, learner, batches[0], tasks[: train.num_tasks])
     run.finish(by="step", scale="linear")
-    rich.print(iai_train.table(run.rows, metric="meta_gradient_seconds"))
 
 
 if __name__ == "__main__":

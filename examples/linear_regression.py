@@ -2,15 +2,13 @@
 ====================================================
 
 A task is y = w . [x, 1] + noise with w ~ N(0, I). A learner reads 16 examples a step and keeps its
-state alone; the best answer that the examples read so far allow, the Bayesian ridge, is known in
-closed form. All learners are trained on at most 10 steps, for as many iterations on as many
-examples, and measured far beyond. "Untrained" is the parametric rule before training: damped Newton
-steps. Queries are drawn as the support is ("in"), three times as wide ("wide"), or far from the
-origin ("far"). The error is the squared distance to the noiseless answer, so 0 is the floor.
+state alone. The oracle is the Bayesian ridge on all examples read so far. All learners are trained
+on at most 10 steps and as many examples, and measured far beyond. "Untrained" is the parametric
+rule before training: damped Newton steps. Queries are drawn as the support is ("in"), three times
+as wide ("wide"), or far from the origin ("far"). The error, 0 at best, is that of the noiseless y.
 """
 
 import copy
-import math
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +18,6 @@ from iai_encoders import SetTransformer
 from iai_iterate import Iterated, Pool
 from iai_tasks import LinearRegression
 from iai_train import Experiment, FitConfig, SamplerSource, Settings, mean_squared_error, parse
-from torch import nn
 
 RATES = (1.0, 0.3, 0.1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5)  # of Adam
 MAIN, UNTRAINED = "parametric, both", "parametric, untrained"
@@ -96,10 +93,7 @@ def learners(train: Train, likelihood: regimes.Gaussian) -> dict[str, Iterated]:
 
 def linear_model(dim: int) -> regimes.Predictor:
     """y = w . [x, 1], starting at the prior's mean, 0."""
-    model = nn.Linear(dim, 1)
-    nn.init.zeros_(model.weight)
-    nn.init.zeros_(model.bias)
-    return regimes.Predictor(model)
+    return regimes.Predictor(regimes.zero_linear(dim, 1))
 
 
 def source(train: Train, learner: Iterated, sampler: LinearRegression, **how: object) -> object:
@@ -118,7 +112,7 @@ def main() -> None:
     preset, config = parse(PRESETS, "Meta-learn linear regression over minibatches.")
     metrics = {"excess_error": mean_squared_error}
     run, train = Experiment("linear_regression", preset, config, metrics=metrics), config.train
-    likelihood = regimes.Gaussian(1, scale=math.sqrt(train.noise_variance))
+    likelihood = regimes.Gaussian(1, scale=train.noise_variance**0.5)
     # The mean of y as the query's target: the same minimiser as y itself, and less variance.
     sampler = LinearRegression(train.dim, noise_variance=train.noise_variance, noisy_query=False)
     trained, model = learners(train, likelihood), linear_model(train.dim).to(run.device)
@@ -137,18 +131,18 @@ def main() -> None:
         steps = config.steps + config.deep_steps * (split == "in")
         read = {step: step * train.minibatch for step in steps}
         shifted = attrs.evolve(sampler, query_shift=shift)
-        draw = partial(run.draw, shifted, config.test_tasks, num_query=64)
-        tuning = draw(num_support=max(read.values()), tuning=True)
-        of = {"batches": draw(num_support=max(read.values())), "split": split}
-        run.rows += run.measure("oracle", shifted.oracle, steps=read, **of)
-        at = {MAIN: steps, UNTRAINED: steps, AT_ONCE: {n: read[n] for n in config.steps if n}}
-        for name, learner in compared.items():
-            run.rows += run.measure(name, learner, steps=at.get(name, config.steps), **of)
-        run.rows += run.tuned("adam", adam, RATES, tuning, steps=config.steps, **of)
+        counts = {"num_support": max(read.values()), "num_query": 64}
+        draw = partial(run.draw, shifted, config.test_tasks, **counts)
+        of = {"batches": draw(), "split": split}
+        at = {"oracle": read, MAIN: steps, UNTRAINED: steps}
+        at[AT_ONCE] = {step: read[step] for step in config.steps if step}
+        for name, method in {"oracle": shifted.oracle, **compared}.items():
+            run.rows += run.measure(name, method, steps=at.get(name, config.steps), **of)
+        run.rows += run.tuned("adam", adam, RATES, draw(tuning=True), steps=config.steps, **of)
     least = {(row.split, row.step): row.value for row in run.rows if row.method == "oracle"}
     for row in list(run.rows):
         over = {"metric": "excess_over_oracle", "value": row.value / least[row.split, row.step]}
-        run.rows.append(attrs.evolve(row, **over, stderr=math.nan))
+        run.rows.append(attrs.evolve(row, **over, stderr=float("nan")))
     run.finish()
 
 

@@ -11,8 +11,10 @@ The error is the mean squared distance to the wave. With ten points the best ans
 none; at step 0 it is the mean of all waves.
 """
 
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
+from typing import Literal
 
 import attrs
 import iai_iterate as iterate
@@ -25,6 +27,8 @@ from iai_train import Experiment, FitConfig, SamplerSource, Settings, mean_squar
 from torch import Tensor, nn
 
 RATES = (0.1, 0.03, 0.01, 3e-3, 1e-3)  # of Adam
+METHODS = ("maml", "first-order maml", "reptile", "pretrained", "meta-sgd", "anil", "cavia")
+METHODS += ("imaml", "cnp", "implicit, learned", "parametric, learned")
 # With this variance, the negative log-likelihood is the squared error and a constant.
 SQUARED = regimes.Gaussian(1, scale=0.5**0.5)
 
@@ -52,7 +56,7 @@ class Config(Settings):
 
     out: Path = Path("runs/sinusoid")
     train: Train = Train()
-    methods: tuple[str, ...] = ()  # which to train; all of them where none is named
+    methods: tuple[Literal[*METHODS], ...] = METHODS  # which to train
     test_tasks: int = 600  # unseen tasks that the methods are measured on
     steps: tuple[int, ...] = (0, 1, 2, 5, 10, 20, 50, 100)  # steps that are reported
 
@@ -85,9 +89,7 @@ def learners(train: Train) -> dict[str, Iterated]:
         regime = regimes.Parametric(network(width, adapt), SQUARED, rule)
         return Iterated(regime, steps=steps, gradient=gradient, loss="last")
 
-    def encoder() -> SetTransformer:
-        return SetTransformer(width, 2, 4, 2 * width)
-
+    encoder = partial(SetTransformer, width, 2, 4, 2 * width)
     rates = nn.Parameter(torch.full((network(width).size,), train.inner_rate))
     decoder = regimes.LatentDecoder(1, train.latent_dim, 1, hidden_dim=width, num_layers=1)
     latent = regimes.Predictor(decoder, adapt=["latent"])
@@ -131,15 +133,14 @@ def main() -> None:
     def adam(rate: float) -> Iterated:
         return Iterated(regimes.Parametric(scratch, SQUARED, regimes.Adam(rate)), steps=1)
 
-    for name, learner in learners(train).items():
-        if config.methods and name not in config.methods:
-            continue
+    built = learners(train)
+    for name in config.methods:
         # Reptile trains on all the points, those too that others ask about.
         shots = train.shots + train.num_query * (name in ("reptile", "pretrained"))
         counts = {"num_tasks": train.num_tasks, "num_support": shots, "num_query": train.num_query}
         source = SamplerSource(waves, **counts, generator=run.training_generator())
-        run.train(name, learner.to(run.device), source)
-        run.rows += run.measure(name, learner, tasks, (0, 1) if name == "cnp" else steps)
+        run.train(name, built[name].to(run.device), source)
+        run.rows += run.measure(name, built[name], tasks, (0, 1) if name == "cnp" else steps)
     run.rows += run.tuned("from scratch", adam, RATES, tuning, tasks, steps)
     run.rows += run.measure("oracle", oracle, tasks, {0: 0, 1: train.shots})
     run.finish(by="step")

@@ -354,11 +354,6 @@ def test_the_end_is_a_record_a_figure_and_one_table(
     assert "".join(f"Wrote {tmp_path / 'metrics.json'}".split()) in "".join(shown.split())
 
 
-def test_the_figure_can_be_one_of_ones_own(tmp_path: Path) -> None:
-    finished(tmp_path, draw=lambda path: path.write_text("a drawing"))
-    assert (tmp_path / "figure.png").read_text() == "a drawing"
-
-
 def test_the_main_process_alone_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
     finished(tmp_path)

@@ -7,8 +7,7 @@ import attrs
 import pytest
 import torch
 from example_rows import row
-from iai_train import Row, RunInfo, clouds, figure, read_metrics, save_figure, table, write_metrics
-from iai_train import curves as draw_curves
+from iai_train import Row, RunInfo, clouds, figure, read_metrics, table, write_metrics
 from rich.console import Console
 
 RUN = RunInfo(example="digits", preset="smoke", seed=0, device="cpu", wall_seconds=1.5)
@@ -163,53 +162,56 @@ def test_panels_are_at_most_four_across_and_the_lowest_name_their_ticks(
     assert words.count(">error<") == lines
 
 
-def panel_of(rows: list[Row], **options: object):
-    from matplotlib.figure import Figure
+@pytest.fixture
+def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Draws a figure and returns its canvas."""
 
-    canvas = Figure(layout="constrained")
-    panel = canvas.subplots()
-    draw_curves(panel, rows, metric="error", **options)
-    return canvas, panel
+    def draw(rows: list[Row], **options: object):
+        canvases = []
+        monkeypatch.setattr(
+            "matplotlib.figure.Figure.savefig", lambda canvas, *_, **how: canvases.append(canvas)
+        )
+        figure(rows, tmp_path / "figure.png", metric="error", **options)
+        return canvases[0]
+
+    return draw
 
 
-def test_curves_are_drawn_into_a_panel_of_ones_own() -> None:
-    _, panel = panel_of(curves(), split="far", by="step")
-    lines = {line.get_label(): line for line in panel.get_lines()}
+def test_a_panel_has_a_curve_a_method_of_its_colour(drawn) -> None:
+    first, far = drawn(curves(), by="step").axes
+    lines = {line.get_label(): line for line in far.get_lines()}
     assert list(lines) == ["parametric", "implicit", "oracle"]
     assert list(lines["implicit"].get_xdata()) == [0, 1, 2, 5, 10]
     assert lines["implicit"].get_ydata() == pytest.approx([6 / (1 + n) for n in (0, 1, 2, 5, 10)])
     assert lines["oracle"].get_color() == "black"
     colours = {line.get_color() for line in lines.values()}
     assert len(colours) == 3
-    _, other = panel_of(curves(), split="in")
-    assert {line.get_color() for line in other.get_lines()} == colours
-    assert [label.get_text() for label in panel.get_xticklabels()] == ["0", "1", "2", "5", "10"]
-    assert other.get_lines()[0].get_xdata()[0] == 16, "step 0 has seen no example"
+    assert {line.get_color() for line in first.get_lines()} == colours
+    assert [label.get_text() for label in far.get_xticklabels()] == ["0", "1", "2", "5", "10"]
+    first, _ = drawn(curves()).axes
+    assert first.get_lines()[0].get_xdata()[0] == 16, "step 0 has seen no example"
 
 
-def test_a_method_that_diverges_leaves_the_picture() -> None:
+def test_a_method_that_diverges_leaves_the_picture(drawn) -> None:
+    def top(rows: list[Row], **options: object) -> float:
+        (panel,) = drawn(rows, by="step", **options).axes
+        return panel.get_ylim()[1]
+
     calm = [row(method="a", step=step, value=4.0 / step) for step in (1, 2, 3)]
     wild = [row(method="b", step=step, value=3.0**step) for step in (1, 2, 9)]
-    assert panel_of([*calm, *wild], by="step")[1].get_ylim()[1] == 40
-    assert panel_of([*calm, *wild], by="step", scale="linear")[1].get_ylim()[1] > 3.0**9
-    assert panel_of(calm, by="step")[1].get_ylim()[1] < 10
+    assert top([*calm, *wild]) == 40
+    assert top([*calm, *wild], scale="linear") > 3.0**9
+    assert top(calm) < 10
 
 
-def test_a_legend_names_each_curve_once(tmp_path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    canvas = Figure(layout="constrained")
-    for panel in canvas.subplots(1, 2):
-        draw_curves(panel, curves(), metric="error")
-    save_figure(canvas, tmp_path / "new" / "two.png")
-    (legend,) = canvas.legends
+def test_a_legend_names_each_curve_once(drawn) -> None:
+    (legend,) = drawn(curves()).legends
     assert [text.get_text() for text in legend.get_texts()] == ["parametric", "implicit", "oracle"]
-    assert (tmp_path / "new" / "two.png").read_bytes().startswith(b"\x89PNG")
-    bare = Figure()
-    bare.subplots()
-    save_figure(bare, str(tmp_path / "bare.pdf"))
-    assert not bare.legends
-    assert (tmp_path / "bare.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_the_ending_names_the_format(tmp_path: Path) -> None:
+    figure(curves(), str(tmp_path / "figure.pdf"), metric="error")
+    assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_clouds_have_a_line_a_task_and_a_panel_a_title(tmp_path: Path) -> None:

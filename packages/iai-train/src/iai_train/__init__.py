@@ -13,7 +13,7 @@ from iai_train.measuring.metric import accuracy, mean_squared_error
 from iai_train.measuring.nearest_mean import nearest_mean
 from iai_train.measuring.trained_module import TrainedModule, TrainingRun
 from iai_train.processes import Device, process_generator, process_index, resolve_device
-from iai_train.reporting.figure import clouds, curves, figure, save_figure
+from iai_train.reporting.figure import clouds, figure
 from iai_train.reporting.report import RunInfo, read_metrics, table, write_metrics
 from iai_train.row import Row, over_seeds, summarise
 from iai_train.sample_comparison import SampleComparison
@@ -39,7 +39,6 @@ __all__ = [
     "TrainingRun",
     "accuracy",
     "clouds",
-    "curves",
     "each_task",
     "evaluate",
     "figure",
@@ -59,7 +58,6 @@ __all__ = [
     "read_metrics",
     "resolve_device",
     "sample_by_bic",
-    "save_figure",
     "save_weights",
     "seconds",
     "summarise",

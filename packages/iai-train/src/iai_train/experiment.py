@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import attrs
@@ -69,9 +68,9 @@ class Experiment:
         costs: bool = False,
         data: Mapping[str, str] | None = None,
     ) -> None:
-        self.device = resolve_device(settings.device)
+        self.settings, self.device = settings, resolve_device(settings.device)
         self.rows: list[Row] = []
-        self._name, self._preset, self._settings = name, preset, settings
+        self._name, self._preset = name, preset
         self._metrics, self._metric = metrics, next(iter(metrics))
         self._sign = 1 if best == "largest" else -1
         self._costs, self._data = costs, dict(data or {})
@@ -110,11 +109,11 @@ class Experiment:
 
         The tasks of `draw` are drawn with 10,000 or 15,000.
         """
-        return torch.Generator(self.device).manual_seed(self._settings.seed + offset)
+        return torch.Generator(self.device).manual_seed(self.settings.seed + offset)
 
     def training_generator(self) -> torch.Generator:
         """A generator for training tasks, each process's own: see `process_generator`."""
-        return process_generator(self._settings.seed, self._settings.device)
+        return process_generator(self.settings.seed, self.settings.device)
 
     def train(
         self,
@@ -137,7 +136,7 @@ class Experiment:
         Raises:
             CheckpointError: The checkpoint is damaged, or of another method, seed, data or `train`.
         """
-        settings = self._settings
+        settings = self.settings
         identity = {"method": method, "seed": settings.seed, "data": self._data}
         fit(
             learner,
@@ -183,7 +182,7 @@ class Experiment:
     ) -> list[Row]:
         """The rows of the metrics alone."""
         answer = each_task(learner) if isinstance(learner, Estimator) else learner
-        of: dict[str, Any] = {"method": method, "split": split, "seed": self._settings.seed}
+        of: dict[str, Any] = {"method": method, "split": split, "seed": self.settings.seed}
         rows: Callable[..., list[Row]] = partial(evaluate, answer, metrics=self._metrics, **of)
         if not isinstance(steps, Mapping):
             return rows(batches, steps=steps)
@@ -199,14 +198,10 @@ class Experiment:
         at: Steps = {row.step: steps[row.step]} if isinstance(steps, Mapping) else [row.step]
         work = partial(self._measure, row.method, learner, batches, at, row.split)
         of = f"of {row.method}, step {row.step}, {row.examples:g} examples, {num_query} queries"
-        costs = {"seconds": partial(seconds, work, self.device, repeats=2)}
+        costs = {"seconds": lambda: seconds(work, self.device, repeats=2) / num_tasks}
         if not isinstance(learner, Estimator):  # whose memory is not torch's
-            costs["bytes"] = partial(peak_bytes, work, self.device)
-        rows = []
-        for metric, measure in costs.items():
-            value = self.once(f"{metric} {of}, {num_tasks} tasks at a time", measure) / num_tasks
-            rows.append(attrs.evolve(row, metric=metric, value=value, stderr=math.nan))
-        return rows
+            costs["bytes"] = lambda: peak_bytes(work, self.device) / num_tasks
+        return self.cost_rows(row, f"{of}, {num_tasks} tasks at a time", costs)
 
     def tuned(
         self,
@@ -253,6 +248,21 @@ class Experiment:
             rows += self.measure(method, make(chosen), batches, at, split=split)
         return sorted(rows, key=lambda row: row.step)
 
+    def cost_rows(self, row: Row, what: str, costs: Mapping[str, Callable[[], float]]) -> list[Row]:
+        """The rows of costs, each measured by `once`.
+
+        Args:
+            row: A row of the method, at the step that the costs are of.
+            what: What the costs are of: see `once`.
+            costs: What measures each cost, by the name of its metric.
+        """
+        return [
+            attrs.evolve(
+                row, metric=metric, value=self.once(f"{metric} {what}", cost), stderr=math.nan
+            )
+            for metric, cost in costs.items()
+        ]
+
     def once(self, what: str, work: Callable[[], float]) -> float:
         """A number that is measured once, such as a cost, and read again by a run that goes on.
 
@@ -260,7 +270,7 @@ class Experiment:
             what: What the number is of, and all that it depends on beside training and the device.
             work: Measures it.
         """
-        path, key = self._settings.out / "costs.json", f"{what}, on {self.device}"
+        path, key = self.settings.out / "costs.json", f"{what}, on {self.device}"
         kept: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
         if key not in kept:
             kept[key] = work()
@@ -272,29 +282,26 @@ class Experiment:
         *,
         by: Literal["examples", "step"] = "examples",
         scale: Literal["log", "linear"] = "log",
-        draw: Callable[[Path], None] | None = None,
     ) -> None:
         """Writes metrics.json and figure.png and prints the table, in the main process alone.
 
         Args:
             by: What the columns of the table and the x axis are.
             scale: Scale of the figure's y axis.
-            draw: Draws another figure, to the path that it is given: see `curves`.
         """
         if process_index():
             return
         info = RunInfo(
             example=self._name,
             preset=self._preset,
-            seed=self._settings.seed,
+            seed=self.settings.seed,
             device=str(self.device),
             wall_seconds=time.perf_counter() - self._began,
             data=self._data,
         )
-        path = write_metrics(self._settings.out, info, self.rows)
+        path = write_metrics(self.settings.out, info, self.rows)
         picture = path.with_name("figure.png")
-        draw = draw or partial(figure, self.rows, metric=self._metric, scale=scale, by=by)
-        draw(picture)
+        figure(self.rows, picture, metric=self._metric, scale=scale, by=by)
         for metric in (self._metric, *["seconds"] * self._costs):
             rich.print(table(self.rows, metric=metric, by=by))
         rich.print(f"Wrote {path} and {picture}.")

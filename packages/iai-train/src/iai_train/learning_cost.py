@@ -1,10 +1,8 @@
 """What it costs to adapt to a task, and to compute a meta-gradient."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import attrs
 import torch
 
 from iai_train.experiment import Experiment
@@ -37,7 +35,7 @@ def learning_costs(
         steps = ", ".join(str(row.step) for row in rows)
         raise ValueError(f"`rows` must have the learner's step {learner.steps}; got {steps}.")
     num_tasks, num_trained = len(tasks.query.mask), len(batch.query.mask)
-    size = run._settings.fit.chunk or num_trained
+    size = run.settings.fit.chunk or num_trained
 
     @torch.no_grad()
     def adapt() -> None:
@@ -51,13 +49,10 @@ def learning_costs(
             losses.mean().backward()
         learner.zero_grad()
 
-    costs: dict[str, Callable[[], float]] = {
+    costs = {
         "adaptation_seconds": lambda: seconds(adapt, run.device) / num_tasks,
         "meta_gradient_seconds": lambda: seconds(meta_gradient, run.device),
         "meta_gradient_bytes": lambda: peak_bytes(meta_gradient, run.device),
     }
-    of = f"{at.method}, step {at.step}, {num_tasks} tasks, {num_trained} trained, {size} at a time"
-    return [
-        attrs.evolve(at, metric=metric, value=run.once(f"{metric} of {of}", cost), stderr=math.nan)
-        for metric, cost in costs.items()
-    ]
+    sizes = f"{num_tasks} tasks, {num_trained} trained, {size} at a time"
+    return run.cost_rows(at, f"of {at.method}, step {at.step}, {sizes}", costs)

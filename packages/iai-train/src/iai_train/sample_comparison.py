@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from iai_train.experiment import Experiment
-from iai_train.interfaces import DensityEstimator, Snapshot, TaskResampler
+from iai_train.interfaces import Snapshot, TaskSampler
 from iai_train.measuring.cost import seconds
 from iai_train.measuring.density import sample_by_bic
 from iai_train.measuring.distance import maximum_mean_discrepancy, wasserstein
@@ -34,7 +34,8 @@ class SampleComparison:
 
     Args:
         run: The experiment, made with `metrics=SampleComparison.metrics`.
-        samplers: The distribution of tasks of each split.
+        samplers: The distribution of tasks of each split. `sample(..., latent=tasks.latent)` must
+            draw new samples of earlier tasks.
         num_tasks: Tasks of each split.
         num_samples: Samples of a task that a method draws, and that are held back.
         read: Samples of a task that a method has read by each step of the rows.
@@ -53,7 +54,7 @@ class SampleComparison:
     def __init__(
         self,
         run: Experiment,
-        samplers: Mapping[str, TaskResampler],
+        samplers: Mapping[str, TaskSampler[Any]],
         *,
         num_tasks: int,
         num_samples: int,
@@ -131,9 +132,7 @@ class SampleComparison:
 
         return self._measure(method, answer)
 
-    def measure_density(
-        self, method: str, estimators: Callable[[int], Sequence[DensityEstimator]]
-    ) -> list[Row]:
+    def measure_density(self, method: str, estimators: Callable[[int], Sequence[Any]]) -> list[Row]:
         """The rows of a density estimator fitted to each task alone: see `sample_by_bic`.
 
         Args:
@@ -200,12 +199,12 @@ class SampleComparison:
         return x[:, index[: self._num_samples]]
 
     def _true_samples(self, split: str, tasks: Any) -> Tensor:
-        drawn = self._samplers[split].sample(
+        sampler: Any = self._samplers[split]
+        samples: Tensor = sampler.sample(
             len(tasks.query.x),
             num_support=self._num_samples,
             num_query=0,
             generator=self._run.generator(30_000),
             latent=tasks.latent,
-        )
-        samples: Tensor = drawn.support.x
+        ).support.x
         return samples

@@ -2,23 +2,23 @@
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from iai_train.interfaces import DensityEstimator
-
 
 def sample_by_bic(
-    estimators: Sequence[DensityEstimator], samples: Float[Tensor, "task n dim"], num_samples: int
+    estimators: Sequence[Any], samples: Float[Tensor, "task n dim"], num_samples: int
 ) -> Float[Tensor, "task num_samples dim"]:
     """Samples of the estimator with the lowest BIC, each task by itself.
 
     The estimators are fitted on the CPU, in float64, to a copy for each task.
 
     Args:
-        estimators: Choices of the model, at least one.
+        estimators: Choices of the model, at least one: anything with `fit(x)`, `bic(x)` and
+            `sample(num_samples)`, of which the first result is the samples.
         samples: What each task shows.
         num_samples: How many samples to draw of each task.
 

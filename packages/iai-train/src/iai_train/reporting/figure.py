@@ -36,7 +36,11 @@ def figure(
 ) -> None:
     """Draws one metric against the examples seen, or the steps: a panel a split, a curve a method.
 
-    Several seeds are averaged. `curves` says how a panel is drawn.
+    Bands are one standard error; several seeds are averaged. The method "oracle" is dashed and
+    black. The axis of examples is logarithmic, and step 0, which has seen none, is left out; the
+    axis of steps is linear up to step 1 and logarithmic from there, and has step 0. A method has
+    the same colour in every panel, and one legend names it. On a log scale, a method that diverges
+    leaves the picture, which ends at ten times the largest value at its left edge.
 
     Args:
         rows: Rows of any metrics and splits.
@@ -52,84 +56,33 @@ def figure(
     # Imported here: it is slow, and a training run does not need it.
     from matplotlib.figure import Figure
 
-    shown = _drawable(rows, metric, by)
+    shown = [row for row in over_seeds(rows) if row.metric == metric]
+    shown = [row for row in shown if by == "step" or row.examples > 0]
+    if not shown:
+        raise ValueError(f"There must be rows of `{metric}` with examples; got none.")
     splits = list(dict.fromkeys(row.split for row in shown))
     num_lines = math.ceil(len(splits) / _MOST_ACROSS)
     across = math.ceil(len(splits) / num_lines)
     canvas = Figure(figsize=(2.2 + 3.3 * across, 3.0 * num_lines), layout="constrained")
     grid = canvas.subplots(num_lines, across, sharex=True, sharey=True, squeeze=False)
     for index, (panel, split) in enumerate(zip(grid.flat, splits, strict=False)):
-        curves(panel, shown, metric=metric, split=split, scale=scale, by=by)
+        _draw_curves(panel, shown, split, scale, by)
         panel.set_title(f"split: {split}" if len(splits) > 1 else "", fontsize="medium")
-        panel.tick_params(labelbottom=True)
-        if index + across < len(splits):  # another panel is below it
-            panel.set_xlabel("")
-            panel.tick_params(labelbottom=False)
-        if index % across:
-            panel.set_ylabel("")
+        lowest = index + across >= len(splits)  # no panel is below it
+        panel.tick_params(labelbottom=lowest)
+        if lowest:
+            panel.set_xlabel("examples seen" if by == "examples" else "steps")
+        if index % across == 0:
+            panel.set_ylabel(metric.replace("_", " "))
     for panel in grid.flat[len(splits) :]:
         panel.remove()
-    save_figure(canvas, path)
-
-
-def curves(
-    panel: "Axes",
-    rows: Iterable[Row],
-    *,
-    metric: str,
-    split: str = "in",
-    scale: Literal["log", "linear"] = "log",
-    by: Literal["examples", "step"] = "examples",
-) -> None:
-    """Draws one metric on one split into a panel of a figure of your own: a curve a method.
-
-    Bands are one standard error; several seeds are averaged. The method "oracle" is dashed and
-    black. The axis of examples is logarithmic, and step 0, which has seen none, is left out; the
-    axis of steps is linear up to step 1 and logarithmic from there, and has step 0. A method has
-    the same colour on every split of the same rows. On a log scale, a method that diverges leaves
-    the picture, which ends at ten times the largest value at its left edge.
-
-    Args:
-        panel: Where to draw.
-        rows: Rows of any metrics and splits.
-        metric: The metric to draw.
-        split: The split to draw.
-        scale: Scale of the y axis.
-        by: What is on the x axis.
-
-    Raises:
-        ValueError: There is no row of this metric to draw.
-    """
-    shown = _drawable(rows, metric, by)
-    panel.set(xscale="log" if by == "examples" else "symlog", yscale=scale)
-    methods = dict.fromkeys(row.method for row in shown if row.method != _ORACLE)
-    for index, method in enumerate([*methods, _ORACLE]):
-        curve = [row for row in shown if (row.method, row.split) == (method, split)]
-        if scale == "log":
-            curve = [row for row in curve if row.value > 0]
-        if not curve:
-            continue
-        curve.sort(key=lambda row: getattr(row, by))
-        style = _BLACK if method == _ORACLE else _style(index)
-        x, y = [getattr(row, by) for row in curve], [row.value for row in curve]
-        panel.plot(x, y, label=method, **style)
-        upper = [row.value + row.stderr for row in curve]
-        lower = [row.value - row.stderr for row in curve]
-        if scale == "log":  # a band that reaches below zero would vanish whole
-            lower = [max(low, value / 10) for low, value in zip(lower, y, strict=True)]
-        panel.fill_between(x, lower, upper, color=style["color"], alpha=0.2, linewidth=0)
-    edge = min(getattr(row, by) for row in shown)
-    top = 10 * max(row.value for row in shown if getattr(row, by) == edge)
-    if scale == "log" and any(math.inf > row.value > top for row in shown):
-        panel.set_ylim(top=top)
-    ticks = sorted({float(getattr(row, by)) for row in shown})
-    if len(ticks) <= _MOST_TICKS:  # the very numbers that were measured
-        panel.set_xticks(ticks, _names(ticks), fontsize="small")
-        panel.xaxis.minorticks_off()
-    panel.set_xlabel("examples seen" if by == "examples" else "steps")
-    panel.set_ylabel(metric.replace("_", " "))
-    panel.grid(which="major", alpha=0.25, linewidth=0.6)
-    panel.spines[["top", "right"]].set_visible(False)
+    handles = {
+        label: handle
+        for panel in canvas.axes
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    canvas.legend(handles.values(), handles.keys(), loc="outside right center", frameon=False)
+    _write(canvas, path)
 
 
 def clouds(
@@ -161,38 +114,48 @@ def clouds(
         panels[0].set_ylabel(label)
     for panel, title in zip(grid[0], titles, strict=True):
         panel.set_title(title, fontsize=9)
-    save_figure(canvas, path)
+    _write(canvas, path)
 
 
-def save_figure(canvas: "Figure", path: str | Path) -> None:
-    """Writes a figure; a legend on its right names each curve of all its panels once.
+def _draw_curves(
+    panel: "Axes", shown: list[Row], split: str, scale: str, by: Literal["examples", "step"]
+) -> None:
+    """A curve for each method on a split; colours, limits and ticks are those of all rows."""
+    panel.set(xscale="log" if by == "examples" else "symlog", yscale=scale)
+    methods = dict.fromkeys(row.method for row in shown if row.method != _ORACLE)
+    for index, method in enumerate([*methods, _ORACLE]):
+        curve = [row for row in shown if (row.method, row.split) == (method, split)]
+        if scale == "log":
+            curve = [row for row in curve if row.value > 0]
+        if not curve:
+            continue
+        curve.sort(key=lambda row: getattr(row, by))
+        style = _BLACK if method == _ORACLE else _style(index)
+        x, y = [getattr(row, by) for row in curve], [row.value for row in curve]
+        panel.plot(x, y, label=method, **style)
+        upper = [row.value + row.stderr for row in curve]
+        lower = [row.value - row.stderr for row in curve]
+        if scale == "log":  # a band that reaches below zero would vanish whole
+            lower = [max(low, value / 10) for low, value in zip(lower, y, strict=True)]
+        panel.fill_between(x, lower, upper, color=style["color"], alpha=0.2, linewidth=0)
+    edge = min(getattr(row, by) for row in shown)
+    top = 10 * max(row.value for row in shown if getattr(row, by) == edge)
+    if scale == "log" and any(math.inf > row.value > top for row in shown):
+        panel.set_ylim(top=top)
+    ticks = sorted({float(getattr(row, by)) for row in shown})
+    if len(ticks) <= _MOST_TICKS:  # the very numbers that were measured
+        panel.set_xticks(ticks, _names(ticks), fontsize="small")
+        panel.xaxis.minorticks_off()
+    panel.grid(which="major", alpha=0.25, linewidth=0.6)
+    panel.spines[["top", "right"]].set_visible(False)
 
-    Args:
-        canvas: The figure, of layout "constrained".
-        path: The file; its ending names the format. It is whole or as it was before.
 
-    Raises:
-        OSError: The file could not be written.
-    """
-    handles = {
-        label: handle
-        for panel in canvas.axes
-        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
-    }
-    if handles:
-        canvas.legend(handles.values(), handles.keys(), loc="outside right center", frameon=False)
+def _write(canvas: "Figure", path: str | Path) -> None:
+    """Writes a figure; the file is whole or as it was before."""
     path, content = Path(path), io.BytesIO()
     canvas.savefig(content, format=path.suffix.removeprefix(".") or "png", dpi=200)
     make_folder(path.parent)
     write_atomically(path, content.getvalue())
-
-
-def _drawable(rows: Iterable[Row], metric: str, by: str) -> list[Row]:
-    chosen = (row for row in over_seeds(rows) if row.metric == metric)
-    shown = [row for row in chosen if by == "step" or row.examples > 0]
-    if not shown:
-        raise ValueError(f"There must be rows of `{metric}` with examples; got none.")
-    return shown
 
 
 def _style(index: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import safetensors.torch
 import torch
@@ -88,15 +88,9 @@ def check_setup(path: Path, stored: Mapping[str, object], expected: Mapping[str,
     Raises:
         CheckpointError: The two setups are not the same.
     """
-    there, here = _entries(stored), _entries(plain(expected))
-    differing = [
-        f"`{key}` is {there.get(key, 'absent')} there and {here.get(key, 'absent')} here"
-        for key in sorted(there.keys() | here.keys())
-        if key not in there or key not in here or there[key] != here[key]
-    ]
-    if differing:
+    if differences := _differences(_entries(stored), _entries(plain(expected))):
         raise CheckpointError(
-            f"`{path}` belongs to another configuration: {'; '.join(differing)}. "
+            f"`{path}` belongs to another configuration: {differences}. "
             "Give that configuration, or another folder."
         )
 
@@ -107,17 +101,8 @@ def check_weights(path: Path, module: nn.Module, weights: Mapping[str, object]) 
     Raises:
         CheckpointError: Weights are missing, unexpected, or of another shape.
     """
-    expected = module.state_dict()
-    problems = [f"`{name}` is missing" for name in expected if name not in weights]
-    problems += [f"`{name}` is unexpected" for name in weights if name not in expected]
-    for name, tensor in expected.items():
-        there = weights.get(name)
-        if isinstance(there, Tensor) and there.shape != tensor.shape:
-            problems.append(f"`{name}` is {tuple(there.shape)}, not {tuple(tensor.shape)}")
-    if problems:
-        raise CheckpointError(
-            f"`{path}` holds other weights than this module: {'; '.join(problems)}."
-        )
+    if differences := _differences(_shapes(weights), _shapes(module.state_dict())):
+        raise CheckpointError(f"`{path}` holds other weights than this module: {differences}.")
 
 
 def save_weights(
@@ -186,6 +171,19 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _differences(there: Mapping[str, object], here: Mapping[str, object]) -> str:
+    """What a file and a run have different values of."""
+    return "; ".join(
+        f"`{key}` is {there.get(key, 'absent')} there and {here.get(key, 'absent')} here"
+        for key in sorted(there.keys() | here.keys())
+        if key not in there or key not in here or there[key] != here[key]
+    )
+
+
+def _shapes(weights: Mapping[str, Any]) -> dict[str, object]:
+    return {name: tuple(getattr(weight, "shape", ())) for name, weight in weights.items()}
 
 
 def _entries(node: object, path: str = "") -> dict[str, object]:

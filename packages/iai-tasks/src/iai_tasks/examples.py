@@ -117,7 +117,10 @@ class Examples:
         keys = key if isinstance(key, tuple) else (key,)
         if not all(isinstance(part, slice | Tensor) for part in keys):
             kinds = ", ".join(type(part).__name__ for part in keys)
-            raise TypeError(f"Examples are indexed by slices and index tensors; got {kinds}.")
+            raise TypeError(
+                "Examples and tasks are indexed by slices and tensors, never unpacked; "
+                f"got {kinds}."
+            )
         if len(keys) > 2:
             raise IndexError(f"Examples have two axes, task and n; got {len(keys)} keys.")
         mask = self.mask[keys]

@@ -37,6 +37,21 @@ class PassesOnNaN(SetTransformer):
         return memory._replace(keys=tuple(k + 0 * tokens.sum() for k in memory.keys))
 
 
+class DividesByTheTokens(nn.Linear):
+    class Memory(NamedTuple):
+        mean: Tensor
+        num_elements = 4
+
+    def encode(self, tokens, *, mask=None):
+        if mask is None:
+            mask = torch.ones(tokens.shape[:2], dtype=torch.bool)
+        observed = self(tokens.where(mask[..., None], 0)) * mask[..., None]
+        return self.Memory(observed.sum(1) / mask.sum(1, keepdim=True))
+
+    def read(self, queries, memory):
+        return queries * memory.mean[:, None]
+
+
 class HasAnIdleLayer(DeepSet):
     def __init__(self, dim):
         super().__init__(dim)
@@ -60,6 +75,7 @@ class NothingToCount(DeepSet):
         (TasksMeet(4), "A task has the same answers alone and in a batch."),
         (CountsPadding(4), "A masked token, NaN included, changes no answer."),
         (PassesOnNaN(4, 1, 2), "A masked token, NaN included, changes no answer."),
+        (DividesByTheTokens(4, 4), "A fully masked set has the finite answers of an empty one."),
         (HasAnIdleLayer(4), "none reaches idle.weight."),
         (NothingToCount(4), "A memory has `num_elements`."),
     ],

@@ -8,13 +8,15 @@ from iai_regimes import (
     Categorical,
     Explicit,
     Gaussian,
+    GradientDescent,
     LatentDecoder,
     Newton,
+    Parametric,
     Predictor,
 )
 from iai_regimes.embedding import BilinearEmbedding
 from iai_regimes.learned.parameter_token import ParameterTokens
-from regime_parts import draw, implicit, parametric, rule
+from regime_parts import X_DIM, draw, implicit, parametric, rule
 from torch import nn
 
 pytestmark = pytest.mark.usefixtures("own_errors")
@@ -175,3 +177,19 @@ def test_the_queries_of_an_implicit_state():
         regime.predict(state, batch.x[:, 1:])
     with error("`query_x` must have 3 numbers an input, behind (task, n); got (3, 6, 2)."):
         regime.update(state, evidence, batch.x[..., 1:])
+
+
+@pytest.mark.parametrize("num_outputs", [1, 5])
+def test_a_predictor_of_another_number_of_outputs(num_outputs):
+    likelihood = Gaussian(1)
+    batch = draw(likelihood)
+    regime = Parametric(Predictor(nn.Linear(X_DIM, num_outputs)), likelihood, GradientDescent(0.1))
+    message = (
+        "`outputs` must be (task, n, 2), the likelihood's `num_outputs` for each example; "
+        f"got (3, 6, {num_outputs})."
+    )
+    state = regime.init(3)
+    with error(message):
+        regime.loss(regime.predict(state, batch.x), batch)
+    with error(message):
+        regime.update(state, regime.encode(batch))

@@ -49,6 +49,24 @@ def test_a_broken_likelihood_is_found(likelihood, sentence):
         check_likelihood(likelihood, draw(likelihood).y)
 
 
+class ReadsAbsentTargets(Gaussian):
+    def check(self, y, mask):
+        super().check(y[:], mask)
+
+
+def test_a_likelihood_that_breaks_without_targets_is_found():
+    likelihood = ReadsAbsentTargets(1)
+    with pytest.raises(AssertionError, match="without targets raises ValueError; got TypeError"):
+        check_likelihood(likelihood, draw(likelihood).y)
+
+
+def test_real_targets_without_their_axis_are_refused():
+    with pytest.raises(
+        AssertionError, match=r"Real targets are `task n y_dim`; got shape \(2, 3\)"
+    ):
+        check_likelihood(Gaussian(1), torch.zeros(2, 3))
+
+
 def test_a_likelihood_that_looks_behind_the_mask_is_found():
     likelihood = LooksBehindTheMask(1)
     with pytest.raises(ValueError, match="must be finite"):

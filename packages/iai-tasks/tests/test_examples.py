@@ -167,11 +167,15 @@ def test_fields_that_do_not_fit(fields, error, text):
 @pytest.mark.parametrize(
     ("key", "error", "text"),
     [
-        (0, TypeError, "Examples are indexed by slices and index tensors; got int."),
+        (
+            0,
+            TypeError,
+            "Examples and tasks are indexed by slices and tensors, never unpacked; got int.",
+        ),
         (
             (slice(None), 1),
             TypeError,
-            "Examples are indexed by slices and index tensors; got slice, int.",
+            "Examples and tasks are indexed by slices and tensors, never unpacked; got slice, int.",
         ),
         ((slice(None),) * 3, IndexError, "too many indices for tensor of dimension 2"),
         (

@@ -72,7 +72,7 @@ def always_one_query(batch, **_):
         (Altered(ignore_generator), "two generators gave the same batch"),
         (
             Altered(ignore_latent),
-            "no better with the support of a task than with another",
+            "the examples do not depend on the latent",
         ),
         (Altered(Counting()), "the same generator gave two different batches"),
         (Altered(always_one_query), "asked for 3 query examples, got 1"),
@@ -98,6 +98,25 @@ def always_one_query(batch, **_):
 def test_a_fault_is_found(sampler, text):
     with pytest.raises(AssertionError, match=text):
         check_sampler(sampler)
+
+
+class WithoutOracle:
+    """The sampler without its oracle, which would find some faults first."""
+
+    def __init__(self, sample):
+        self.spec, self.sample = GOOD.spec, Altered(sample).sample
+
+
+@pytest.mark.parametrize(
+    ("sample", "text"),
+    [
+        (ignore_latent, "the examples do not depend on the latent"),
+        (lambda batch, **_: batch.to(dtype=torch.float64), "must be torch.float32"),
+    ],
+)
+def test_a_fault_is_found_without_an_oracle(sample, text):
+    with pytest.raises(AssertionError, match=text):
+        check_sampler(WithoutOracle(sample))
 
 
 def test_a_spec_that_does_not_fit_is_found():

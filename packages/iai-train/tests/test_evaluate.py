@@ -93,6 +93,20 @@ def test_what_cannot_be_measured_is_said() -> None:
         rows(Early(), [batch(2)], steps=(0, 5))
 
 
+@pytest.mark.parametrize(
+    ("metric", "got"),
+    [
+        (lambda outputs, query: outputs[..., 0], r"shape \(2, 7\)"),
+        (lambda outputs, query: outputs.mean(), r"shape \(\)"),
+        (lambda outputs, query: outputs.mean().item(), "float"),
+    ],
+)
+def test_a_metric_of_another_shape_is_refused(metric: object, got: str) -> None:
+    named = {"steps": [1], "method": "descent", "split": "in", "seed": 0}
+    with pytest.raises(ValueError, match=rf"'error' must give .* shape \(2,\); got {got}\."):
+        evaluate(Descent(), [batch(2)], metrics={"error": metric}, **named)
+
+
 def test_the_contracts_catch() -> None:
     with pytest.raises(AssertionError, match=r"Steps 0 to 2 are shown; got \[0, 1\]"):
         check_traceable(Early(), batch(3))

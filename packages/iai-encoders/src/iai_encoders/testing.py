@@ -46,13 +46,16 @@ def check_set_encoder(encoder: SetEncoder[Any], dim: int) -> None:
     whole = read(tokens, torch.ones_like(mask))
     _check_same(whole, answers, "A mask that hides no token changes no answer.")
     masked = read(padded, mask)
+    observed = "A masked token, NaN included, changes no answer."
+    nothing = "A fully masked set has the finite answers of an empty one."
     for task in _each(tokens):
         alone = model.read(queries[task], model.encode(tokens[task]))
         _check_same(alone, answers[task], "A task has the same answers alone and in a batch.")
         kept = model.read(queries[task], model.encode(tokens[task, mask[task][0]]))
-        _check_same(masked[task], kept, "A masked token, NaN included, changes no answer.")
+        _check_same(masked[task], kept, observed if mask[task].any() else nothing)
     hidden, empty = read(padded, torch.zeros_like(mask)), read(tokens[:, :0])
-    _check_same(hidden, empty, "A fully masked set has the finite answers of an empty one.")
+    assert empty.isfinite().all(), nothing
+    _check_same(hidden, empty, nothing)
     _check_gradients(model, masked, padded, mask)
 
 

@@ -29,6 +29,16 @@ def check_examples(batch: Examples, likelihood: Likelihood) -> None:
     likelihood.check(batch.y, batch.mask)
 
 
+def check_outputs(likelihood: Likelihood, outputs: Tensor) -> None:
+    """Raises ValueError unless there are as many outputs as the likelihood reads."""
+    wanted = likelihood.num_outputs
+    if outputs.dim() != 3 or outputs.shape[-1] != wanted:
+        raise ValueError(
+            f"`outputs` must be (task, n, {wanted}), the likelihood's `num_outputs` for each "
+            f"example; got {_shape(outputs)}."
+        )
+
+
 def check_sizes(least: int = 1, **sizes: int) -> None:
     """Raises ValueError, naming it, for a size below the least one."""
     for name, size in sizes.items():

@@ -3,6 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from iai_regimes.check import check_outputs
 from iai_regimes.evidence import masked_mean
 from iai_regimes.interfaces import Examples, Likelihood, Theta
 from iai_regimes.padding import observed_inputs, observed_targets
@@ -15,8 +16,10 @@ def mean_loss(
     """Mean negative log-likelihood of each task's observed examples, in nats; 0 where none is.
 
     Raises:
-        ValueError: If the examples have no targets.
+        ValueError: If the examples have no targets, or the outputs are not as many as the
+            likelihood reads.
     """
+    check_outputs(likelihood, outputs)
     observed = outputs.masked_fill(~examples.mask[..., None], 0.0)
     losses = likelihood.negative_log(observed, observed_targets(examples))
     return masked_mean(losses[..., None], examples.mask)[:, 0]
@@ -48,11 +51,16 @@ class MinibatchObjective:
     def loss(self, theta: Theta) -> Float[Tensor, " task"]:
         """Mean loss over the observed examples of each task's minibatch; 0 where none is."""
         targets = observed_targets(self._batch)
-        losses = self._likelihood.negative_log(self._predictor(theta, self._x), targets)
+        losses = self._likelihood.negative_log(self._outputs(theta), targets)
         return losses.masked_fill(self._hidden, 0.0).sum(1) / self._count
 
     def residual(self, theta: Theta) -> Float[Tensor, "task n num_outputs"]:
         """Derivative of each example's own loss by the outputs at `theta`; 0 where masked."""
         targets = observed_targets(self._batch)
-        residual = self._likelihood.residual(self._predictor(theta, self._x), targets)
+        residual = self._likelihood.residual(self._outputs(theta), targets)
         return residual.masked_fill(self._hidden[..., None], 0.0)
+
+    def _outputs(self, theta: Theta) -> Float[Tensor, "task n num_outputs"]:
+        outputs: Tensor = self._predictor(theta, self._x)
+        check_outputs(self._likelihood, outputs)
+        return outputs

@@ -40,6 +40,8 @@ def check_likelihood(likelihood: Likelihood, y: Tensor) -> None:
     model, y = _in_float64(likelihood), _double(y)
     tasks_and_n = tuple(y.shape[:2])
     assert min(tasks_and_n) > 1, f"The suite needs two tasks of two targets; got {tasks_and_n}."
+    fits = y.ndim == 3 or not y.is_floating_point()
+    assert fits, f"Real targets are `task n y_dim`; got shape {tuple(y.shape)}."
     outputs = _noise(*tasks_and_n, model.num_outputs).requires_grad_()
     losses = model.negative_log(outputs, y)
 
@@ -268,4 +270,6 @@ def _check_refuses(call: Callable[[], object], what: str) -> None:
         call()
     except ValueError:
         return
+    except Exception as error:
+        raise AssertionError(f"{what} raises ValueError; got {error!r}.") from error
     raise AssertionError(f"{what} raises ValueError.")

@@ -119,7 +119,10 @@ class Examples:
         keys = key if isinstance(key, tuple) else (key,)
         if not all(isinstance(part, slice | Tensor) for part in keys):
             kinds = ", ".join(type(part).__name__ for part in keys)
-            raise TypeError(f"Examples are indexed by slices and index tensors; got {kinds}.")
+            raise TypeError(
+                "Examples and tasks are indexed by slices and tensors, never unpacked; "
+                f"got {kinds}."
+            )
         mask = self.mask[keys]  # raises IndexError for more than two keys
         if mask.ndim != 2:
             raise IndexError(

@@ -18,11 +18,11 @@ Oracle = Callable[[TaskBatch], Tensor]
 def check_sampler(sampler: Sampler, *, device: torch.device | str = "cpu") -> None:
     """Checks what learners and training loops rely on.
 
-    Batches match the `spec` and are on the generator's device; the generator alone determines a
-    batch; the tasks of a batch differ; a support may be empty; the `latent` of a batch gives new
-    examples of the same tasks. An `oracle`, if there is one, answers every query, ignores masked
-    examples and the order of the support, and is better with the support of its task than with the
-    support of another.
+    Batches match the `spec`, are on the generator's device and have inputs of torch's default
+    dtype; the generator alone determines a batch; the tasks of a batch differ; a support may be
+    empty; the `latent` of a batch gives new examples of the same tasks, and another latent gives
+    others. An `oracle`, if there is one, answers every query, ignores masked examples and the order
+    of the support, and is better with the support of its task than with the support of another.
 
     Args:
         sampler: What to check. It must be able to draw 64 support and 8 query examples for a task.
@@ -65,6 +65,8 @@ def _check_batch(
     ):
         got = examples.num_examples
         assert got == num, f"asked for {num} {role} examples, got {got}."
+        dtype, usual = examples.x.dtype, torch.get_default_dtype()
+        assert dtype == usual, f"{role} `x` must be {usual}, as the weights of models; got {dtype}."
         found = examples.x.device.type
         assert found == device.type, f"{role} is on {found}, not on {device.type}."
 
@@ -98,6 +100,10 @@ def _check_latent(draw: Draw, spec: TaskSpec) -> None:
     assert _equal(redrawn, again), "the same generator and latent gave two different batches."
     for old, new in ((batch.support, redrawn.support), (batch.query, redrawn.query)):
         assert not torch.equal(old.x[tasks], new.x), "a redraw gave the same examples again."
+    other = draw(1, 2, latent=batch.latent[tasks.flip(0)])
+    if not torch.equal(latent[0], latent[1]):  # in some samplers all tasks are the same
+        alike = _equal(attrs.evolve(redrawn, latent=None), attrs.evolve(other, latent=None))
+        assert not alike, "the examples do not depend on the latent."
 
 
 def _check_oracle(oracle: Oracle, draw: Draw, spec: TaskSpec) -> None:

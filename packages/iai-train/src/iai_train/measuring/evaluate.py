@@ -45,7 +45,8 @@ def evaluate(
         One row for each step and metric, mean and standard error over tasks. No gradients flow.
 
     Raises:
-        ValueError: `steps` or `batches` are empty, or the learner does not show all of the steps.
+        ValueError: `steps` or `batches` are empty, the learner does not show all of the steps, or
+            a metric does not give one number a task.
     """
     wanted = sorted(set(steps))
     if not wanted or wanted[0] < 0:
@@ -63,7 +64,9 @@ def evaluate(
                         outputs = stage.predict(batch.query.x)
                         seen[stage.step].append(stage.seen)
                         for name, metric in metrics.items():
-                            values[stage.step, name].append(metric(outputs, batch.query))
+                            value = metric(outputs, batch.query)
+                            _check_value(name, value, batch.query.mask)
+                            values[stage.step, name].append(value)
     finally:
         if isinstance(learner, nn.Module):
             learner.train(was_training)
@@ -78,6 +81,16 @@ def evaluate(
         for name in metrics:
             rows.append(summarise(torch.cat(values[step, name]), metric=name, **fields))
     return rows
+
+
+def _check_value(name: str, value: object, mask: Tensor) -> None:
+    shape = (len(mask),)
+    if not isinstance(value, Tensor) or value.shape != shape:
+        got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(
+            f"The metric {name!r} must give a tensor with one number a task, of shape {shape}; "
+            f"got {got}."
+        )
 
 
 def _stages(

@@ -27,8 +27,8 @@ def gradient_at(
         objective: The loss.
         theta: Where.
         differentiate: Whether outer gradients flow through the gradient.
-        scale: What each gradient is multiplied by. To scale the loss costs nothing, where to scale
-            a gradient costs a pass over it. Outer gradients flow to it.
+        scale: What the gradient of each task is multiplied by, within its computation: that saves
+            a pass over it. Outer gradients flow to the scale.
 
     Returns:
         Names and shapes as in `theta`; zero for a parameter on which the loss does not depend.
@@ -53,7 +53,8 @@ def gradient_at(
     values = theta.values()
     follow = differentiate and torch.is_grad_enabled()
     follow = follow and (objective.shared or any(value.requires_grad for value in values))
-    inside = follow or scale is None or not scale.requires_grad  # or it would get no gradient
+    # Without a graph, a learned scale would get no gradient through the loss.
+    outside = scale is not None and scale.requires_grad and not follow
     device = next(iter(values)).device.type
     with torch.enable_grad(), torch.autocast(device, enabled=False):
         # New nodes: where the objective holds theta itself (as an anchor, say), that is constant.
@@ -64,13 +65,12 @@ def gradient_at(
             for name, value in theta.items()
         }
         losses = objective.loss(point)
-        if scale is not None and inside:
-            losses = scale * losses
+        weight = torch.ones_like(losses) if scale is None or outside else scale
         gradients = torch.autograd.grad(
-            losses.sum(), list(point.values()), create_graph=follow, materialize_grads=True
+            losses, list(point.values()), weight, create_graph=follow, materialize_grads=True
         )
     gradient = dict(zip(theta, gradients, strict=True))
-    if scale is None or inside:
+    if scale is None or not outside:
         return gradient
     return {name: spread(scale, value) * value for name, value in gradient.items()}
 

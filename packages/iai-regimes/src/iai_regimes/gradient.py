@@ -55,21 +55,21 @@ def gradient_at(
     follow = follow and (objective.shared or any(value.requires_grad for value in values))
     # Without a graph, a learned scale would get no gradient through the loss.
     outside = scale is not None and scale.requires_grad and not follow
-    device = next(iter(values)).device.type
-    with torch.enable_grad(), torch.autocast(device, enabled=False):
-        # New nodes: where the objective holds theta itself (as an anchor, say), that is constant.
-        point = {
-            name: value.view_as(value)
-            if follow and value.requires_grad
-            else value.detach().requires_grad_()
-            for name, value in theta.items()
-        }
-        losses = objective.loss(point)
+    # A task alone goes without its axis, which is a view of each parameter, there and back.
+    alone = getattr(objective, "loss_alone", None) if len(next(iter(values))) == 1 else None
+    with torch.enable_grad(), torch.autocast(next(iter(values)).device.type, enabled=False):
+        point = {}
+        for name, value in theta.items():
+            # A new node: where the objective holds theta itself (as an anchor), that is constant.
+            leaf = value.squeeze(0) if alone else value.view_as(value)
+            follows = follow and value.requires_grad
+            point[name] = leaf if follows else leaf.detach().requires_grad_()
+        losses = objective.loss(point) if alone is None else alone(point)
         weight = torch.ones_like(losses) if scale is None or outside else scale
         gradients = torch.autograd.grad(
             losses, list(point.values()), weight, create_graph=follow, materialize_grads=True
         )
-    gradient = dict(zip(theta, gradients, strict=True))
+    gradient = {name: g[None] if alone else g for name, g in zip(theta, gradients, strict=True)}
     if scale is None or not outside:
         return gradient
     return {name: spread(scale, value) * value for name, value in gradient.items()}

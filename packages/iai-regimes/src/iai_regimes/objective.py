@@ -47,12 +47,18 @@ class MinibatchObjective:
 
     def loss(self, theta: Theta) -> Float[Tensor, " task"]:
         """Mean loss over the observed examples of each task's minibatch; 0 where none is."""
-        targets = observed_targets(self._batch)
-        losses = self._likelihood.negative_log(self._predictor(theta, self._x), targets)
-        return losses.masked_fill(self._hidden, 0.0).sum(1) / self._count
+        return self._mean(self._predictor(theta, self._x))
+
+    def loss_alone(self, parameters: dict[str, Tensor]) -> Float[Tensor, " 1"]:
+        """The loss of the only task, whose parameters come without the axis of tasks."""
+        return self._mean(self._predictor.alone(parameters, self._x))
 
     def residual(self, theta: Theta) -> Float[Tensor, "task n num_outputs"]:
         """Derivative of each example's own loss by the outputs at `theta`; 0 where masked."""
         targets = observed_targets(self._batch)
         residual = self._likelihood.residual(self._predictor(theta, self._x), targets)
         return residual.masked_fill(self._hidden[..., None], 0.0)
+
+    def _mean(self, outputs: Tensor) -> Tensor:
+        losses = self._likelihood.negative_log(outputs, observed_targets(self._batch))
+        return losses.masked_fill(self._hidden, 0.0).sum(1) / self._count

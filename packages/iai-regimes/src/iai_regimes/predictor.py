@@ -1,7 +1,7 @@
 """A module and the names of what is adapted in it: a function of each task's parameters."""
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from operator import attrgetter
 from typing import Any
 
@@ -117,10 +117,21 @@ class Predictor(nn.Module):
             raise ValueError(
                 f"`theta` and `x` must have as many tasks; got {num_tasks} and {len(x)}."
             )
+        if num_tasks == 1:
+            return self.alone({name: value.squeeze(0) for name, value in theta.items()}, x)
         if self._buffered:
             self.check_buffers(theta, x)
         outputs: Tensor = self.across_tasks(self._outputs, theta, x)
         return outputs
+
+    def alone(
+        self, parameters: dict[str, Tensor], x: Float[Tensor, "1 n *x_shape"]
+    ) -> Float[Tensor, "1 n num_outputs"]:
+        """The outputs of the only task, whose parameters come without the axis of tasks."""
+        if self._buffered:
+            self.check_buffers({name: value[None] for name, value in parameters.items()}, x)
+        with self._kernels(x):
+            return self._outputs(parameters, x.squeeze(0))[None]
 
     def across_tasks(self, function: Callable[..., Any], theta: Theta, *inputs: Tensor) -> Any:
         """A function of one task's parameters, by name, and inputs, for all tasks side by side.
@@ -133,23 +144,13 @@ class Predictor(nn.Module):
         Returns:
             What the function gives, led by the task axis; gradients of any order flow.
         """
-        num_tasks, cuda = len(inputs[0]), inputs[0].is_cuda
-        # The fused kernels of attention have no second derivative, and no batch of tasks; those of
-        # recurrent layers on a GPU have none either.
-        slow = cudnn.flags(enabled=False) if self._recurrent and cuda else nullcontext()
-        with sdpa_kernel(SDPBackend.MATH), slow:
-            if num_tasks == 1:  # a view: to unbind would copy every gradient once more
-                alone = {name: value.squeeze(0) for name, value in theta.items()}
-                result = function(alone, *(tensor.squeeze(0) for tensor in inputs))
-                return tree_map(lambda leaf: leaf[None], result)
-            if self._recurrent and num_tasks:
-                rows = zip(*(value.unbind() for value in (*theta.values(), *inputs)), strict=True)
-                results = [
-                    function(dict(zip(theta, row, strict=False)), *row[len(theta) :])
-                    for row in rows
-                ]
-                return tree_map(lambda *leaves: torch.stack(leaves), *results)
-            return vmap(function, randomness="different")(theta, *inputs)
+        with self._kernels(inputs[0]):
+            if not self._recurrent or not len(inputs[0]):
+                return vmap(function, randomness="different")(theta, *inputs)
+            rows = zip(*(value.unbind() for value in (*theta.values(), *inputs)), strict=True)
+            tasks = [(dict(zip(theta, row, strict=False)), row[len(theta) :]) for row in rows]
+            results = [function(parameters, *own) for parameters, own in tasks]
+            return tree_map(lambda *leaves: torch.stack(leaves), *results)
 
     def check_buffers(self, theta: Theta, x: Float[Tensor, "task n *x_shape"]) -> None:
         """Raises ValueError if a forward would update running statistics or change a buffer."""
@@ -164,7 +165,7 @@ class Predictor(nn.Module):
             return
         # Once, on copies of the buffers: afterwards it would be too late to say no.
         copies = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
-        given = _task(theta, 0) | copies
+        given = {name: value[0] for name, value in theta.items()} | copies
         devices = [x.device] if x.is_cuda else []
         with torch.no_grad(), torch.random.fork_rng(devices), sdpa_kernel(SDPBackend.MATH):
             functional_call(self.module, given, (x[0],), tie_weights=False)
@@ -176,6 +177,13 @@ class Predictor(nn.Module):
                 )
         self._tried.add(training)
 
+    @contextmanager
+    def _kernels(self, x: Tensor) -> Iterator[None]:
+        """Fused kernels are off: those of attention and cudnn's RNNs have no second derivative."""
+        recurrent = cudnn.flags(enabled=False) if self._recurrent and x.is_cuda else nullcontext()
+        with sdpa_kernel(SDPBackend.MATH), recurrent:
+            yield
+
     def _outputs(self, adapted: dict[str, Tensor], x: Tensor) -> Tensor:
         outputs: Tensor = functional_call(self.module, adapted, (x,), tie_weights=self._tied)
         return outputs
@@ -183,10 +191,6 @@ class Predictor(nn.Module):
     def _parameter(self, name: str) -> Tensor:
         parameter: Tensor = attrgetter(name)(self.module)
         return parameter
-
-
-def _task(theta: Theta, index: int) -> dict[str, Tensor]:
-    return {name: value[index] for name, value in theta.items()}
 
 
 def _fits(name: str, wanted: str) -> bool:

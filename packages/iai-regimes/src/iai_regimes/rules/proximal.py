@@ -114,10 +114,13 @@ class _Anchored:
         scale = 1 + task_zeros(theta) if scale is None else scale
         gradient = gradient_at(self._objective, theta, differentiate=differentiate, scale=scale)
         pulled: Theta = {}
+        by_name = bool(self._strength.attributes)
         with torch.set_grad_enabled(differentiate and torch.is_grad_enabled()):
+            pull = scale if by_name else scale * self._strength.value
             for name, value in theta.items():
-                strength = self._strength.of(name) * spread(scale, value)
-                away = value - self._anchor[name]
+                strength, away = spread(pull, value), value - self._anchor[name]
+                if by_name:
+                    strength = strength * self._strength.of(name)
                 pulled[name] = torch.addcmul(gradient[name], strength, away)
         return pulled
 

@@ -1,4 +1,4 @@
-"""Each task's own gradient of its loss, as constant or as differentiable as is asked for."""
+"""The gradient of each task's loss by its own parameters, with a graph only where one is of use."""
 
 import torch
 from jaxtyping import Float
@@ -15,20 +15,20 @@ def gradient_at(
     differentiate: bool,
     scale: Float[Tensor, " task"] | None = None,
 ) -> Theta:
-    """The gradient of each task's loss at its own parameters, in full precision.
+    """The gradient of each task's loss by its own parameters, in full precision.
 
-    It is a constant, and no graph is kept, unless someone can use one: gradients are enabled, the
-    caller asks for it, and theta or what the objective shares with it requires gradients.
+    It has a graph only if gradients are enabled, `differentiate` is True, and theta or something
+    that the objective shares requires gradients; otherwise it is a constant.
 
-    An objective that has a method `gradient_at(theta, *, differentiate, scale)` of its own is asked
-    instead: one that adds a quadratic to another knows that gradient without a graph.
+    An objective may compute its gradient itself, in a method `gradient_at(theta, *, differentiate,
+    scale)`: one that adds a quadratic to another objective needs no graph for the quadratic.
 
     Args:
         objective: The loss.
-        theta: Where.
+        theta: The point at which the gradient is taken.
         differentiate: Whether outer gradients flow through the gradient.
-        scale: What the gradient of each task is multiplied by, within its computation: that saves
-            a pass over it. Outer gradients flow to the scale.
+        scale: A factor of each task's gradient. It enters the vector-Jacobian product, which costs
+            less than a product with the gradient. Outer gradients flow to it.
 
     Returns:
         Names and shapes as in `theta`; zero for a parameter on which the loss does not depend.
@@ -53,9 +53,9 @@ def gradient_at(
     values = theta.values()
     follow = differentiate and torch.is_grad_enabled()
     follow = follow and (objective.shared or any(value.requires_grad for value in values))
-    # Without a graph, a learned scale would get no gradient through the loss.
+    # A gradient without a graph would pass none on to a learned scale.
     outside = scale is not None and scale.requires_grad and not follow
-    # A task alone goes without its axis, which is a view of each parameter, there and back.
+    # A single task is computed without its axis: fewer views for autograd to go back through.
     alone = getattr(objective, "loss_alone", None) if len(next(iter(values))) == 1 else None
     with torch.enable_grad(), torch.autocast(next(iter(values)).device.type, enabled=False):
         point = {}

@@ -1,4 +1,4 @@
-"""What a model's raw outputs say about a target: Gaussian and categorical."""
+"""Likelihoods of targets given a model's raw outputs: Gaussian and categorical."""
 
 import math
 

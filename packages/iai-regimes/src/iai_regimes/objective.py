@@ -1,4 +1,4 @@
-"""The loss of a task's examples, and that of a minibatch as a function of what is adapted."""
+"""The mean loss on a set of examples, and the loss on a minibatch as a function of theta."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -26,10 +26,9 @@ class MinibatchObjective:
     """The loss of a predictor on one minibatch as a function of each task's adapted parameters.
 
     Args:
-        predictor: Gives the outputs.
-        likelihood: Says what they are worth.
-        batch: The minibatch. Without targets it has neither a loss nor a residual, and who asks for
-            one is told so by a ValueError.
+        predictor: Maps adapted parameters and inputs to raw outputs.
+        likelihood: Compares raw outputs with targets.
+        batch: The minibatch. Without targets, `loss` and `residual` raise ValueError.
     """
 
     def __init__(self, predictor: Predictor, likelihood: Likelihood, batch: Examples) -> None:
@@ -50,7 +49,7 @@ class MinibatchObjective:
         return self._mean(self._predictor(theta, self._x))
 
     def loss_alone(self, parameters: dict[str, Tensor]) -> Float[Tensor, " 1"]:
-        """The loss of the only task, whose parameters come without the axis of tasks."""
+        """The same for a single task, whose parameters come without the task axis."""
         return self._mean(self._predictor.alone(parameters, self._x))
 
     def residual(self, theta: Theta) -> Float[Tensor, "task n num_outputs"]:

@@ -21,19 +21,19 @@ class Predictor(nn.Module):
     """A module as a function of (adapted parameters of each task, inputs).
 
     The adapted parameters are a dict of tensors `task *shape` in the order of
-    `module.named_parameters()`; a parameter that the module uses twice is there once. The values
-    that the module holds are the learned start; its parameters that are not adapted are shared by
-    all tasks and learned with everything else.
+    `module.named_parameters()`; a parameter that the module uses twice appears once. Every task
+    starts from the module's own parameters, which are learned. Parameters that are not adapted are
+    shared by all tasks and learned, too.
 
-    Tasks are computed side by side, except in a module that has a recurrent layer of torch's
-    (`nn.LSTM`, `nn.GRUCell`, ...): those take the weights of one task at a time.
+    Tasks are computed side by side, except in a module with a recurrent layer of torch (`nn.LSTM`,
+    `nn.GRUCell`, ...), which takes the weights of one task at a time.
 
     Args:
         module: Maps inputs `n *x_shape` to outputs `n num_outputs`, each input by itself. Dropout
             draws for each task anew. A forward must leave the module's buffers as they are.
-        adapt: Names of the parameters that are adapted: full names, or prefixes that end at a dot's
-            place ("head" for "head.weight" and "head.bias"). Any name of a parameter that is there
-            twice will do. None: all of them.
+        adapt: Names of the parameters that are adapted: full names, or the names of submodules
+            ("head" for "head.weight" and "head.bias"). A parameter with two names may be called by
+            either. None: all parameters.
 
     Raises:
         ValueError: If a name fits no parameter, or nothing is adapted.
@@ -83,7 +83,7 @@ class Predictor(nn.Module):
         }
 
     def full(self, value: float) -> dict[str, nn.Parameter]:
-        """A parameter full of `value` for each adapted one: rates or strengths to be learned.
+        """For each adapted parameter, a new one full of `value`: rates or strengths to be learned.
 
         >>> Predictor(nn.Linear(2, 1)).full(0.1)["bias"].tolist()
         [0.1...]
@@ -127,7 +127,7 @@ class Predictor(nn.Module):
     def alone(
         self, parameters: dict[str, Tensor], x: Float[Tensor, "1 n *x_shape"]
     ) -> Float[Tensor, "1 n num_outputs"]:
-        """The outputs of the only task, whose parameters come without the axis of tasks."""
+        """The outputs of a single task, whose parameters come without the task axis."""
         if self._buffered:
             self.check_buffers({name: value[None] for name, value in parameters.items()}, x)
         with self._kernels(x):

@@ -36,7 +36,7 @@ class NewtonCG(DescentRule):
 
     Args:
         solver: Solves symmetric systems, positive definite or not, by products alone: conjugate
-            gradients, say. It has the options of the solution: how many products, for one.
+            gradients, say. The number of products and the damping are its options.
 
     Raises:
         TypeError: If `solver` has no method `solve`.

@@ -18,9 +18,7 @@ class ConvergedCarry(NamedTuple):
 
     inner: Any
     residual: Float[Tensor, " task"]  # norm of the residual; a constant; 0 before any minibatch
-    steps: Float[
-        Tensor, " task"
-    ]  # on the last minibatch; at `max_steps`, it may not have converged
+    steps: Float[Tensor, " task"]  # taken on the last minibatch, `max_steps` at most
 
 
 class UntilConverged(nn.Module):

@@ -31,7 +31,7 @@ napoleon_use_rtype = False
 nitpick_ignore_regex = [
     ("py:.*", r"(?!iai_).*"),  # other projects' objects, and axis names
     ("py:.*", r"iai_\w+\.interfaces\.(State|[A-Z]|\w+T(_co|_contra)?)"),  # type variables
-    ("py:.*", r"iai_\w+\.(?!interfaces)\w+\.\w+"),  # private records of a package
+    ("py:.*", r"iai_\w+\.(?!interfaces)(\w+\.)+\w+"),  # private records of a package
 ]
 
 sphinx_gallery_conf = {

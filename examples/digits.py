@@ -87,7 +87,8 @@ def build(train: Train, name: str) -> Iterated:
     else:
         decoder = regimes.LatentDecoder(train.dim, train.width, train.num_classes)
         regime_type, predictor = regimes.Explicit, regimes.Predictor(decoder, adapt=["latent"])
-    choices = {"signal": signal, "curvature": train.curvature, **sizes}
+    slope = None if signal == "data" else regimes.Newton(train.curvature)
+    choices = {"signal": signal, "slope": slope, **sizes}
     rule = regimes.LearnedRule(predictor, likelihood, encoder, **choices)
     return Iterated(regime_type(predictor, likelihood, rule), steps=1, minibatch=train.minibatch)
 

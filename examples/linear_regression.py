@@ -22,7 +22,6 @@ from iai_tasks import LinearRegression
 from iai_train import Experiment, FitConfig, SamplerSource, Settings, mean_squared_error, parse
 from torch import nn
 
-SHIFTS = {"in": "none", "wide": "wide", "far": "far"}
 RATES = (1.0, 0.3, 0.1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5)  # of Adam
 MAIN, UNTRAINED = "parametric, both", "parametric, untrained"
 AT_ONCE = "implicit, one step, all examples"
@@ -69,24 +68,25 @@ PRESETS = {
 
 def learners(train: Train, likelihood: regimes.Gaussian) -> dict[str, Iterated]:
     """Every learner of the comparison, by the name of its rows."""
-    dim, curvature = train.dim, {"curvature": train.curvature}
+    dim, newton = train.dim, partial(regimes.Newton, train.curvature)
     encoder = partial(SetTransformer, train.width, train.layers, train.heads, 2 * train.width)
 
     def learned(regime: type, model: regimes.Predictor, steps: int = 1, **how: object) -> Iterated:
-        rule = regimes.LearnedRule(model, likelihood, encoder(), x_dim=dim, **curvature | how)
+        rule = regimes.LearnedRule(model, likelihood, encoder(), x_dim=dim, **how)
         return Iterated(regime(model, likelihood, rule), steps=steps, minibatch=train.minibatch)
 
     parametric = partial(learned, regimes.Parametric)
     decoder = regimes.LatentDecoder(dim, 4 * dim, 1, hidden_dim=train.width, num_layers=1)
-    explicit = learned(regimes.Explicit, regimes.Predictor(decoder, adapt=["latent"]))
+    latent = regimes.Predictor(decoder, adapt=["latent"])
+    explicit = learned(regimes.Explicit, latent, slope=newton())
     # The state, signals and update of Mittal et al. (2025), trained on new tasks as they do.
-    of_paper = {"update": "residual", "summary_dim": 0, "count": False, "curvature": 0}
+    of_paper = {"update": "residual", "summary_dim": 0, "count": False, "slope": regimes.Gradient()}
     paper = parametric(linear_model(dim), train.max_steps, **of_paper)
     refined, at_once = (regimes.Implicit(encoder(), likelihood, x_dim=dim) for _ in range(2))
     return {
-        MAIN: parametric(linear_model(dim)),
+        MAIN: parametric(linear_model(dim), slope=newton()),
         "parametric, data": parametric(linear_model(dim), signal="data"),
-        "parametric, gradient": parametric(linear_model(dim), signal="gradient"),
+        "parametric, gradient": parametric(linear_model(dim), signal="gradient", slope=newton()),
         "parametric, the paper's form": paper,
         "explicit, both": explicit,
         "implicit": Iterated(refined, steps=1, minibatch=train.minibatch),
@@ -106,12 +106,11 @@ def source(train: Train, learner: Iterated, sampler: LinearRegression, **how: ob
     """Live tasks for a learner of one step; else new ones, as many examples in all."""
     if learner.minibatch and learner.steps == 1:
         return Pool(learner, sampler, num_tasks=train.num_tasks, max_steps=train.max_steps, **how)
-    longest = train.max_steps * train.minibatch
-    steps, num_support = train.max_steps, longest
+    steps, examples = train.max_steps, train.max_steps * train.minibatch
     if not learner.minibatch:
-        steps, num_support = (train.max_steps + 1) / 2, (train.minibatch, longest)
-    num_tasks = round(train.num_tasks / steps)
-    return SamplerSource(sampler, num_tasks=num_tasks, num_support=num_support, **how)
+        steps, examples = (steps + 1) / 2, (train.minibatch, examples)
+    num_tasks = max(1, round(train.num_tasks / steps))
+    return SamplerSource(sampler, num_tasks=num_tasks, num_support=examples, **how)
 
 
 def main() -> None:
@@ -134,7 +133,7 @@ def main() -> None:
         regime = regimes.Parametric(model, likelihood, regimes.Adam(rate))
         return Iterated(regime, steps=1, minibatch=train.minibatch)
 
-    for split, shift in SHIFTS.items():
+    for split, shift in {"in": "none", "wide": "wide", "far": "far"}.items():
         steps = config.steps + config.deep_steps * (split == "in")
         read = {step: step * train.minibatch for step in steps}
         shifted = attrs.evolve(sampler, query_shift=shift)
@@ -142,12 +141,8 @@ def main() -> None:
         tuning = draw(num_support=max(read.values()), tuning=True)
         of = {"batches": draw(num_support=max(read.values())), "split": split}
         run.rows += run.measure("oracle", shifted.oracle, steps=read, **of)
+        at = {MAIN: steps, UNTRAINED: steps, AT_ONCE: {n: read[n] for n in config.steps if n}}
         for name, learner in compared.items():
-            at = {
-                MAIN: steps,
-                UNTRAINED: steps,
-                AT_ONCE: {step: read[step] for step in config.steps if step},
-            }
             run.rows += run.measure(name, learner, steps=at.get(name, config.steps), **of)
         run.rows += run.tuned("adam", adam, RATES, tuning, steps=config.steps, **of)
     least = {(row.split, row.step): row.value for row in run.rows if row.method == "oracle"}

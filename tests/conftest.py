@@ -38,6 +38,7 @@ from iai_tasks import (
     LinearRegression,
     MixtureOfGaussians,
     ProjectedClassification,
+    RandomExamples,
     RandomNetworkRegression,
     Sinusoid,
     StructuralCausalModels,
@@ -70,6 +71,7 @@ SAMPLERS: dict[str, Callable[[], Any]] = {
     "few-shot": few_shot,
     "few-shot-rotations": lambda: few_shot(rotations=True),
     "sinusoid": Sinusoid,
+    "random-examples": lambda: RandomExamples(torch.randn(9, X_DIM), torch.arange(9) % 4),
     "mixture": MixtureOfGaussians,
     "causal": lambda: StructuralCausalModels(graphs=ErdosRenyi(), num_nodes=5),
 }

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted(ROOT.glob("examples/*.py"))
-RUN = {"example", "preset", "seed", "device", "versions", "wall_seconds"}
+RUN = {"example", "preset", "seed", "device", "data", "versions", "wall_seconds"}
 ROW = {"method", "split", "step", "examples", "metric", "value", "stderr", "seed"}
 
 
@@ -52,9 +52,20 @@ def test_smoke(example, tmp_path, run_here):
     assert json.loads((tmp_path / "metrics.json").read_text())["rows"] == record["rows"]
 
 
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_help_teaches(example, run_here, capsys):
+    with pytest.raises(SystemExit) as caught:
+        run_here([str(example), "--help"])
+    assert caught.value.code == 0
+    told = capsys.readouterr().out
+    for word in ("--preset", "smoke", "--out", "--seed", "--device"):
+        assert word in told
+
+
 def test_alphabets_of_fonts_of_ones_own(tmp_path, run_here):
     example = ROOT / "examples" / "alphabets.py"
     font = Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSansMono.ttf")
-    options = [f"--fonts={font}", "--letters=IO", "--unseen-letters=L", "--learners=implicit"]
+    letters = ["--train.letters=IO", "--unseen-letters=L"]
+    options = [f"--train.fonts={font}", *letters, "--learners=implicit"]
     run_here([*command(example, tmp_path), *options])
     assert json.loads((tmp_path / "metrics.json").read_text())["rows"]

@@ -66,15 +66,21 @@ def test_a_file_that_cannot_be_read_is_named_and_left_out_if_asked(tmp_path):
 @pytest.mark.parametrize(
     ("num_classes", "num_images", "options", "text"),
     [
-        (11, 10, (), "`images` must have at most 10 classes, as many as a learner holds; "),
+        (11, 10, (), "`train.num_classes` must be at least 11, the most classes of a test; got 10"),
         (0, 10, (), "must hold a folder for each class"),
-        (2, 2, (), "`images` must have at least 3 images of each class, one of them to ask about"),
-        (3, 10, ("--num-classes", "8"), "`num_classes` must be at least 10, the classes of digits"),
+        (2, 2, (), "must have each class at least 3 times, so that an image of it is held out"),
+        (2, 3, (), "`examples` must hold a number of at most 4, as many as there are; got (10, "),
         (
             3,
             10,
-            ("--seen-classes", "10"),
-            "`seen_classes` must be from 2 to 9, to leave an unseen one",
+            ("--train.num-classes", "8"),
+            "`train.num_classes` must be at least 10, the most classes of a test; got 8.",
+        ),
+        (
+            3,
+            10,
+            ("--train.seen-classes", "10"),
+            "invalid choice '10' for argument '--train.seen-classes'",
         ),
         (
             3,
@@ -86,18 +92,24 @@ def test_a_file_that_cannot_be_read_is_named_and_left_out_if_asked(tmp_path):
             3,
             10,
             ("--learners", "parametric MLP, both"),
-            "`learners` must be among these: parametric",
+            "invalid choice 'parametric MLP, both' for argument '--learners'",
         ),
-        (2, 10, ("--dim", "500"), "`dim` must be at most 72, that of the embeddings; got 500."),
-        (2, 10, ("--backbone", "resnet18"), "`weights` must name a file of weights for resnet18;"),
+        (2, 10, ("--train.dim", "500"), "`dim` must be from 1 to 72, the numbers of an embedding"),
+        (
+            2,
+            10,
+            ("--train.backbone", "resnet18"),
+            "`weights` must name a file of weights for resnet18;",
+        ),
     ],
 )
 def test_what_is_refused_is_refused_before_training(
-    tmp_path, run_here, num_classes, num_images, options, text
+    tmp_path, run_here, capsys, num_classes, num_images, options, text
 ):
     images = folder_of_images(tmp_path / "mine", num_classes, num_images)
     images.mkdir(exist_ok=True)
     with pytest.raises((SystemExit, ValueError)) as refusal:
         run_here(command(tmp_path / "out", "--images", images, *options))
-    assert text in str(refusal.value)
-    assert not list((tmp_path / "out").glob("**/*.safetensors"))
+    said = str(refusal.value) + capsys.readouterr().err  # of the example, or of its command line
+    assert text in said
+    assert not list((tmp_path / "out").glob("parametric*"))

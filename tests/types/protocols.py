@@ -26,6 +26,7 @@ def samplers(
     mixture: iai_tasks.MixtureOfGaussians,
     causal: iai_tasks.StructuralCausalModels,
     clouds: iai_tasks.GlyphClouds,
+    random_examples: iai_tasks.RandomExamples,
 ) -> None:
     based: list[iai_tasks.AbstractSampler] = [
         linear_regression,
@@ -37,6 +38,7 @@ def samplers(
         mixture,
         causal,
         clouds,
+        random_examples,
     ]
     own: list[tasks.Sampler] = [*based]
     redrawn: list[iterate.Sampler] = [*based]
@@ -116,9 +118,12 @@ def linear_solvers() -> None:
     for_newton: list[regimes.LinearSolver] = [*solvers]
 
 
-def learner(iterated: iai_iterate.Iterated, adapted: iai_iterate.Adapted) -> None:
+def learner(
+    iterated: iai_iterate.Iterated, adapted: iai_iterate.Adapted, module: iai_train.TrainedModule
+) -> None:
     trained: train.Learner[iai_tasks.TaskBatch, Any] = iterated
     measured: train.Traceable[iai_tasks.Examples] = iterated
+    run: train.Traceable[int] = module
     shown: train.Snapshot = adapted
 
 

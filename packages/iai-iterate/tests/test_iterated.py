@@ -224,3 +224,14 @@ def test_the_queries_are_asked_once_where_the_last_loss_is_all_that_counts(regim
         Iterated(regime, steps=3, minibatch=4, gradient=gradient, loss="last")(draw())
         assert len(asked) == 1, gradient
         asked.clear()
+
+
+def test_an_answer_is_that_of_a_pass_and_of_whole_sets_after_it(regime):
+    tasks, learner = draw(num_support=7, masked=0.4), Iterated(regime, steps=1, minibatch=3)
+    adapted = learner.adapt(tasks.support, tasks.query.x)
+    assert adapted.step == 3
+    answers = [learner.answer(tasks, again=again) for again in range(3)]
+    for answer in answers:
+        assert torch.equal(answer, adapted.predict(tasks.query.x)) and not answer.requires_grad
+        adapted = adapted.update(tasks.support, fresh=False)
+    assert not torch.equal(answers[0], answers[2])

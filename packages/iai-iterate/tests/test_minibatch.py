@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from iai_iterate import minibatches
+from iai_iterate import minibatches, steps_reading
 from iai_iterate.minibatch import as_sizes, steps_of_a_pass
 from slopes import Examples
 
@@ -127,3 +127,42 @@ def test_only_the_first_size_must_fit_the_set():
 
 def test_sizes_are_a_tuple_and_none_is_the_whole_set():
     assert as_sizes(range(1, 4), "sizes") == (1, 2, 3) and as_sizes(None, "sizes") == ()
+
+
+@given(sizes=SCHEDULES, num_steps=st.integers(1, 12), at_most=st.none() | st.integers(1, 60))
+def test_the_steps_that_have_read_so_many(sizes, num_steps, at_most):
+    n, read_by = 0, {}
+    for step, (numbers, _) in enumerate(read(minibatches(numbered(200), sizes, num_steps)), 1):
+        n += len(numbers)
+        read_by[step] = n
+    expected = {step: n for step, n in read_by.items() if at_most is None or n <= at_most}
+    if expected:
+        assert steps_reading(read_by.values(), minibatch=sizes, at_most=at_most) == expected
+    assert steps_reading([n], minibatch=sizes) == {num_steps: n}
+
+
+@pytest.mark.parametrize(
+    ("examples", "options", "sentence"),
+    [
+        (
+            [10, 25, 15],
+            {"minibatch": (10, 10)},
+            "`examples` must be what whole minibatches of (10, 10) sum up to; got 15.",
+        ),
+        (
+            [0],
+            {"minibatch": 4},
+            "`examples` must be what whole minibatches of (4,) sum up to; got 0.",
+        ),
+        ([], {"minibatch": 4}, "`examples` must hold a number; got ()."),
+        (
+            [8, 16],
+            {"minibatch": 8, "at_most": 7},
+            "`examples` must hold a number of at most 7, as many as there are; got (8, 16).",
+        ),
+        ([8], {"minibatch": ()}, "`minibatch` must be at least 1; got ()."),
+    ],
+)
+def test_numbers_that_no_step_ends_at(examples, options, sentence):
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        steps_reading(examples, **options)

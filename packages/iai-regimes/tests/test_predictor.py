@@ -236,3 +236,26 @@ def test_batch_norm_without_running_statistics_sees_one_task(num_tasks):
         outputs = predictor.train(training)(theta, x)
         for task in range(num_tasks):
             torch.testing.assert_close(outputs[task], module(x[task]))
+
+
+def test_a_random_start_is_that_of_linear_layers():
+    torch.manual_seed(0)
+    predictor = Predictor(nn.Sequential(nn.Linear(4, 50), nn.Tanh(), nn.Linear(50, 8)))
+    theta = predictor.random_start(3)
+    for name, value in theta.items():
+        assert value.shape == (3, *predictor.shapes[name])
+        bound = 0.5 if name.startswith("0") else 50**-0.5
+        assert -bound <= value.min() < -0.8 * bound
+        assert 0.8 * bound < value.max() <= bound
+        assert not torch.equal(value[0], value[1])
+    torch.manual_seed(0)
+    predictor = Predictor(nn.Sequential(nn.Linear(4, 50), nn.Tanh(), nn.Linear(50, 8)))
+    assert torch.equal(predictor.random_start(3)["2.bias"], theta["2.bias"])
+
+
+def test_other_layers_have_no_random_start():
+    predictor = Predictor(nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4)))
+    with pytest.raises(ValueError, match=r"'1.weight' is one of LayerNorm"):
+        predictor.random_start(2)
+    adapted = Predictor(predictor.module, adapt=["0"]).random_start(2)
+    assert list(adapted) == ["0.weight", "0.bias"]

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from iai_regimes import Categorical, Gaussian
+from iai_regimes import Categorical, Gaussian, GradientDescent, Parametric, Predictor
 from regime_parts import (
     CATEGORICAL_REGIMES,
     REGIMES,
@@ -14,6 +14,7 @@ from regime_parts import (
     draw,
     read,
 )
+from torch import nn
 from torch.utils._pytree import tree_leaves
 
 
@@ -95,6 +96,20 @@ def test_a_state_that_was_never_informed_is_the_learned_start(name):
     for one, other in zip(tree_leaves(state), tree_leaves(start), strict=True):
         assert torch.equal(one, other)
     assert torch.equal(regime.predict(state, query.x), regime.predict(start, query.x))
+
+
+def test_tasks_can_start_from_other_parameters_than_the_learned_ones():
+    predictor, likelihood = Predictor(nn.Linear(X_DIM, 3)), Categorical(3)
+    regime = Parametric(predictor, likelihood, GradientDescent(0.1), start=predictor.random_start)
+    torch.manual_seed(0)
+    start = regime.init(4).theta
+    torch.manual_seed(0)
+    for name, value in predictor.random_start(4).items():
+        assert torch.equal(start[name], value)
+    copied = copy.deepcopy(regime)
+    copied.predictor.requires_grad_(False).to(torch.float64)
+    assert copied.init(2).theta["bias"].dtype == torch.float64, "the copy has its own predictor"
+    assert regime.init(2).theta["bias"].dtype == torch.float32
 
 
 def test_inputs_may_have_any_shape():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from iai_tasks import Categorical, ProjectedClassification, TaskSpec
+from iai_tasks import Categorical, LabelledImages, ProjectedClassification, TaskSpec
 from iai_tasks.images import projected_classification
 
 
@@ -258,3 +258,19 @@ def test_without_labels_beyond_its_own_a_task_numbers_its_classes_from_0():
     for task in draw(sampler, 50, 60).support.y:
         found = task.unique().tolist()
         assert found == list(range(len(found)))
+
+
+def test_held_out_images_are_asked_about():
+    (train, train_labels), (test, test_labels) = labelled(), labelled(12, seed=1)
+    parts = {"train_images": train, "train_labels": train_labels}
+    images = LabelledImages(**parts, test_images=test, test_labels=test_labels)
+    options = {"projection_dim": 3, "first_seed": 9}
+    by_hand = ProjectedClassification(
+        train, train_labels, query_images=test, query_labels=test_labels, **options
+    )
+    one, two = (
+        draw(sampler, 3, 8, 6)
+        for sampler in (ProjectedClassification.held_out(images, **options), by_hand)
+    )
+    assert torch.equal(one.support.x, two.support.x) and torch.equal(one.query.x, two.query.x)
+    assert torch.equal(one.query.y, two.query.y)

@@ -234,6 +234,95 @@ def test_a_cost_is_measured_once(tmp_path: Path) -> None:
     }
 
 
+class Mean:
+    """An estimator: the mean of the targets."""
+
+    def fit(self, x, y):
+        self.mean = y.mean(0)
+
+    def predict(self, x):
+        return 0 * x[:, :1] + self.mean
+
+
+def test_an_estimator_is_fitted_to_the_first_examples_of_each_task(tmp_path: Path) -> None:
+    run = experiment(tmp_path)
+    tasks = run.draw(Regression(), 4, num_support=5, num_query=3)
+    (row, _) = run.measure("mean", Mean(), tasks, {2: 3})
+    means = tasks[0].support.y[:, :3].mean(1, keepdim=True)
+    expected = (tasks[0].query.y - means).square().mean().item()
+    assert (row.step, row.examples) == (2, 3)
+    assert row.value == pytest.approx(expected, rel=1e-5)
+    tuning = run.draw(Regression(), 4, num_support=5, num_query=3, tuning=True)
+    assert run.tuned("mean", lambda _: Mean(), [1, 2], tuning, tasks, {2: 3})[0] == row
+
+
+def priced(out: Path) -> Experiment:
+    return Experiment(
+        "toy", "smoke", Config(out=out), metrics={"error": mean_squared_error}, costs=True
+    )
+
+
+def test_costs_are_of_the_tasks_in_distribution_and_measured_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def rows(run: Experiment) -> list:
+        tasks = run.draw(Regression(), 4, num_support=5, num_query=3, chunk=3)
+        run.rows += run.measure("descent", Descent(), tasks, [1, 2])
+        run.rows += run.measure("descent", Descent(), tasks, [1], split="far")
+        run.rows += run.measure("mean", Mean(), tasks, {2: 3})
+        return run.rows
+
+    first, again = priced(tmp_path), priced(tmp_path)
+    costs = {
+        (row.method, row.step, row.metric): row for row in rows(first) if row.metric != "error"
+    }
+    assert set(costs) == {
+        *(("descent", step, metric) for step in (1, 2) for metric in ("seconds", "bytes")),
+        ("mean", 2, "seconds"),  # the memory of an estimator is not torch's
+    }
+    for row in costs.values():
+        assert row.value > 0 and math.isnan(row.stderr) and row.split == "in"
+    assert [row.examples for row in costs.values()] == [5, 5, 5, 5, 3]
+    assert [row.value for row in rows(again)] == [row.value for row in first.rows]
+    first.finish()
+    shown = capsys.readouterr().out
+    assert "error by examples" in shown and "seconds by examples" in shown
+
+
+def test_costs_grow_with_the_examples_that_are_read(tmp_path: Path) -> None:
+    run, given = priced(tmp_path), []
+
+    def answer(tasks: Batch) -> Tensor:
+        given.append(tuple(tasks.support.x.shape[:2]))
+        return tasks.query.y + tasks.support.x.repeat(1, 1, 1000).mean((1, 2), keepdim=True)
+
+    tasks = run.draw(Regression(), 4, num_support=500, num_query=3, chunk=3)
+    rows = run.measure("it", answer, tasks, {1: 5, 2: 500})
+    few, many = (row.value for row in rows if row.metric == "bytes")
+    assert many > 50 * few
+    assert set(given) == {(3, 5), (1, 5), (3, 500), (1, 500)}  # costs are of the first batch
+    assert given.count((1, 500)) == 1
+
+
+def test_costs_of_a_baseline_are_of_the_choice_that_is_best(tmp_path: Path) -> None:
+    run, asked = priced(tmp_path), []
+
+    def make(choice: int):
+        def answer(tasks: Batch) -> Tensor:
+            asked.append((choice, len(tasks.query.x), tasks.support.x.shape[1]))
+            return tasks.query.y + abs(choice - tasks.support.x.shape[1])
+
+        return answer
+
+    tuning = run.draw(Regression(), 3, num_support=2, num_query=1, tuning=True)
+    tasks = run.draw(Regression(), 4, num_support=2, num_query=1)
+    rows = run.tuned("it", make, [1, 2], tuning, tasks, {1: 1, 2: 2})
+    assert {(row.step, row.metric) for row in rows} == {
+        (step, metric) for step in (1, 2) for metric in ("error", "seconds", "bytes")
+    }
+    assert {ask for ask in asked if ask[1] == 4} == {(1, 4, 1), (2, 4, 2)}
+
+
 def finished(out: Path, **how: object) -> Experiment:
     run = experiment(out, seed=2, data={"images": "4 of them"})
     tasks = run.draw(Regression(), 4, num_support=5, num_query=3)

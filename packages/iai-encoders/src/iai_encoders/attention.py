@@ -14,7 +14,7 @@ def attend_memory_and_self(
     query_values: Float[Tensor, "task head m key"],
     mask: Bool[Tensor, "task n"],
 ) -> Float[Tensor, "task head m key"]:
-    """Let each query attend to the memory's visible slots and itself, never to another query.
+    """Lets each query attend to the memory's visible slots and itself, never to another query.
 
     One softmax runs over the ``n + 1`` scores of a query. With an empty or fully masked memory the
     query attends to itself alone, and its result is its own value.

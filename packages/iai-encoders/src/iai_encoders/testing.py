@@ -1,4 +1,4 @@
-"""Contract suites for anyone who writes an encoder: one call in a test, on your own class.
+"""Contract suites for anyone who writes an encoder: one call in a test.
 
 Each suite draws tokens, compares results that the role says are equal, and raises AssertionError
 with the sentence of the role that does not hold. It works in float64 on a copy of the encoder, in
@@ -15,7 +15,7 @@ from iai_encoders.interfaces import Memory, SequenceEncoder, SetEncoder, TableEn
 
 
 def check_set_encoder(encoder: SetEncoder[Any], dim: int) -> None:
-    """Hold a set encoder, an ``nn.Module``, to its role.
+    """Checks that a set encoder, an ``nn.Module``, keeps the promises of its role.
 
     The order of a set, the padding in it (NaN included), the other queries and the other tasks
     change no answer; a fully masked set has the finite answers of an empty one; gradients reach the
@@ -58,7 +58,7 @@ def check_set_encoder(encoder: SetEncoder[Any], dim: int) -> None:
 
 
 def check_sequence_encoder(encoder: SequenceEncoder[Any], dim: int) -> None:
-    """Hold a sequence encoder, an ``nn.Module``, to its role.
+    """Checks that a sequence encoder, an ``nn.Module``, keeps the promises of its role.
 
     One pass is the same as one token at a time; no token changes an output before it; padding (NaN
     included), the other queries and the other tasks change nothing; a read answers as the next
@@ -123,9 +123,9 @@ def check_sequence_encoder(encoder: SequenceEncoder[Any], dim: int) -> None:
 
 
 def check_table_encoder(encoder: TableEncoder, dim: int) -> None:
-    """Hold a table encoder, an ``nn.Module``, to its role.
+    """Checks that a table encoder, an ``nn.Module``, keeps the promises of its role.
 
-    Vectors follow the columns when these change places, and stay when the rows do; padding (NaN
+    Permuting the columns permutes the vectors, and permuting the rows changes nothing; padding (NaN
     included) and the other tasks change nothing; a table without an observed row has finite
     vectors; gradients reach the observed cells and every parameter, and never a masked row.
 

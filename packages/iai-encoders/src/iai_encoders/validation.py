@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def check_sizes(**sizes: int) -> None:
-    """Raise ValueError for the first size, given by name, that is below 1."""
+    """Raises ValueError for the first size, given by name, that is below 1."""
     for name, size in sizes.items():
         if size < 1:
             raise ValueError(f"`{name}` must be at least 1; got {size}.")
@@ -14,7 +14,7 @@ def check_sizes(**sizes: int) -> None:
 def check_tokens(
     tokens: Tensor, mask: Tensor | None, dim: int, axes: str = "task, n", name: str = "tokens"
 ) -> None:
-    """Raise ValueError unless tokens are ``*axes dim`` and a mask is bool ``task n``."""
+    """Raises ValueError unless tokens are ``*axes dim`` and a mask is bool ``task n``."""
     if tokens.ndim != axes.count(",") + 2 or tokens.shape[-1] != dim:
         raise ValueError(f"`{name}` must have shape ({axes}, {dim}); got {tuple(tokens.shape)}.")
     if mask is None:
@@ -29,7 +29,7 @@ def check_tokens(
 
 
 def check_num_tasks(name: str, tensor: Tensor, memory: Tensor) -> None:
-    """Raise ValueError unless the tensor and a leaf of the memory hold as many tasks."""
+    """Raises ValueError unless the tensor and a leaf of the memory hold as many tasks."""
     if tensor.shape[0] != memory.shape[0]:
         raise ValueError(
             f"`{name}` must be of the {memory.shape[0]} tasks of the memory; got {tensor.shape[0]}."
@@ -37,6 +37,6 @@ def check_num_tasks(name: str, tensor: Tensor, memory: Tensor) -> None:
 
 
 def check_queries(queries: Tensor, memory: Tensor, dim: int) -> None:
-    """Raise ValueError unless queries are ``task m dim`` with the tasks of the memory."""
+    """Raises ValueError unless queries are ``task m dim`` with the tasks of the memory."""
     check_tokens(queries, None, dim, "task, m", "queries")
     check_num_tasks("queries", queries, memory)

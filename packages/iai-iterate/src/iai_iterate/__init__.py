@@ -3,7 +3,7 @@
 from iai_iterate.adapted import Adapted
 from iai_iterate.iterated import Iterated, Refinement
 from iai_iterate.linear_solver import LinearSolver, Solve
-from iai_iterate.minibatch import minibatches
+from iai_iterate.minibatch import minibatches, steps_reading
 from iai_iterate.modes.first_order import first_order
 from iai_iterate.modes.implicit_function import ImplicitReport
 from iai_iterate.modes.implicit_gradient import ImplicitGradient
@@ -32,6 +32,7 @@ __all__ = [
     "rematerialised",
     "reptile",
     "steady",
+    "steps_reading",
     "truncated",
     "unrolled",
 ]

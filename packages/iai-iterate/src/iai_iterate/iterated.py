@@ -184,6 +184,21 @@ class Iterated(nn.Module):
         start = Adapted.new(self.regime, first[0].mask.shape[0], query_x)
         return reduce(_read, chain([first], items), start)
 
+    def answer(self, tasks: Tasks, *, again: int = 0) -> Tensor:
+        """Reads the support of labelled tasks, and answers their queries, without gradients.
+
+        Args:
+            tasks: The support is read as `adapt` reads it: a pass over it, in minibatches.
+            again: How many times it is then read again, all of it in one step.
+
+        Returns:
+            Raw outputs, `task query num_outputs`.
+        """
+        adapted = self.adapt(tasks.support, tasks.query.x)
+        for _ in range(again):
+            adapted = adapted.update(tasks.support, fresh=False)
+        return adapted.predict(tasks.query.x)
+
     def resume(self, path: str | Path, *, like: Batch | None = None) -> Adapted:
         """Goes on from what `Adapted.save` put on disk, on the device of this learner's weights.
 

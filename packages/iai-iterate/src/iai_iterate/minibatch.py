@@ -1,7 +1,7 @@
 """Minibatches of a set, in passes over it."""
 
-from collections.abc import Iterator, Sequence
-from itertools import accumulate, chain, repeat
+from collections.abc import Collection, Iterator, Sequence
+from itertools import accumulate, chain, repeat, takewhile
 
 import torch
 
@@ -81,6 +81,40 @@ def steps_of_a_pass(num_examples: int, sizes: Sequence[int]) -> int:
     if num_examples <= ends[-1]:
         return 1 + sum(end < num_examples for end in ends)
     return len(sizes) - (ends[-1] - num_examples) // sizes[-1]
+
+
+def steps_reading(
+    examples: Collection[int], *, minibatch: int | Sequence[int], at_most: int | None = None
+) -> dict[int, int]:
+    """The steps after which a learner has read so many examples.
+
+    Args:
+        examples: Numbers of examples.
+        minibatch: Examples of each step; the last of several sizes goes on.
+        at_most: How many examples there are: larger numbers are left out. None: enough for all.
+
+    Returns:
+        Step to number of examples, in rising order.
+
+    Raises:
+        ValueError: If no step ends at one of the numbers, or if all are left out.
+
+    >>> steps_reading([20, 60], minibatch=(10, 10, 20))
+    {2: 20, 4: 60}
+    """
+    sizes = as_sizes(minibatch, "minibatch")
+    most = max(examples, default=0)
+    read = accumulate(chain(sizes, repeat(sizes[-1])))
+    ends = {n: step for step, n in enumerate(takewhile(lambda n: n <= most, read), start=1)}
+    if between := set(examples) - set(ends):
+        raise ValueError(
+            f"`examples` must be what whole minibatches of {sizes} sum up to; got {min(between)}."
+        )
+    wanted = [n for n in ends if n in examples and (at_most is None or n <= at_most)]
+    if not wanted:
+        limit = "" if at_most is None else f" of at most {at_most}, as many as there are"
+        raise ValueError(f"`examples` must hold a number{limit}; got {tuple(examples)}.")
+    return {ends[n]: n for n in wanted}
 
 
 def _passes(

@@ -11,8 +11,10 @@ from iai_regimes.learned.slope import Gradient
 from iai_regimes.learned.whitened_newton import WhitenedNewton
 from iai_regimes.likelihood import Categorical, Gaussian
 from iai_regimes.models.conv4 import Conv4
+from iai_regimes.models.fit_flow import fit_flow
 from iai_regimes.models.flow import flow
 from iai_regimes.models.latent_decoder import LatentDecoder
+from iai_regimes.models.zero_linear import zero_linear
 from iai_regimes.predictor import Predictor
 from iai_regimes.regimes.embedded import Embedded
 from iai_regimes.regimes.explicit import Explicit
@@ -55,5 +57,7 @@ __all__ = [
     "Unlabelled",
     "UntilConverged",
     "WhitenedNewton",
+    "fit_flow",
     "flow",
+    "zero_linear",
 ]

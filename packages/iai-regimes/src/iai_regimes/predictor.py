@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_map
 
 from iai_regimes.check import check_statistics
 from iai_regimes.interfaces import Theta
+from iai_regimes.ravel import unravel
 
 
 class Predictor(nn.Module):
@@ -92,6 +93,33 @@ class Predictor(nn.Module):
             name: nn.Parameter(torch.full_like(self._parameter(name), value))
             for name in self.shapes
         }
+
+    def random_start(self, num_tasks: int) -> Theta:
+        """New random parameters for each task, instead of learned initial values.
+
+        They are drawn from torch's global generator, uniform within 1 / sqrt(inputs of the layer),
+        as `nn.Linear` draws its own.
+
+        Raises:
+            ValueError: If a parameter of another kind of layer is adapted.
+
+        >>> start = Predictor(nn.Linear(100, 3)).random_start(2)
+        >>> start["weight"].shape, bool((start["weight"].abs() <= 0.1).all())
+        (torch.Size([2, 3, 100]), True)
+        """
+        bounds = {}
+        for name in self.shapes:
+            layer = self.module.get_submodule(name.rpartition(".")[0])
+            if not isinstance(layer, nn.Linear):
+                raise ValueError(
+                    "Random initial values are known for parameters of `nn.Linear` alone; "
+                    f"{name!r} is one of {type(layer).__name__}."
+                )
+            bounds[name] = layer.in_features**-0.5
+        like = self._parameter(name)
+        uniform = torch.rand(num_tasks, self.size, dtype=like.dtype, device=like.device)
+        drawn = unravel(2 * uniform - 1, self.start(num_tasks))
+        return {name: bounds[name] * value for name, value in drawn.items()}
 
     def shared(self) -> list[Tensor]:
         """The parameters that are not adapted, which all tasks share.

@@ -1,6 +1,8 @@
 """Tasks to learn to learn from: sets of examples, samplers of tasks, and their oracles."""
 
 from iai_tasks.causal.leaf_order import order_by_leaves, order_error, variance_order, without_leaves
+from iai_tasks.causal.leaves_removed import LeavesRemoved
+from iai_tasks.causal.precision_score import precision_score
 from iai_tasks.causal.random_graph import (
     ErdosRenyi,
     GivenGraphs,
@@ -15,9 +17,12 @@ from iai_tasks.embeddings.backbone import Backbone
 from iai_tasks.embeddings.efficientnet_lite import efficientnet_lite0
 from iai_tasks.embeddings.embedding_store import EmbeddingStore, embed
 from iai_tasks.embeddings.hub_backbone import hub_backbone
+from iai_tasks.embeddings.load_backbone import load_backbone
 from iai_tasks.embeddings.torchvision_backbone import torchvision_backbone
+from iai_tasks.embeddings.whitening import whitening
 from iai_tasks.examples import Examples, TaskBatch
 from iai_tasks.flow_matching import straight_path
+from iai_tasks.image_class_source import ImageClassSource
 from iai_tasks.image_classes import ImageClasses
 from iai_tasks.images.class_split import ClassSplit, split_classes
 from iai_tasks.images.digits import digits
@@ -30,6 +35,7 @@ from iai_tasks.images.vision import cifar10, fashion_mnist, mnist
 from iai_tasks.interfaces import ImageSource, Sampler
 from iai_tasks.letters.glyph_clouds import GlyphClouds
 from iai_tasks.letters.glyphs import glyphs
+from iai_tasks.random_examples import RandomExamples
 from iai_tasks.sampler import AbstractSampler
 from iai_tasks.spec import Categorical, Real, TaskSpec, check_examples
 from iai_tasks.synthetic.linear_classification import LinearClassification
@@ -50,14 +56,17 @@ __all__ = [
     "GivenGraphs",
     "GlyphClouds",
     "GraphFamily",
+    "ImageClassSource",
     "ImageClasses",
     "ImageFiles",
     "ImageSource",
     "LabelledImages",
+    "LeavesRemoved",
     "LinearClassification",
     "LinearRegression",
     "MixtureOfGaussians",
     "ProjectedClassification",
+    "RandomExamples",
     "RandomNetworkRegression",
     "Real",
     "Sampler",
@@ -78,14 +87,17 @@ __all__ = [
     "hub_backbone",
     "image_files",
     "image_folder",
+    "load_backbone",
     "mnist",
     "omniglot",
     "order_by_leaves",
     "order_error",
+    "precision_score",
     "split_classes",
     "straight_path",
     "to_networkx",
     "torchvision_backbone",
     "variance_order",
+    "whitening",
     "without_leaves",
 ]

@@ -3,15 +3,20 @@
 from iai_train.command_line import parse
 from iai_train.config import FitConfig, Settings
 from iai_train.experiment import Experiment
+from iai_train.learning_cost import learning_costs
 from iai_train.measuring.cost import peak_bytes, seconds
+from iai_train.measuring.density import sample_by_bic
 from iai_train.measuring.distance import maximum_mean_discrepancy, wasserstein
 from iai_train.measuring.estimator import each_task
 from iai_train.measuring.evaluate import evaluate, first
 from iai_train.measuring.metric import accuracy, mean_squared_error
+from iai_train.measuring.nearest_mean import nearest_mean
+from iai_train.measuring.trained_module import TrainedModule, TrainingRun
 from iai_train.processes import Device, process_generator, process_index, resolve_device
 from iai_train.reporting.figure import clouds, curves, figure, save_figure
 from iai_train.reporting.report import RunInfo, read_metrics, table, write_metrics
 from iai_train.row import Row, over_seeds, summarise
+from iai_train.sample_comparison import SampleComparison
 from iai_train.source import SamplerSource
 from iai_train.training.checkpoint import CheckpointError, load_weights, save_weights
 from iai_train.training.fit import FitResult, fit
@@ -27,8 +32,11 @@ __all__ = [
     "NonFiniteError",
     "Row",
     "RunInfo",
+    "SampleComparison",
     "SamplerSource",
     "Settings",
+    "TrainedModule",
+    "TrainingRun",
     "accuracy",
     "clouds",
     "curves",
@@ -37,9 +45,11 @@ __all__ = [
     "figure",
     "first",
     "fit",
+    "learning_costs",
     "load_weights",
     "maximum_mean_discrepancy",
     "mean_squared_error",
+    "nearest_mean",
     "over_seeds",
     "parse",
     "peak_bytes",
@@ -48,6 +58,7 @@ __all__ = [
     "read_log",
     "read_metrics",
     "resolve_device",
+    "sample_by_bic",
     "save_figure",
     "save_weights",
     "seconds",

@@ -16,7 +16,9 @@ from torch import nn
 
 from iai_train.config import FitConfig, Settings
 from iai_train.files import make_folder, write_atomically
-from iai_train.interfaces import Source, TaskSampler, TasksT, Traceable
+from iai_train.interfaces import Estimator, Source, TaskSampler, TasksT, Traceable
+from iai_train.measuring.cost import peak_bytes, seconds
+from iai_train.measuring.estimator import each_task
 from iai_train.measuring.evaluate import Answer, Metric, evaluate, first
 from iai_train.processes import process_generator, process_index, resolve_device
 from iai_train.reporting.figure import figure
@@ -26,6 +28,8 @@ from iai_train.training.fit import fit, progress_bar
 from iai_train.training.gradient import Weight
 
 ChoiceT = TypeVar("ChoiceT")
+Method = Traceable[Any] | Answer | Estimator
+Steps = Collection[int] | Mapping[int, int]
 
 
 class Experiment:
@@ -44,6 +48,9 @@ class Experiment:
         metrics: Name and function of each metric. The table and the figure show the first, and
             `tuned` chooses by it.
         best: Whether the smallest value of the first metric is best, or the largest.
+        costs: Whether to measure what an answer costs too, on split "in": "seconds" to read the
+            examples anew and answer, and the growth of torch's memory, "bytes", both a task of the
+            first batch. They are kept in costs.json. A second table shows the seconds.
         data: Name and fingerprint of each data set that is not drawn from the seed. They stand in
             metrics.json, and a checkpoint of other data is refused.
 
@@ -59,6 +66,7 @@ class Experiment:
         *,
         metrics: Mapping[str, Metric],
         best: Literal["smallest", "largest"] = "smallest",
+        costs: bool = False,
         data: Mapping[str, str] | None = None,
     ) -> None:
         self.device = resolve_device(settings.device)
@@ -66,7 +74,7 @@ class Experiment:
         self._name, self._preset, self._settings = name, preset, settings
         self._metrics, self._metric = metrics, next(iter(metrics))
         self._sign = 1 if best == "largest" else -1
-        self._data = dict(data or {})
+        self._costs, self._data = costs, dict(data or {})
         self._began = time.perf_counter()
         make_folder(settings.out)
         torch.manual_seed(settings.seed)
@@ -145,9 +153,9 @@ class Experiment:
     def measure(
         self,
         method: str,
-        learner: Traceable[Any] | Answer,
+        learner: Method,
         batches: Sequence[Any],
-        steps: Collection[int] | Mapping[int, int],
+        steps: Steps,
         *,
         split: str = "in",
     ) -> list[Row]:
@@ -155,8 +163,8 @@ class Experiment:
 
         Args:
             method: Its name in the rows.
-            learner: A learner, or a function that is given labelled tasks and returns outputs for
-                their queries.
+            learner: A learner; a function that is given labelled tasks and returns outputs for
+                their queries; or an estimator, which is fitted to each task: see `each_task`.
             batches: Labelled tasks.
             steps: After which of its steps a learner is measured. Or, for each step of the rows, a
                 number of examples: what a learner that refines its state has read by that step. A
@@ -164,8 +172,19 @@ class Experiment:
                 reads these in one step.
             split: Name of the tasks in the rows.
         """
+        rows = self._measure(method, learner, batches, steps, split)
+        if self._costs and split == "in":
+            for row in [row for row in rows if row.metric == self._metric]:
+                rows += self._price(row, learner, batches[:1], steps)
+        return rows
+
+    def _measure(
+        self, method: str, learner: Method, batches: Sequence[Any], steps: Steps, split: str
+    ) -> list[Row]:
+        """The rows of the metrics alone."""
+        answer = each_task(learner) if isinstance(learner, Estimator) else learner
         of: dict[str, Any] = {"method": method, "split": split, "seed": self._settings.seed}
-        rows: Callable[..., list[Row]] = partial(evaluate, learner, metrics=self._metrics, **of)
+        rows: Callable[..., list[Row]] = partial(evaluate, answer, metrics=self._metrics, **of)
         if not isinstance(steps, Mapping):
             return rows(batches, steps=steps)
         return [
@@ -174,14 +193,29 @@ class Experiment:
             for row in rows([first(batch, examples) for batch in batches], steps=[1])
         ]
 
+    def _price(self, row: Row, learner: Method, batches: Sequence[Any], steps: Steps) -> list[Row]:
+        """What the answers that a row is of cost a task."""
+        num_tasks, num_query = batches[0].query.mask.shape
+        at: Steps = {row.step: steps[row.step]} if isinstance(steps, Mapping) else [row.step]
+        work = partial(self._measure, row.method, learner, batches, at, row.split)
+        of = f"of {row.method}, step {row.step}, {row.examples:g} examples, {num_query} queries"
+        costs = {"seconds": partial(seconds, work, self.device, repeats=2)}
+        if not isinstance(learner, Estimator):  # whose memory is not torch's
+            costs["bytes"] = partial(peak_bytes, work, self.device)
+        rows = []
+        for metric, measure in costs.items():
+            value = self.once(f"{metric} {of}, {num_tasks} tasks at a time", measure) / num_tasks
+            rows.append(attrs.evolve(row, metric=metric, value=value, stderr=math.nan))
+        return rows
+
     def tuned(
         self,
         method: str,
-        make: Callable[[ChoiceT], Traceable[Any] | Answer],
+        make: Callable[[ChoiceT], Method],
         choices: Collection[ChoiceT],
         tuning: Sequence[Any],
         batches: Sequence[Any],
-        steps: Collection[int] | Mapping[int, int],
+        steps: Steps,
         *,
         split: str = "in",
     ) -> list[Row]:
@@ -207,16 +241,16 @@ class Experiment:
         leading: dict[int, tuple[float, ChoiceT]] = {}
         with progress_bar() as bar:
             for choice in bar.track(choices, description=f"{method}: tuning"):
-                for row in self.measure(method, make(choice), tuning, steps):
+                rows = self._measure(method, make(choice), tuning, steps, split)
+                for row in [row for row in rows if row.metric == self._metric]:
                     score = self._sign * row.value if math.isfinite(row.value) else -math.inf
-                    if row.metric == self._metric and (
-                        row.step not in leading or score > leading[row.step][0]
-                    ):
+                    if score > leading.setdefault(row.step, (score, choice))[0]:
                         leading[row.step] = score, choice
         rows = []
         for chosen in dict.fromkeys(choice for _, choice in leading.values()):
-            measured = self.measure(method, make(chosen), batches, steps, split=split)
-            rows += [row for row in measured if leading[row.step][1] == chosen]
+            at: Steps = [step for step, (_, choice) in leading.items() if choice == chosen]
+            at = {step: steps[step] for step in at} if isinstance(steps, Mapping) else at
+            rows += self.measure(method, make(chosen), batches, at, split=split)
         return sorted(rows, key=lambda row: row.step)
 
     def once(self, what: str, work: Callable[[], float]) -> float:
@@ -240,9 +274,7 @@ class Experiment:
         scale: Literal["log", "linear"] = "log",
         draw: Callable[[Path], None] | None = None,
     ) -> None:
-        """Writes metrics.json and figure.png, and prints a table of the first metric.
-
-        In several processes the main one does.
+        """Writes metrics.json and figure.png and prints the table, in the main process alone.
 
         Args:
             by: What the columns of the table and the x axis are.
@@ -263,5 +295,6 @@ class Experiment:
         picture = path.with_name("figure.png")
         draw = draw or partial(figure, self.rows, metric=self._metric, scale=scale, by=by)
         draw(picture)
-        rich.print(table(self.rows, metric=self._metric, by=by))
+        for metric in (self._metric, *["seconds"] * self._costs):
+            rich.print(table(self.rows, metric=metric, by=by))
         rich.print(f"Wrote {path} and {picture}.")

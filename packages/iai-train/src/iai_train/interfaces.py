@@ -134,3 +134,33 @@ class Estimator(Protocol):
 
     def predict(self, x: Any, /) -> Any:
         """Returns a class or `y_dim` numbers for each row of `x`."""
+
+
+@runtime_checkable
+class DensityEstimator(Protocol):
+    """A model of one distribution, as in scikit-learn: it reads and returns NumPy arrays."""
+
+    def fit(self, x: Any, /) -> Any:
+        """Learns from samples, `n dim`."""
+
+    def bic(self, x: Any, /) -> float:
+        """Returns the Bayesian information criterion on samples; the lower, the better."""
+
+    def sample(self, num_samples: int, /) -> tuple[Any, Any]:
+        """Returns samples, `num_samples dim`, and anything else, such as labels."""
+
+
+@runtime_checkable
+class TaskResampler(Protocol):
+    """A distribution of tasks that also draws new examples of earlier tasks."""
+
+    def sample(
+        self,
+        num_tasks: int,
+        *,
+        num_support: int,
+        num_query: int,
+        generator: torch.Generator,
+        latent: Any = None,
+    ) -> Any:
+        """Draws tasks, or new examples of the tasks that have this `latent`."""

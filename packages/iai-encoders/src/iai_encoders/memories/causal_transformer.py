@@ -73,7 +73,7 @@ class CausalTransformer(nn.Module):
         *,
         mask: Bool[Tensor, "task n"] | None = None,
     ) -> tuple[Float[Tensor, "task n dim"], TransformerMemory]:
-        """Read the next tokens of each sequence.
+        """Reads the next tokens of each sequence.
 
         Args:
             memory: Of the tokens before; `empty` at the start. It is not changed.
@@ -118,7 +118,7 @@ class CausalTransformer(nn.Module):
     def read(
         self, queries: Float[Tensor, "task m dim"], memory: TransformerMemory
     ) -> Float[Tensor, "task m dim"]:
-        """Answer each query as if it were the next token, without remembering it.
+        """Answers each query as if it were the next token, without remembering it.
 
         Args:
             queries: Any number of queries to each task, all at the next position: each sees the

@@ -45,7 +45,7 @@ def rotation(positions: Int[Tensor, "task n"], key_dim: int, dtype: torch.dtype)
 
 
 def rotate(x: Float[Tensor, "task head n key"], by: Rotation) -> Float[Tensor, "task head n key"]:
-    """Rotate the pairs of each head: number `i` with number ``i + half``.
+    """Rotates the pairs of each head: number `i` with number ``i + half``.
 
     Example:
         At position 0 nothing changes; at position 1 the first pair is rotated by one radian:

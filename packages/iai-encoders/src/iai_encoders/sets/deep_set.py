@@ -71,7 +71,7 @@ class DeepSet(nn.Module):
         *,
         mask: Bool[Tensor, "task n"] | None = None,
     ) -> DeepSetMemory:
-        """Average the network's outputs over the tokens of each set.
+        """Averages the network's outputs over the tokens of each set.
 
         Args:
             tokens: The set of each task. Masked tokens, NaN included, change neither the memory nor
@@ -98,7 +98,7 @@ class DeepSet(nn.Module):
     def read(
         self, queries: Float[Tensor, "task m dim"], memory: DeepSetMemory
     ) -> Float[Tensor, "task m dim"]:
-        """Answer each query from the mean and itself.
+        """Answers each query from the mean and itself.
 
         Args:
             queries: Any number of queries to each task.

@@ -62,7 +62,7 @@ class SetTransformer(nn.Module):
         *,
         mask: Bool[Tensor, "task n"] | None = None,
     ) -> TransformerMemory:
-        """Let the tokens of each set attend to one another, and keep every layer's keys and values.
+        """Every layer's keys and values of each set, whose tokens attend to one another.
 
         Args:
             tokens: The set of each task. Masked tokens, NaN included, change neither what is read
@@ -98,7 +98,7 @@ class SetTransformer(nn.Module):
     def read(
         self, queries: Float[Tensor, "task m dim"], memory: TransformerMemory
     ) -> Float[Tensor, "task m dim"]:
-        """Answer each query from the memory and itself.
+        """Answers each query from the memory and itself.
 
         Args:
             queries: Any number of queries to each task.

@@ -14,7 +14,7 @@ _STEPS = 5
 
 
 def check_gradient_mode(mode: GradientMode[Any]) -> None:
-    """Hold a gradient mode to what `Iterated`, and anyone's own training loop, relies on.
+    """Checks that a gradient mode does what `Iterated`, or any other training loop, relies on.
 
     It takes any pytree and reads the minibatches once, in order. Its losses and its last state are
     those of the plain loop, with gradients enabled and without, and the state is detached. The loss

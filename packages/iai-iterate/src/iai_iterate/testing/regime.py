@@ -16,14 +16,15 @@ _check_near = partial(check_same, tolerance=1e-9)
 
 
 def check_regime(regime: Regime, support: LabelledQuery, query: LabelledQuery) -> None:
-    """Hold a regime to what `Iterated`, `Adapted` and `Pool` rely on.
+    """Checks that a regime does what `Iterated`, `Adapted` and `Pool` rely on.
 
-    A state keeps its structure, shapes and dtypes, and `seen` counts the distinct observed examples
-    behind it. A minibatch moves the answers; one without an observed example changes nothing.
-    Reading changes nothing that was handed in, gives the same each time, and works with gradients
-    disabled. The order of a minibatch, its padding (NaN included), the other queries and the other
-    tasks change no answer and no loss. One step gives every trainable weight a finite gradient.
-    `validate` refuses NaN and impossible targets where they are observed, and only there.
+    A state leads with the axis of tasks and keeps its structure, shapes and dtypes; `seen` counts
+    the distinct observed examples behind it. A minibatch moves the answers; one without an observed
+    example changes nothing. Reading leaves its arguments as they were, gives the same each time,
+    and works with gradients disabled. The order of a minibatch, its padding (NaN included), the
+    other queries and the other tasks change no answer and no loss. One step gives every trainable
+    weight a finite gradient. `validate` refuses NaN and impossible targets where they are observed,
+    and only there.
 
     The suite works in float64 on the CPU, on a copy in evaluation mode. The weights of the copy are
     moved a little, so that a learned update that starts at zero moves the state.
@@ -32,7 +33,7 @@ def check_regime(regime: Regime, support: LabelledQuery, query: LabelledQuery) -
         regime: What to check.
         support: At least two tasks of four examples, all observed, with `x`, `y` and `mask`; `y` is
             None, or not there, where examples have no targets.
-        query: At least two queries to each task, alike.
+        query: At least two queries to each task, with the same fields.
 
     Raises:
         AssertionError: With the sentence that does not hold.
@@ -43,7 +44,9 @@ def check_regime(regime: Regime, support: LabelledQuery, query: LabelledQuery) -
     num_tasks, num_examples = support.mask.shape
     enough = num_tasks > 1 and num_examples > 3 and query.mask.shape[1] > 1
     observed = bool(support.mask.all() and query.mask.all())
-    assert enough and observed, "The suite needs two tasks of four examples and two queries, seen."
+    assert enough and observed, (
+        "The suite needs two tasks of four observed examples and two queries."
+    )
     _check_start(model, query.x)
     state = model.init(num_tasks, query.x)
     for half in _halves(support):

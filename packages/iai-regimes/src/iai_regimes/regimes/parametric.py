@@ -1,5 +1,6 @@
 """The parametric regime: the state is the parameters of a fixed predictor."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jaxtyping import Float
@@ -32,6 +33,8 @@ class Parametric(nn.Module):
         predictor: A module, and the names of its adapted parameters.
         likelihood: Compares outputs with targets.
         rule: How a minibatch moves the adapted parameters; an `nn.Module` if it is learned.
+        start: Gives the initial parameters of a number of tasks, such as `predictor.random_start`;
+            `predictor.start`, whose values are learned, by default.
 
     Source:
         Mittal et al. (2025), arXiv 2510.11471: theta_{i+1} = h(theta_i, B_i), prediction
@@ -40,13 +43,20 @@ class Parametric(nn.Module):
 
     needs_query = False  # the state answers any query
 
-    def __init__(self, predictor: Predictor, likelihood: Likelihood, rule: Rule) -> None:
+    def __init__(
+        self,
+        predictor: Predictor,
+        likelihood: Likelihood,
+        rule: Rule,
+        start: Callable[[int], Theta] | None = None,
+    ) -> None:
         super().__init__()
         self.predictor, self.likelihood, self.rule = predictor, likelihood, rule
+        self._start = start
 
     def init(self, num_tasks: int, query_x: Tensor | None = None) -> AdaptedState:
-        """The learned initial state of each task; gradients flow to it. Queries are ignored."""
-        theta = self.predictor.start(num_tasks)
+        """The initial state of each task; gradients flow to a learned one. Queries are ignored."""
+        theta = (self._start or self.predictor.start)(num_tasks)
         return AdaptedState(theta, self.rule.start(theta), task_zeros(theta))
 
     def encode(self, batch: Examples) -> tuple[Examples, Any]:

@@ -1,6 +1,9 @@
 """The record that loaders of published image sets return."""
 
+from collections.abc import Callable, Sequence
+
 import attrs
+import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
@@ -40,3 +43,67 @@ class LabelledImages:
                     f"`{part}_labels` must have shape (image,) = ({len(images)},), one for each "
                     f"image; got {tuple(labels.shape)}."
                 )
+
+    @classmethod
+    def hold_out(
+        cls, images: Float32[Tensor, "image pixel"], labels: Int64[Tensor, " image"], *, every: int
+    ) -> "LabelledImages":
+        """Splits images: of each class every third, say, is a test image.
+
+        Args:
+            images: Flat images.
+            labels: Their classes, from 0.
+            every: One image of so many is a test image, at least 2.
+
+        Raises:
+            ValueError: `every` is below 2, or a class has fewer images than that.
+
+        >>> images = torch.arange(5.0)[:, None]
+        >>> split = LabelledImages.hold_out(images, torch.tensor([0, 1, 0, 1, 0]), every=2)
+        >>> split.train_images[:, 0], split.test_images[:, 0]
+        (tensor([0., 1., 4.]), tensor([2., 3.]))
+        """
+        if every < 2:
+            raise ValueError(f"`every` must be at least 2; got {every}.")
+        counts = labels.bincount()
+        for label, count in enumerate(counts.tolist()):
+            if count < every:
+                raise ValueError(
+                    f"`labels` must have each class at least {every} times, so that an image of it "
+                    f"is held out; class {label} has {count}."
+                )
+        of_class = labels[:, None] == torch.arange(len(counts))
+        number = (of_class.cumsum(0) * of_class).sum(1)  # of an image within its class, from 1
+        held = number % every == 0
+        return cls(
+            train_images=images[~held],
+            train_labels=labels[~held],
+            test_images=images[held],
+            test_labels=labels[held],
+        )
+
+    def of_classes(self, classes: Sequence[int]) -> "LabelledImages":
+        """The images of some classes, which are numbered anew in the order given.
+
+        >>> images = LabelledImages(
+        ...     train_images=torch.zeros(3, 1),
+        ...     train_labels=torch.tensor([4, 2, 3]),
+        ...     test_images=torch.zeros(1, 1),
+        ...     test_labels=torch.tensor([2]),
+        ... )
+        >>> images.of_classes([4, 2]).train_labels
+        tensor([0, 1])
+        """
+
+        def part(name: str) -> dict[str, Tensor]:
+            images, labels = getattr(self, f"{name}_images"), getattr(self, f"{name}_labels")
+            match = labels[:, None] == torch.as_tensor(classes, device=labels.device)
+            kept = match.any(1)
+            return {f"{name}_images": images[kept], f"{name}_labels": match[kept].int().argmax(1)}
+
+        return LabelledImages(**part("train"), **part("test"))
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "LabelledImages":
+        """The same with all images changed by a function of `image pixel`."""
+        parts = {"train_images": self.train_images, "test_images": self.test_images}
+        return attrs.evolve(self, **{name: change(part) for name, part in parts.items()})

@@ -1,7 +1,7 @@
 """Tasks made of one labelled set: each has its own projection and its own permutation of labels."""
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int64
@@ -10,6 +10,7 @@ from torch import Tensor
 from iai_tasks import counter_random
 from iai_tasks.examples import Examples
 from iai_tasks.images._image_pool import Array, image_pool
+from iai_tasks.images.labelled_images import LabelledImages
 from iai_tasks.sampler import AbstractSampler
 from iai_tasks.spec import Categorical, TaskSpec
 
@@ -138,6 +139,22 @@ class ProjectedClassification(AbstractSampler):
         self._fewest, self._most, self._num_labels = fewest, most, num_labels
         self._projection, self._projection_dim = projection, projection_dim
         self._seeds = first_seed, _END if num_tasks is None else first_seed + num_tasks
+
+    @classmethod
+    def held_out(cls, images: LabelledImages, **options: Any) -> "ProjectedClassification":
+        """Tasks whose support is drawn from training images, and whose queries from test images.
+
+        Args:
+            images: Training and test images.
+            options: The other arguments.
+        """
+        return cls(
+            images.train_images,
+            images.train_labels,
+            query_images=images.test_images,
+            query_labels=images.test_labels,
+            **options,
+        )
 
     @property
     def spec(self) -> TaskSpec:

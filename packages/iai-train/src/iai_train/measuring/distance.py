@@ -59,7 +59,8 @@ def maximum_mean_discrepancy(
     """The squared maximum mean discrepancy of two sets of samples, averaged over Gaussian kernels.
 
     mean k(x, x') + mean k(y, y') - 2 mean k(x, y) over all pairs, each sample with itself included,
-    with k(a, b) = exp(-gamma |a - b|^2). This estimate is biased, and never negative.
+    with k(a, b) = exp(-gamma d(a, b)^2) and d the Euclidean distance. This estimate is biased, and
+    never negative.
 
     Args:
         x: Samples.

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import nn
 
 from iai_train.config import FitConfig
+from iai_train.files import make_folder
 from iai_train.interfaces import Learner, Source, StateT, TasksT
 from iai_train.processes import Device, join_processes, resolve_device
 from iai_train.training.checkpoint import plain
@@ -100,6 +101,8 @@ def fit(
         setup=plain({"fit": config.identity(), "setup": dict(setup or {})}),
         path=None if folder is None else folder / "checkpoint.safetensors",
     )
+    if folder is not None:
+        run.on_main(partial(make_folder, folder))
     run.restore()
     resumed_at, was_training = run.iteration, learner.training
     if resumed_at < config.iterations:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from iai_train.files import make_folder, write_atomically
+from iai_train.files import write_atomically
 
 
 class Log:
@@ -21,7 +21,7 @@ class Log:
         self._events: Any = None
 
     def open(self, iteration: int) -> None:
-        """Makes the folder; drops what was logged after an iteration, and a line cut short.
+        """Drops what was logged after an iteration, and a line that was cut short.
 
         Raises:
             ImportError: TensorBoard is asked for and not installed.
@@ -29,7 +29,6 @@ class Log:
         """
         if self._out is None:
             return
-        make_folder(self._out)
         kept = [record for record in read_log(self._out) if record["iteration"] <= iteration]
         write_atomically(self._out / "log.jsonl", "".join(map(_line, kept)).encode())
         if self._tensorboard:

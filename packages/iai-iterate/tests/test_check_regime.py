@@ -1,12 +1,9 @@
-"""Each sentence of the contracts is one that a fault of its own breaks."""
+"""Each sentence of the contract of a regime is one that a fault of its own breaks."""
 
 import pytest
 import torch
-from iai_iterate import unrolled
-from iai_iterate.rollout import detach
-from iai_iterate.testing import check_gradient_mode, check_regime
+from iai_iterate.testing import check_regime
 from slopes import Examples, Kernel, Slope, SlopeState, draw
-from torch.utils._pytree import tree_map
 
 
 def examples():
@@ -23,10 +20,10 @@ def test_regimes_that_keep_the_contract(regime):
 def test_the_suite_says_what_it_needs():
     support, query = examples()
     for few in (support[:1], support[:, :3]):
-        with pytest.raises(AssertionError, match="The suite needs two tasks of four examples"):
+        with pytest.raises(AssertionError, match="The suite needs two tasks of four observed"):
             check_regime(Slope(), few, query[: len(few.mask)])
     hidden = Examples(support.x, support.y, torch.zeros_like(support.mask))
-    with pytest.raises(AssertionError, match="The suite needs two tasks of four examples"):
+    with pytest.raises(AssertionError, match="The suite needs two tasks of four observed"):
         check_regime(Slope(), hidden, query)
 
 
@@ -262,90 +259,3 @@ def test_regimes_that_do_not(fault, sentence, own_errors):
 def test_a_regime_that_refuses_padding_says_so_itself():
     with pytest.raises(ValueError, match="`x` must be finite"):
         check_regime(RefusesPadding(), *examples())
-
-
-def own(state):
-    return tree_map(torch.clone, state)
-
-
-def one_loss_too_few(step, loss, state, batches):
-    losses, state = unrolled(step, loss, state, batches)
-    return losses[1:], state
-
-
-def losses_before_steps(step, loss, state, batches):
-    losses, after = unrolled(step, loss, state, batches)
-    return torch.cat([loss(state)[None], losses[:-1]]), after
-
-
-def stops_early(step, loss, state, batches):
-    seen = [state]
-    losses, _ = unrolled(lambda *a: seen.append(step(*a)) or seen[-1], loss, state, batches)
-    return losses, detach(seen[-2])
-
-
-def attached(step, loss, state, batches):
-    seen = [state]
-    losses, _ = unrolled(lambda *a: seen.append(step(*a)) or seen[-1], loss, state, batches)
-    return losses, seen[-1]
-
-
-def cut_before_each_step(step, loss, state, batches):
-    return unrolled(lambda state, batch: step(detach(state), batch), loss, state, batches)
-
-
-def cut_after_each_step(step, loss, state, batches):
-    return unrolled(lambda state, batch: detach(step(state, batch)), loss, state, batches)
-
-
-def moves_the_start(step, loss, state, batches):
-    with torch.no_grad():
-        state.seen.add_(1)
-    return unrolled(step, loss, state._replace(seen=state.seen - 1), batches)
-
-
-def nothing_read(step, loss, state, batches):
-    batches = list(batches)
-    if not batches:
-        return loss(state)[None][:0], state
-    return unrolled(step, loss, state, batches)
-
-
-def other_without_gradients(step, loss, state, batches):
-    losses, state = unrolled(step, loss, state, batches)
-    return (losses if torch.is_grad_enabled() else 2 * losses), state
-
-
-def plain_loop(step, loss, state, batches):
-    losses = []
-    for batch in batches:
-        state = step(state, batch)
-        losses.append(loss(state))
-    if not losses:
-        raise ValueError
-    return torch.stack(losses), detach(state)
-
-
-def steps_may_work_in_place(step, loss, state, batches):
-    return unrolled(lambda state, batch: step(own(state), batch), loss, state, batches)
-
-
-@pytest.mark.parametrize(
-    ("fault", "sentence"),
-    [
-        (steps_may_work_in_place, "A step that changes the state that it is given in place is a"),
-        (one_loss_too_few, "There is a loss a step and task"),
-        (losses_before_steps, "The losses are those of the plain loop"),
-        (stops_early, "The last state is that of the plain loop"),
-        (attached, "The state is detached"),
-        (cut_before_each_step, "The loss after a single step has a gradient by the start"),
-        (cut_after_each_step, "The loss after a single step has a gradient by the start"),
-        (moves_the_start, "The start is left as it was"),
-        (nothing_read, "A rollout without a minibatch is a ValueError"),
-        (other_without_gradients, "The losses are the same without gradients"),
-        (plain_loop, "A step that changes a state's structure, shapes or dtypes is a ValueError"),
-    ],
-)
-def test_gradient_modes_that_do_not(fault, sentence):
-    with pytest.raises(AssertionError, match=sentence):
-        check_gradient_mode(fault)

@@ -1,0 +1,33 @@
+"""The nearest class mean: a baseline for few-shot classification that learns nothing."""
+
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, cdist
+from torch.nn.functional import one_hot
+
+
+def nearest_mean(tasks: Any) -> Float[Tensor, "task n num_classes"]:
+    """Answers queries by the class whose mean example is nearest.
+
+    Args:
+        tasks: Labelled tasks, with classes as targets.
+
+    Returns:
+        Minus the Euclidean distance of each query to the mean of each class's observed examples,
+        and minus infinity for a class without one.
+
+    >>> import torch
+    >>> from types import SimpleNamespace as Record
+    >>> x, mask = torch.tensor([[[0.0], [2.0], [9.0]]]), torch.ones(1, 3, dtype=torch.bool)
+    >>> support = Record(x=x, y=torch.tensor([[0, 0, 1]]), mask=mask)
+    >>> nearest_mean(Record(support=support, query=Record(x=torch.tensor([[[3.0]]]))))
+    tensor([[[-2., -6.]]])
+    """
+    support, query = tasks.support, tasks.query
+    observed = support.mask[..., None]
+    of_class = one_hot(support.y.where(support.mask, 0)).to(support.x.dtype) * observed
+    counts = of_class.sum(1)[..., None]
+    x = support.x.flatten(2).where(observed, 0)  # what is not observed may be NaN
+    distances = cdist(query.x.flatten(2), of_class.mT @ x / counts)
+    return -distances.where(counts.mT > 0, float("inf"))

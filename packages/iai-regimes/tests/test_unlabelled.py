@@ -89,5 +89,5 @@ def test_targets_that_are_there_are_checked():
 
 @pytest.mark.usefixtures("own_errors")
 def test_it_holds_a_likelihood():
-    with pytest.raises(TypeError, match="`likelihood` must be one, Gaussian of iai_regimes say"):
+    with pytest.raises(TypeError, match="`likelihood` must be a likelihood, such as Gaussian"):
         Unlabelled(7)

@@ -247,9 +247,9 @@ class Iterated(nn.Module):
 
 
 def _nothing_of(state: Any) -> Tensor:
-    """0 for each task, with a zero gradient by the state, which some modes give none."""
-    sums = (leaf[:, None].flatten(1).sum(1) for leaf in tree_leaves(state) if leaf.requires_grad)
-    total: Tensor = sum(sums, torch.zeros_like(state.seen))
+    """The number 0, with a zero gradient by the state, which some modes give none."""
+    sums = (leaf.sum() for leaf in tree_leaves(state) if leaf.requires_grad)
+    total: Tensor = sum(sums, state.seen.new_zeros(()))
     return total.masked_fill(torch.ones_like(total, dtype=torch.bool), 0.0)
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with what is handed in, said where it enters."""
+"""Checks of arguments, with errors that name the mistake."""
 
 import math
 from typing import Any
@@ -12,17 +12,19 @@ from iai_regimes.interfaces import Examples, Likelihood, Solver
 def check_examples(batch: Examples, likelihood: Likelihood) -> None:
     """Raises ValueError unless observed inputs are finite and observed targets fit the likelihood.
 
-    It reads values, which waits for the device: it is meant for data that a user hands in, not for
-    a training loop.
+    Reading the values waits for the device: call it on data that a user hands in, not in a training
+    loop.
     """
     if batch.x.dim() < 2:
-        raise ValueError(f"`x` must have the shape (task, n, *x_shape); got {_shape(batch.x)}.")
+        raise ValueError(
+            f"`x` must have the shape (task, n, *x_shape); got {tuple(batch.x.shape)}."
+        )
     if batch.mask.dtype != torch.bool:
         raise ValueError(f"`mask` must be bool, True where observed; got {batch.mask.dtype}.")
     if batch.mask.shape != batch.x.shape[:2]:
         raise ValueError(
             f"`mask` must have the first two axes of `x`, {tuple(batch.x.shape[:2])}; "
-            f"got {_shape(batch.mask)}."
+            f"got {tuple(batch.mask.shape)}."
         )
     if not bool(torch.isfinite(batch.x[batch.mask]).all()):
         raise ValueError("`x` must be finite where `mask` is True; got NaN or infinity.")
@@ -40,7 +42,7 @@ def check_outputs(likelihood: Likelihood, outputs: Tensor) -> None:
 
 
 def check_sizes(least: int = 1, **sizes: int) -> None:
-    """Raises ValueError, naming it, for a size below the least one."""
+    """Raises ValueError for the first size that is below `least`."""
     for name, size in sizes.items():
         if size < least:
             raise ValueError(f"`{name}` must be at least {least}; got {size}.")
@@ -54,9 +56,8 @@ def flat_inputs(name: str, x: Tensor, dim: int) -> Tensor:
     """
     size = math.prod(x.shape[2:])
     if x.dim() < 2 or size != dim:
-        raise ValueError(
-            f"`{name}` must have {dim} numbers an input, behind (task, n); got {_shape(x)}."
-        )
+        got = tuple(x.shape)
+        raise ValueError(f"`{name}` must have {dim} numbers an input, behind (task, n); got {got}.")
     return x.reshape(*x.shape[:2], dim)
 
 
@@ -70,10 +71,6 @@ def check_statistics(module: nn.Module, what: str, why: str) -> None:
 
 
 def check_solver(rule: Any) -> None:
-    """Raises TypeError for a rule without a residual, of which no one can say when it is done."""
+    """Raises TypeError for a rule without a residual: nothing tells whether it has converged."""
     if not isinstance(rule, Solver):
         raise TypeError(f"`rule` must have a `residual`; {type(rule).__name__} has none.")
-
-
-def _shape(tensor: Tensor) -> tuple[int, ...]:
-    return tuple(tensor.shape)

@@ -1,4 +1,4 @@
-"""What a rule is told of a minibatch: how much is new in it, beside what was seen before."""
+"""The number of examples in a minibatch and before it, and means over both."""
 
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ NUM_COUNT_FEATURES = 4
 
 
 class Evidence(NamedTuple):
-    """A minibatch of b observed examples, and the n examples that were seen before.
+    """A minibatch of b observed examples, read after n distinct examples.
 
     >>> evidence = Evidence((), torch.tensor([15.0, 0.0]), torch.tensor([240.0, 9.0]), True)
     >>> evidence.informed.tolist(), evidence.seen_after.tolist()
@@ -22,41 +22,41 @@ class Evidence(NamedTuple):
 
     encoded: Any  # what the rule's `encode` made of the minibatch
     num_observed: Float[Tensor, " task"]  # b, observed examples in the minibatch
-    seen: Float[Tensor, " task"]  # n, distinct examples that the state has read before
-    fresh: bool  # False for a minibatch that was read before: it adds nothing to `seen`
+    seen: Float[Tensor, " task"]  # n, distinct examples that the state has read so far
+    fresh: bool  # False if the state has read this minibatch before
 
     @property
     def informed(self) -> Bool[Tensor, " task"]:
-        """Whether a task has an observed example in the minibatch; one that has none stays."""
+        """Whether a task has an observed example; if not, its state must stay as it is."""
         return self.num_observed > 0
 
     @property
     def gain(self) -> Float[Tensor, " task"]:
-        """The share of the minibatch in all the evidence, b / (n + b); 0 for an empty one.
+        """The share of the minibatch in all the evidence, b / (n + b); 0 if b is 0.
 
-        A state that moves by this share of each proposal is the mean of the proposals, the step
-        size of Robbins and Monro (1951): noise averages out, and all steps add up to one.
+        With this step size (Robbins and Monro, 1951), a state is the mean of all proposals: their
+        noise averages out.
         """
         return self.num_observed / (self.seen + self.num_observed).clamp(min=1)
 
     @property
     def features(self) -> Float[Tensor, "task 4"]:
-        """The gain, its root, and (1 + n + b) to the powers -1/2 and -1/4, for a network to read.
+        """The counts for a network to read: gain, gain^1/2, (1 + n + b)^-1/2, (1 + n + b)^-1/4.
 
-        They lie in [0, 1] and have a limit as n grows: a network that reads them goes on to counts
-        far beyond those of training, where log(1 + n) would leave the trained range.
+        They lie in [0, 1] and converge as n grows, so at counts far beyond those of training a
+        network meets familiar values; log(1 + n) would leave the trained range.
         """
         gain, root = self.gain, (1 + self.seen + self.num_observed).rsqrt()
         return torch.stack([gain, gain.sqrt(), root, root.sqrt()], dim=-1)
 
     @property
     def seen_after(self) -> Float[Tensor, " task"]:
-        """Distinct examples that the state has read once this minibatch is among them."""
+        """Distinct examples that the state has read after this minibatch."""
         return self.seen + self.num_observed if self.fresh else self.seen
 
 
 def spread(numbers: Shaped[Tensor, " task"], like: Tensor) -> Shaped[Tensor, "task ..."]:
-    """A number for each task, with axes of size 1 behind it to broadcast with `task *shape`.
+    """One number per task, with axes of size 1 appended so that it broadcasts with `like`.
 
     >>> spread(torch.tensor([1.0, 2.0]), torch.zeros(2, 3, 4)).shape
     torch.Size([2, 1, 1])
@@ -69,8 +69,8 @@ def masked_mean(
 ) -> Float[Tensor, "task dim"]:
     """Mean over the observed examples; 0 where there is none.
 
-    What lies behind the mask does not reach the result; to keep NaN out of gradients as well, keep
-    it out of what the values are computed from.
+    Masked values do not reach the result. To keep NaN out of the gradients, too, mask the inputs of
+    which the values are computed.
 
     >>> masked_mean(torch.tensor([[[1.0], [3.0], [9.0]]]), torch.tensor([[True, True, False]]))
     tensor([[2.]])
@@ -82,16 +82,16 @@ def masked_mean(
 def running_mean(
     mean: Float[Tensor, "task *k"], new: Float[Tensor, "task *k"], evidence: Evidence
 ) -> Float[Tensor, "task *k"]:
-    """The mean over every example seen, brought up to date by the mean over a minibatch.
+    """The mean over all examples seen, updated by the mean over a minibatch.
 
-    A minibatch that was read before is in the mean already. Even if only the last minibatch's
-    gradient is kept, it estimates the full gradient of a loss on the mean, for every example has
-    the same weight: greedy training, which cuts the path through earlier steps, still teaches what
-    to remember.
+    A minibatch that was read before changes nothing. Every example has the same weight, so the
+    gradient through the last minibatch alone is, in expectation, that minibatch's share of the full
+    gradient: greedy training, which cuts the path through earlier steps, still teaches what to
+    remember.
 
     Args:
-        mean: Over the `evidence.seen` examples; anything where there are none.
-        new: Over the observed examples of the minibatch.
+        mean: The mean over the `evidence.seen` examples; any finite value if there are none.
+        new: The mean over the observed examples of the minibatch.
         evidence: How many examples each mean is over.
     """
     if not evidence.fresh:
@@ -100,15 +100,15 @@ def running_mean(
 
 
 def moved_where(moving: Bool[Tensor, " task"], new: Any, old: Any) -> Any:
-    """The new state of each task that moves, the old one of the others.
+    """The new state of the tasks that move, and the old state of the others.
 
     Args:
         moving: Which tasks move.
         new: A pytree of tensors, each led by the task axis.
-        old: One of the same structure and shapes.
+        old: A pytree of the same structure and shapes.
 
     Returns:
-        One like them. Gradients flow to `new` where a task moves, to `old` where it does not.
+        A pytree like `new`. Gradients flow to `new` where a task moves, to `old` where it does not.
 
     >>> both = torch.tensor([[1.0], [2.0]]), torch.tensor([3.0, 4.0])
     >>> moved_where(torch.tensor([True, False]), both, (-both[0], -both[1]))

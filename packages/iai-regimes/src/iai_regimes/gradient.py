@@ -1,4 +1,4 @@
-"""Each task's own gradient of its loss, as constant or as differentiable as is asked for."""
+"""The gradient of each task's loss by its own parameters, with a graph only where one is of use."""
 
 import torch
 from jaxtyping import Float
@@ -15,20 +15,20 @@ def gradient_at(
     differentiate: bool,
     scale: Float[Tensor, " task"] | None = None,
 ) -> Theta:
-    """The gradient of each task's loss at its own parameters, in full precision.
+    """The gradient of each task's loss by its own parameters, in full precision.
 
-    It is a constant, and no graph is kept, unless someone can use one: gradients are enabled, the
-    caller asks for it, and theta or what the objective shares with it requires gradients.
+    It has a graph only if gradients are enabled, `differentiate` is True, and theta or something
+    that the objective shares requires gradients; otherwise it is a constant.
 
-    An objective that has a method `gradient_at(theta, *, differentiate, scale)` of its own is asked
-    instead: one that adds a quadratic to another knows that gradient without a graph.
+    An objective may compute its gradient itself, in a method `gradient_at(theta, *, differentiate,
+    scale)`: one that adds a quadratic to another objective needs no graph for the quadratic.
 
     Args:
         objective: The loss.
-        theta: Where.
+        theta: The point at which the gradient is taken.
         differentiate: Whether outer gradients flow through the gradient.
-        scale: What each gradient is multiplied by. To scale the loss costs nothing, where to scale
-            a gradient costs a pass over it. Outer gradients flow to it.
+        scale: A factor of each task's gradient. It enters the vector-Jacobian product, which costs
+            less than a product with the gradient. Outer gradients flow to it.
 
     Returns:
         Names and shapes as in `theta`; zero for a parameter on which the loss does not depend.
@@ -53,24 +53,24 @@ def gradient_at(
     values = theta.values()
     follow = differentiate and torch.is_grad_enabled()
     follow = follow and (objective.shared or any(value.requires_grad for value in values))
-    inside = follow or scale is None or not scale.requires_grad  # or it would get no gradient
-    device = next(iter(values)).device.type
-    with torch.enable_grad(), torch.autocast(device, enabled=False):
-        # New nodes: where the objective holds theta itself (as an anchor, say), that is constant.
-        point = {
-            name: value.view_as(value)
-            if follow and value.requires_grad
-            else value.detach().requires_grad_()
-            for name, value in theta.items()
-        }
-        losses = objective.loss(point)
-        if scale is not None and inside:
-            losses = scale * losses
+    # A gradient without a graph would pass none on to a learned scale.
+    outside = scale is not None and scale.requires_grad and not follow
+    # A single task is computed without its axis: fewer views for autograd to go back through.
+    alone = getattr(objective, "loss_alone", None) if len(next(iter(values))) == 1 else None
+    with torch.enable_grad(), torch.autocast(next(iter(values)).device.type, enabled=False):
+        point = {}
+        for name, value in theta.items():
+            # A new node: where the objective holds theta itself (as an anchor), that is constant.
+            leaf = value.squeeze(0) if alone else value.view_as(value)
+            follows = follow and value.requires_grad
+            point[name] = leaf if follows else leaf.detach().requires_grad_()
+        losses = objective.loss(point) if alone is None else alone(point)
+        weight = torch.ones_like(losses) if scale is None or outside else scale
         gradients = torch.autograd.grad(
-            losses.sum(), list(point.values()), create_graph=follow, materialize_grads=True
+            losses, list(point.values()), weight, create_graph=follow, materialize_grads=True
         )
-    gradient = dict(zip(theta, gradients, strict=True))
-    if scale is None or inside:
+    gradient = {name: g[None] if alone else g for name, g in zip(theta, gradients, strict=True)}
+    if scale is None or not outside:
         return gradient
     return {name: spread(scale, value) * value for name, value in gradient.items()}
 

@@ -1,4 +1,4 @@
-"""What a regime needs from the parts that it is given. Nothing here is imported by those parts."""
+"""The roles of the parts that a regime is built from. The parts need not import this file."""
 
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
@@ -38,12 +38,12 @@ class SetEncoder(Protocol):
         """Numbers a token."""
 
     def encode(self, tokens: Float[Tensor, "task n dim"], *, mask: Bool[Tensor, "task n"]) -> Any:
-        """The memory of a set, in no order; tokens whose mask is False do not count."""
+        """The memory of a set, whatever its order; tokens whose mask is False do not count."""
 
     def read(
         self, queries: Float[Tensor, "task m dim"], memory: Any
     ) -> Float[Tensor, "task m dim"]:
-        """What each query finds in the memory; no query sees another."""
+        """What each query reads in the memory; no query sees another."""
 
 
 @runtime_checkable
@@ -74,7 +74,7 @@ class Likelihood(Protocol):
 
     @property
     def num_features(self) -> int:
-        """Numbers of a target as a model reads it; 0 where examples need no target."""
+        """Size of a target as a model reads it; 0 where examples need no target."""
 
     def features(self, y: Tensor) -> Tensor:
         """Targets as numbers of any dtype, `task n num_features`."""
@@ -86,16 +86,19 @@ class Likelihood(Protocol):
         """Derivative of `negative_log` by the outputs, `task n num_outputs`."""
 
     def check(self, y: Tensor | None, mask: Tensor) -> None:
-        """Raises ValueError for observed targets that cannot be."""
+        """Raises ValueError for observed targets that are impossible: NaN, say."""
 
 
 @runtime_checkable
 class Objective(Protocol):
-    """The loss on one minibatch as a function of what is adapted: more than a gradient tells."""
+    """The loss on one minibatch as a function of the adapted parameters.
+
+    A rule gets this function rather than its gradient, for some rules evaluate it at other points.
+    """
 
     @property
     def shared(self) -> bool:
-        """Whether gradients flow to something besides `theta`: shared weights, the inputs."""
+        """Whether gradients flow to anything but `theta`: shared weights or inputs."""
 
     def loss(self, theta: Theta) -> Float[Tensor, " task"]:
         """Mean loss over the observed examples of each task's minibatch; 0 where none is."""
@@ -113,10 +116,7 @@ class Rule(Protocol):
     """
 
     def start(self, theta: Theta) -> Any:
-        """What the rule carries beside `theta`, before the first step.
-
-        A pytree of tensors, each led by the task axis.
-        """
+        """The rule's memory before the first step: a pytree of tensors led by the task axis."""
 
     def encode(self, batch: Examples) -> Any:
         """What can be computed from a minibatch alone.
@@ -133,7 +133,7 @@ class Rule(Protocol):
         Args:
             theta: The adapted parameters of each task.
             carry: What `start`, or the step before, gave.
-            evidence: What `encode` gave, and how many examples it is about.
+            evidence: What `encode` gave, and how many examples the minibatch has.
             objective: The loss on the minibatch.
 
         Returns:
@@ -143,10 +143,10 @@ class Rule(Protocol):
 
 @runtime_checkable
 class Solver(Rule, Protocol):
-    """A rule with an end: its residual says how far from it a state is, and what defines it."""
+    """A rule that converges: at its solution, a residual is zero."""
 
     def residual(self, theta: Theta, carry: Any, objective: Objective) -> Theta:
-        """Zero where the rule has nothing left to do; the names and shapes are those of `theta`.
+        """A function of `theta`, of its names and shapes, that is zero at the rule's solution.
 
         Gradients flow to `theta`, to the carry and to what the objective shares.
         """
@@ -154,7 +154,7 @@ class Solver(Rule, Protocol):
 
 @runtime_checkable
 class Solve(Protocol):
-    """What a linear solver made of the system of each task, in constants."""
+    """The result of a linear solver for the system of each task; constants."""
 
     @property
     def solution(self) -> Any:
@@ -167,28 +167,25 @@ class Solve(Protocol):
 
 @runtime_checkable
 class LinearSolver(Protocol):
-    """Solves A x = b of every task at once, each by itself, by products with A alone."""
+    """Solves A x = b for each task, by products with A alone."""
 
     def solve(self, product: Callable[[Any], Any], right: Any, /) -> Solve:
-        """An x that makes `product(x)` come near `right`; both are `task p`."""
+        """An x with `product(x)` near `right`; both are `task p`."""
 
 
 @runtime_checkable
 class Regime(Protocol):
-    """A state that minibatches refine, and the answers that it gives.
-
-    `testing.check_regime` holds a class, which is an `nn.Module` as well, to the role.
-    """
+    """A state that minibatches refine, and the answers that it gives."""
 
     @property
     def needs_query(self) -> bool:
-        """Whether a state is the answer to given queries, rather than one that answers any."""
+        """True if a state holds the answers to given queries, False if it answers any query."""
 
     def init(self, num_tasks: int, query_x: Tensor | None, /) -> Any:
-        """The start of each task: a pytree of tensors led by the task axis, with a field `seen`."""
+        """The initial state: a pytree of tensors led by the task axis, with a field `seen`."""
 
     def encode(self, batch: Examples, /) -> Any:
-        """Work on a minibatch that needs neither state nor query."""
+        """What can be computed from a minibatch without the state and the queries."""
 
     def update(self, state: Any, evidence: Any, query_x: Tensor | None, fresh: bool, /) -> Any:
         """The state after one minibatch."""
@@ -200,4 +197,4 @@ class Regime(Protocol):
         """One number a task, `task`."""
 
     def validate(self, batch: Examples, /) -> None:
-        """Raises ValueError for a minibatch that must not be handed in: one with NaN, say."""
+        """Raises ValueError for a minibatch that must not be read: one with NaN, say."""

@@ -1,11 +1,10 @@
-"""What a model's raw outputs say about a target: Gaussian and categorical."""
+"""Likelihoods of targets given a model's raw outputs: Gaussian and categorical."""
 
 import math
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from iai_regimes.check import check_sizes
 
@@ -121,8 +120,7 @@ class Categorical(nn.Module):
         self, outputs: Float[Tensor, "task n num_classes"], y: Int[Tensor, "task n"]
     ) -> Float[Tensor, "task n"]:
         """Cross-entropy in nats; gradients flow."""
-        losses = cross_entropy(outputs.flatten(0, 1), y.flatten(), reduction="none")
-        return losses.view(y.shape)
+        return -outputs.log_softmax(-1).gather(-1, y[..., None]).squeeze(-1)
 
     def residual(
         self, outputs: Float[Tensor, "task n num_classes"], y: Int[Tensor, "task n"]

@@ -1,4 +1,4 @@
-"""The loss of a task's examples, and that of a minibatch as a function of what is adapted."""
+"""The mean loss on a set of examples, and the loss on a minibatch as a function of theta."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -29,10 +29,9 @@ class MinibatchObjective:
     """The loss of a predictor on one minibatch as a function of each task's adapted parameters.
 
     Args:
-        predictor: Gives the outputs.
-        likelihood: Says what they are worth.
-        batch: The minibatch. Without targets it has neither a loss nor a residual, and who asks for
-            one is told so by a ValueError.
+        predictor: Maps adapted parameters and inputs to raw outputs.
+        likelihood: Compares raw outputs with targets.
+        batch: The minibatch. Without targets, `loss` and `residual` raise ValueError.
     """
 
     def __init__(self, predictor: Predictor, likelihood: Likelihood, batch: Examples) -> None:
@@ -50,17 +49,20 @@ class MinibatchObjective:
 
     def loss(self, theta: Theta) -> Float[Tensor, " task"]:
         """Mean loss over the observed examples of each task's minibatch; 0 where none is."""
-        targets = observed_targets(self._batch)
-        losses = self._likelihood.negative_log(self._outputs(theta), targets)
-        return losses.masked_fill(self._hidden, 0.0).sum(1) / self._count
+        return self._mean(self._predictor(theta, self._x))
+
+    def loss_alone(self, parameters: dict[str, Tensor]) -> Float[Tensor, " 1"]:
+        """The same for a single task, whose parameters come without the task axis."""
+        return self._mean(self._predictor.alone(parameters, self._x))
 
     def residual(self, theta: Theta) -> Float[Tensor, "task n num_outputs"]:
         """Derivative of each example's own loss by the outputs at `theta`; 0 where masked."""
-        targets = observed_targets(self._batch)
-        residual = self._likelihood.residual(self._outputs(theta), targets)
+        outputs = self._predictor(theta, self._x)
+        check_outputs(self._likelihood, outputs)
+        residual = self._likelihood.residual(outputs, observed_targets(self._batch))
         return residual.masked_fill(self._hidden[..., None], 0.0)
 
-    def _outputs(self, theta: Theta) -> Float[Tensor, "task n num_outputs"]:
-        outputs: Tensor = self._predictor(theta, self._x)
+    def _mean(self, outputs: Tensor) -> Tensor:
         check_outputs(self._likelihood, outputs)
-        return outputs
+        losses = self._likelihood.negative_log(outputs, observed_targets(self._batch))
+        return losses.masked_fill(self._hidden, 0.0).sum(1) / self._count

@@ -1,6 +1,6 @@
-"""Padding may hold anything, NaN included: it is taken out before anything is computed.
+"""Padding may hold anything, NaN included, so zeros replace it before anything is computed.
 
-To take it out of results alone would not do: a gradient of zero times NaN is NaN.
+Masking the results alone is not enough: the gradient of zero times NaN is NaN.
 """
 
 from jaxtyping import Bool, Float
@@ -28,7 +28,7 @@ def observed_targets(examples: Examples) -> Tensor:
 def observed_features(examples: Examples, likelihood: Likelihood) -> Tensor:
     """What a model reads of the examples' `y`, `task n num_features`, in the dtype of `x`.
 
-    Zeros where nothing is observed; nothing at all where a target has no features.
+    Zeros where nothing is observed.
 
     Raises:
         ValueError: If a target has features and there are no targets.
@@ -42,9 +42,9 @@ def observed_features(examples: Examples, likelihood: Likelihood) -> Tensor:
 def finite_queries(
     query_x: Float[Tensor, "task query *x_shape"],
 ) -> tuple[Float[Tensor, "task query *x_shape"], Bool[Tensor, "task query"]]:
-    """The queries with zeros for numbers that are not finite, and which queries have none of these.
+    """Replaces numbers that are not finite by zeros, and says which queries had none of these.
 
-    Queries come without their mask, so padding is told by NaN.
+    Queries come without a mask, so NaN is what marks padding among them.
 
     >>> import torch
     >>> finite_queries(torch.tensor([[[1.0, 2.0], [torch.nan, 3.0]]]))

@@ -1,7 +1,7 @@
 """A module and the names of what is adapted in it: a function of each task's parameters."""
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from operator import attrgetter
 from typing import Any
 
@@ -15,25 +15,26 @@ from torch.utils._pytree import tree_map
 
 from iai_regimes.check import check_statistics
 from iai_regimes.interfaces import Theta
+from iai_regimes.ravel import unravel
 
 
 class Predictor(nn.Module):
     """A module as a function of (adapted parameters of each task, inputs).
 
     The adapted parameters are a dict of tensors `task *shape` in the order of
-    `module.named_parameters()`; a parameter that the module uses twice is there once. The values
-    that the module holds are the learned start; its parameters that are not adapted are shared by
-    all tasks and learned with everything else.
+    `module.named_parameters()`; a parameter that the module uses twice appears once. Every task
+    starts from the module's own parameters, which are learned. Parameters that are not adapted are
+    shared by all tasks and learned, too.
 
-    Tasks are computed side by side, except in a module that has a recurrent layer of torch's
-    (`nn.LSTM`, `nn.GRUCell`, ...): those take the weights of one task at a time.
+    Tasks are computed side by side, except in a module with a recurrent layer of torch (`nn.LSTM`,
+    `nn.GRUCell`, ...), which takes the weights of one task at a time.
 
     Args:
         module: Maps inputs `n *x_shape` to outputs `n num_outputs`, each input by itself. Dropout
             draws for each task anew. A forward must leave the module's buffers as they are.
-        adapt: Names of the parameters that are adapted: full names, or prefixes that end at a dot's
-            place ("head" for "head.weight" and "head.bias"). Any name of a parameter that is there
-            twice will do. None: all of them.
+        adapt: Names of the parameters that are adapted: full names, or the names of submodules
+            ("head" for "head.weight" and "head.bias"). A parameter with two names may be called by
+            either. None: all parameters.
 
     Raises:
         ValueError: If a name fits no parameter, or nothing is adapted.
@@ -83,7 +84,7 @@ class Predictor(nn.Module):
         }
 
     def full(self, value: float) -> dict[str, nn.Parameter]:
-        """A parameter full of `value` for each adapted one: rates or strengths to be learned.
+        """For each adapted parameter, a new one full of `value`: rates or strengths to be learned.
 
         >>> Predictor(nn.Linear(2, 1)).full(0.1)["bias"].tolist()
         [0.1...]
@@ -94,7 +95,7 @@ class Predictor(nn.Module):
         }
 
     def random_start(self, num_tasks: int) -> Theta:
-        """New random parameters for each task, in place of the learned start.
+        """New random parameters for each task, instead of learned initial values.
 
         They are drawn from torch's global generator, uniform within 1 / sqrt(inputs of the layer),
         as `nn.Linear` draws its own.
@@ -111,18 +112,14 @@ class Predictor(nn.Module):
             layer = self.module.get_submodule(name.rpartition(".")[0])
             if not isinstance(layer, nn.Linear):
                 raise ValueError(
-                    "A random start is known for parameters of `nn.Linear` alone; "
+                    "Random initial values are known for parameters of `nn.Linear` alone; "
                     f"{name!r} is one of {type(layer).__name__}."
                 )
             bounds[name] = layer.in_features**-0.5
         like = self._parameter(name)
         uniform = torch.rand(num_tasks, self.size, dtype=like.dtype, device=like.device)
-        sizes = [shape.numel() for shape in self.shapes.values()]
-        pieces = torch.split(2 * uniform - 1, sizes, dim=1)
-        return {
-            name: bounds[name] * piece.reshape(num_tasks, *shape)
-            for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)
-        }
+        drawn = unravel(2 * uniform - 1, self.start(num_tasks))
+        return {name: bounds[name] * value for name, value in drawn.items()}
 
     def shared(self) -> list[Tensor]:
         """The parameters that are not adapted, which all tasks share.
@@ -148,10 +145,21 @@ class Predictor(nn.Module):
             raise ValueError(
                 f"`theta` and `x` must have as many tasks; got {num_tasks} and {len(x)}."
             )
+        if num_tasks == 1:
+            return self.alone({name: value.squeeze(0) for name, value in theta.items()}, x)
         if self._buffered:
             self.check_buffers(theta, x)
         outputs: Tensor = self.across_tasks(self._outputs, theta, x)
         return outputs
+
+    def alone(
+        self, parameters: dict[str, Tensor], x: Float[Tensor, "1 n *x_shape"]
+    ) -> Float[Tensor, "1 n num_outputs"]:
+        """The outputs of a single task, whose parameters come without the task axis."""
+        if self._buffered:
+            self.check_buffers({name: value[None] for name, value in parameters.items()}, x)
+        with self._kernels(x):
+            return self._outputs(parameters, x.squeeze(0))[None]
 
     def across_tasks(self, function: Callable[..., Any], theta: Theta, *inputs: Tensor) -> Any:
         """A function of one task's parameters, by name, and inputs, for all tasks side by side.
@@ -164,23 +172,13 @@ class Predictor(nn.Module):
         Returns:
             What the function gives, led by the task axis; gradients of any order flow.
         """
-        num_tasks, cuda = len(inputs[0]), inputs[0].is_cuda
-        # The fused kernels of attention have no second derivative, and no batch of tasks; those of
-        # recurrent layers on a GPU have none either.
-        slow = cudnn.flags(enabled=False) if self._recurrent and cuda else nullcontext()
-        with sdpa_kernel(SDPBackend.MATH), slow:
-            if num_tasks == 1:  # a view: to unbind would copy every gradient once more
-                alone = {name: value.squeeze(0) for name, value in theta.items()}
-                result = function(alone, *(tensor.squeeze(0) for tensor in inputs))
-                return tree_map(lambda leaf: leaf[None], result)
-            if self._recurrent and num_tasks:
-                rows = zip(*(value.unbind() for value in (*theta.values(), *inputs)), strict=True)
-                results = [
-                    function(dict(zip(theta, row, strict=False)), *row[len(theta) :])
-                    for row in rows
-                ]
-                return tree_map(lambda *leaves: torch.stack(leaves), *results)
-            return vmap(function, randomness="different")(theta, *inputs)
+        with self._kernels(inputs[0]):
+            if not self._recurrent or not len(inputs[0]):
+                return vmap(function, randomness="different")(theta, *inputs)
+            rows = zip(*(value.unbind() for value in (*theta.values(), *inputs)), strict=True)
+            tasks = [(dict(zip(theta, row, strict=False)), row[len(theta) :]) for row in rows]
+            results = [function(parameters, *own) for parameters, own in tasks]
+            return tree_map(lambda *leaves: torch.stack(leaves), *results)
 
     def check_buffers(self, theta: Theta, x: Float[Tensor, "task n *x_shape"]) -> None:
         """Raises ValueError if a forward would update running statistics or change a buffer."""
@@ -195,7 +193,7 @@ class Predictor(nn.Module):
             return
         # Once, on copies of the buffers: afterwards it would be too late to say no.
         copies = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
-        given = _task(theta, 0) | copies
+        given = {name: value[0] for name, value in theta.items()} | copies
         devices = [x.device] if x.is_cuda else []
         with torch.no_grad(), torch.random.fork_rng(devices), sdpa_kernel(SDPBackend.MATH):
             functional_call(self.module, given, (x[0],), tie_weights=False)
@@ -207,6 +205,13 @@ class Predictor(nn.Module):
                 )
         self._tried.add(training)
 
+    @contextmanager
+    def _kernels(self, x: Tensor) -> Iterator[None]:
+        """Fused kernels are off: those of attention and cudnn's RNNs have no second derivative."""
+        recurrent = cudnn.flags(enabled=False) if self._recurrent and x.is_cuda else nullcontext()
+        with sdpa_kernel(SDPBackend.MATH), recurrent:
+            yield
+
     def _outputs(self, adapted: dict[str, Tensor], x: Tensor) -> Tensor:
         outputs: Tensor = functional_call(self.module, adapted, (x,), tie_weights=self._tied)
         return outputs
@@ -214,10 +219,6 @@ class Predictor(nn.Module):
     def _parameter(self, name: str) -> Tensor:
         parameter: Tensor = attrgetter(name)(self.module)
         return parameter
-
-
-def _task(theta: Theta, index: int) -> dict[str, Tensor]:
-    return {name: value[index] for name, value in theta.items()}
 
 
 def _fits(name: str, wanted: str) -> bool:

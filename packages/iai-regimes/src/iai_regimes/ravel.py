@@ -1,4 +1,4 @@
-"""The adapted parameters of a task as one vector, for rules that need one."""
+"""The adapted parameters of each task as one vector, for rules that need one."""
 
 from collections.abc import Callable
 
@@ -43,6 +43,6 @@ def shifted(theta: Theta, shift: Float[Tensor, "task p"]) -> Theta:
 
 
 def task_zeros(theta: Theta) -> Float[Tensor, " task"]:
-    """A zero for each task, in the dtype and on the device of `theta`."""
+    """One zero per task, in the dtype and on the device of `theta`."""
     value = next(iter(theta.values()))
     return value.new_zeros(len(value))

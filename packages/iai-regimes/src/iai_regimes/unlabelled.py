@@ -1,4 +1,4 @@
-"""A likelihood of queries whose support has no targets: samples of a distribution, or a table."""
+"""A likelihood for tasks whose support has no targets: samples of a distribution, or a table."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -8,17 +8,17 @@ from iai_regimes.interfaces import Likelihood
 
 
 class Unlabelled(nn.Module):
-    """What outputs say about a query's target, where the examples to learn from have none.
+    """A likelihood of the queries' targets, where the examples to learn from have none.
 
-    A task then shows samples of a distribution, and its queries ask something about it that is
-    judged by the likelihood within. A rule has only such examples to read: neither a gradient nor a
-    residual of theirs.
+    A task shows samples of a distribution or the rows of a table, and its queries ask about them.
+    Rules can read the inputs of the examples alone: without targets there is no loss on them, hence
+    no gradient and no residual.
 
     Args:
-        likelihood: Of a query's target.
+        likelihood: The likelihood of a query's target.
 
     Raises:
-        TypeError: If `likelihood` has not got the methods of one.
+        TypeError: If `likelihood` lacks a method of the role.
 
     >>> from iai_regimes.likelihood import Gaussian
     >>> likelihood = Unlabelled(Gaussian(2, scale=1.0))
@@ -30,29 +30,29 @@ class Unlabelled(nn.Module):
         super().__init__()
         if not isinstance(likelihood, Likelihood):
             raise TypeError(
-                f"`likelihood` must be one, Gaussian of iai_regimes say; got {likelihood!r}."
+                f"`likelihood` must be a likelihood, such as Gaussian(1); got {likelihood!r}."
             )
         self.likelihood, self.num_outputs = likelihood, likelihood.num_outputs
         self.num_features = 0  # there is no target to read
 
     def features(self, y: Tensor) -> Float[Tensor, "task n 0"]:
-        """Nothing of each target."""
+        """No numbers for each target."""
         dtype = y.dtype if y.is_floating_point() else torch.get_default_dtype()
         return torch.zeros(*y.shape[:2], 0, dtype=dtype, device=y.device)
 
     def negative_log(
         self, outputs: Float[Tensor, "task n num_outputs"], y: Tensor
     ) -> Float[Tensor, "task n"]:
-        """That of the likelihood within."""
+        """As the wrapped likelihood."""
         return self.likelihood.negative_log(outputs, y)
 
     def residual(
         self, outputs: Float[Tensor, "task n num_outputs"], y: Tensor
     ) -> Float[Tensor, "task n num_outputs"]:
-        """That of the likelihood within."""
+        """As the wrapped likelihood."""
         return self.likelihood.residual(outputs, y)
 
     def check(self, y: Tensor | None, mask: Bool[Tensor, "task n"]) -> None:
-        """Raises ValueError for targets, where there are some, that cannot be."""
+        """Raises ValueError if there are targets that the wrapped likelihood refuses."""
         if y is not None:
             self.likelihood.check(y, mask)

@@ -45,7 +45,7 @@ def move(
         gain: Share of this minibatch in all the evidence, b / (n + b).
 
     Returns:
-        The new state; gradients flow to the state, where the form has them, and to the proposal.
+        The new state. Gradients flow to the proposal and, except for gated, to the state.
 
     Source:
         Residual: Mittal et al. (2025), arXiv 2510.11471; gated: Marino et al. (2018), arXiv

@@ -12,15 +12,14 @@ class Conv4(nn.Module):
     """Four times [3 x 3 convolution with stride 2, normalisation, ReLU], then a linear `head`.
 
     `Predictor(Conv4(...))` adapts all of it, `Predictor(Conv4(...), adapt=["head"])` the last layer
-    alone. Weights start as Xavier's uniform ones, biases at 0, as MAML starts its convolutions.
+    alone. Weights are initialised as in MAML: Xavier's uniform ones, and biases of 0.
 
-    Normalisation decides what one image may know of the others. By default each image is normalised
-    by itself: an answer depends on the support and on its own query, and on no other query. With
-    `transductive`, statistics are taken over all images that are given at once, as in MAML's
-    results: a query's answer then changes with its company, and so it does with padding, whose
-    blank images would count. Sets must then have no padding, in support and queries alike, and the
-    same queries must be asked together. Report which of the two was used: it can outweigh the
-    difference between methods.
+    By default each image is normalised by itself: an answer depends on the support and on its own
+    query, and on no other query. With `transductive`, as in MAML's results, statistics are taken
+    over all images that are given at once: a query's answer then depends on the other queries, and
+    on padding, whose blank images would count. Sets must then have no padding, in support and
+    queries alike, and the same queries must be asked together. Report which of the two was used: it
+    can outweigh the difference between methods.
 
     Args:
         in_channels: Channels of an image.
@@ -36,7 +35,7 @@ class Conv4(nn.Module):
     Source:
         Finn, Abbeel and Levine (2017), arXiv 1703.03400, section 5.2, which is transductive. Ours:
         group normalisation (Wu and He (2018), arXiv 1803.08494) by default, in 4 groups or as many
-        as divide both 4 and `width`; strides at every image size; the head reads every place of the
+        as divide both 4 and `width`; strides at every image size; the head reads every pixel of the
         last map rather than their mean.
 
     >>> import torch

@@ -16,20 +16,19 @@ def flow(
     *,
     tolerance: float = 1e-4,
 ) -> Float[Tensor, "task n dim"]:
-    """Where points are at time 1 that start at time 0 and move with a velocity.
+    """Moves points along a velocity field from time 0 to time 1.
 
     Needs torchdiffeq: `pip install "iai-regimes[flow]"`.
 
     Args:
         predict: The velocity at [point, time], `task n dim+1` to `task n dim`: the `predict` of a
             learner that has read each task's samples, trained by flow matching.
-        start: Where the points start: standard normal noise, for the straight path of flow
-            matching.
+        start: The points at time 0: standard normal noise, for the straight path of flow matching.
         tolerance: Relative and absolute, of each step of the Dormand-Prince solver, for the task
-            that it errs most on: all tasks take the same steps.
+            with the largest error: all tasks take the same steps.
 
     Returns:
-        The points, samples of each task's distribution as far as the velocity is right.
+        The points at time 1, samples of each task's distribution if the velocity is right.
 
     Raises:
         ImportError: If torchdiffeq is not installed.

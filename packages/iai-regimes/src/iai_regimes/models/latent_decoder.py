@@ -23,7 +23,7 @@ class LatentDecoder(nn.Module):
 
     >>> from iai_regimes import Predictor
     >>> decoder = LatentDecoder(x_dim=3, latent_dim=5, num_outputs=2)
-    >>> Predictor(decoder, adapt=["latent"]).size  # what a task has of its own
+    >>> Predictor(decoder, adapt=["latent"]).size  # adapted numbers of a task
     5
     """
 

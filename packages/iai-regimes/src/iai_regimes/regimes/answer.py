@@ -18,7 +18,7 @@ AnswerState = Literal["logits", "latents", "probabilities"]
 
 
 class ImplicitState(NamedTuple):
-    """The answer to each query, a running mean of learned features, and the evidence behind it."""
+    """The answer to each query, a running mean of features, and the number of examples read."""
 
     answer: Float[Tensor, "task query answer"]
     summary: Float[Tensor, "task *summary"]  # of a task, or of the column that each query is about
@@ -26,13 +26,13 @@ class ImplicitState(NamedTuple):
 
 
 class AnswerRegime(nn.Module, ABC):
-    """Amortizes f: each query's answer is moved by what the query reads in a minibatch.
+    """Amortizes f: what a query reads in a minibatch moves the query's answer.
 
-    Write `encode`, whose evidence has the field `num_observed`, `read` and `summary`; set
-    `propose`, and `head` where answers are latents.
+    A subclass writes `encode`, whose evidence has the field `num_observed`, `read` and `summary`;
+    it sets `propose`, and `head` if answers are latents.
 
     Args:
-        likelihood: What raw outputs say about a target.
+        likelihood: Compares raw outputs with targets.
         state: "logits" (raw outputs), "latents" (`dim` numbers, which `head` maps to raw outputs)
             or "probabilities" (after the softmax; only for a likelihood with `num_classes`).
         update: "annealed", "residual" or "gated".
@@ -67,22 +67,22 @@ class AnswerRegime(nn.Module, ABC):
 
     @abstractmethod
     def summary(self, answer: Tensor) -> Tensor:
-        """The running mean over no example."""
+        """The running mean before any example: zeros."""
 
     @abstractmethod
     def read(
         self, state: ImplicitState, evidence: Evidence, query_x: Tensor
     ) -> tuple[Float[Tensor, "task *summary"], Float[Tensor, "task query dim"]]:
-        """The running mean with a minibatch in it, and what each query reads there.
+        """The running mean after a minibatch, and what each query reads in it.
 
         Args:
             state: The answers so far.
-            evidence: What `encode` gave, and how many examples it is about.
+            evidence: What `encode` gave, and how many examples the minibatch has.
             query_x: The queries, some of which may not be finite.
         """
 
     def init(self, num_tasks: int, query_x: Tensor | None = None) -> ImplicitState:
-        """The learned answer to every query before anything is seen; gradients flow to it.
+        """The same learned answer for every query; gradients flow to it.
 
         Raises:
             ValueError: If there are no queries.
@@ -97,7 +97,7 @@ class AnswerRegime(nn.Module, ABC):
     def update(
         self, state: ImplicitState, evidence: Any, query_x: Tensor | None = None, fresh: bool = True
     ) -> ImplicitState:
-        """Every query's answer after one minibatch; with `fresh` False, of examples seen before.
+        """The answers after one minibatch; with `fresh` False, one whose examples were read before.
 
         A task without an observed example in the minibatch keeps its answers. Gradients flow to the
         state.

@@ -1,4 +1,4 @@
-"""Any regime on the features of its inputs: an image as an encoder of sets can read it."""
+"""Any regime on learned features of its inputs: images, say."""
 
 from typing import Any, NamedTuple
 
@@ -19,14 +19,14 @@ class FeatureExamples(NamedTuple):
 
 
 class Embedded(nn.Module):
-    """A regime that reads features of the inputs, given by one module that all tasks share.
+    """A regime on features of the inputs, which all tasks compute with one module.
 
-    The embedding is learned with everything else: gradients reach it through the support and
-    through the queries, and no task adapts it. One without a parameter to train, a pretrained
-    network after `requires_grad_(False)`, say, is a constant, and stays in evaluation mode.
+    The embedding is learned through the support and through the queries; no task adapts it. An
+    embedding without trainable parameters, such as a pretrained network after
+    `requires_grad_(False)`, stays in evaluation mode.
 
     Args:
-        regime: Refines a state by features.
+        regime: The regime that reads the features.
         embedding: Maps inputs `n *x_shape` to features `n *feature_shape`, each input by itself.
 
     Source:
@@ -47,23 +47,23 @@ class Embedded(nn.Module):
         self._rest_if_frozen()
 
     def train(self, mode: bool = True) -> "Embedded":
-        """Training or evaluation mode; an embedding without a parameter to train keeps the latter.
+        """Sets training or evaluation mode; a frozen embedding stays in evaluation mode.
 
-        Running statistics of a frozen network would else go on moving.
+        In training mode, its running statistics would still change.
         """
         super().train(mode)
         self._rest_if_frozen()
         return self
 
     def init(self, num_tasks: int, query_x: Tensor | None = None) -> Any:
-        """The start of the regime inside."""
+        """The initial state of the wrapped regime."""
         return self.regime.init(num_tasks, self._asked(query_x))
 
     def encode(self, batch: Examples) -> Any:
-        """The evidence of the minibatch's features, which are computed here, once.
+        """The wrapped regime's evidence from the minibatch's features.
 
         Raises:
-            ValueError: If the embedding does not give features an input, or would update running
+            ValueError: If the embedding gives no features for each input, or would update running
                 statistics.
         """
         features = self._features(observed_inputs(batch))
@@ -72,7 +72,7 @@ class Embedded(nn.Module):
     def update(
         self, state: Any, evidence: Any, query_x: Tensor | None = None, fresh: bool = True
     ) -> Any:
-        """The state after one minibatch; queries are embedded only where the regime needs them."""
+        """The state after one minibatch; queries are embedded only if the regime needs them."""
         return self.regime.update(state, evidence, self._asked(query_x), fresh)
 
     def predict(
@@ -84,11 +84,11 @@ class Embedded(nn.Module):
     def loss(
         self, outputs: Float[Tensor, "task query num_outputs"], query: Examples
     ) -> Float[Tensor, " task"]:
-        """One number a task, that of the regime inside."""
+        """The loss of the wrapped regime, one number per task."""
         return self.regime.loss(outputs, query)
 
     def validate(self, batch: Examples) -> None:
-        """Raises ValueError for examples, as given and not as features, that must not be read."""
+        """Raises ValueError for inputs (rather than features) or targets that must not be read."""
         self.regime.validate(batch)
 
     def _rest_if_frozen(self) -> None:

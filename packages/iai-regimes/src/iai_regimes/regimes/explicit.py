@@ -1,4 +1,4 @@
-"""The explicit regime: the state is a latent, read by a decoder that is learned with the rule."""
+"""The explicit regime: the state is a latent, which a learned decoder reads."""
 
 from iai_regimes.interfaces import Likelihood, Rule
 from iai_regimes.predictor import Predictor
@@ -6,18 +6,18 @@ from iai_regimes.regimes.parametric import Parametric
 
 
 class Explicit(Parametric):
-    """Amortizes f and g: the rule moves a task's latent, and the decoder of it is learned as well.
+    """Amortizes f and g: the rule moves a task's latent, and the decoder is learned, too.
 
-    It is the parametric regime whose adapted parameter is the decoder's `latent`, everything else
-    being shared.
+    This is the parametric regime with the decoder's `latent` as the adapted parameter; all tasks
+    share the rest of the decoder.
 
     Args:
-        predictor: A decoder of which the latent is adapted: `Predictor(decoder, adapt=["latent"])`.
-        likelihood: What its outputs say about a target.
+        predictor: A decoder whose latent is adapted: `Predictor(decoder, adapt=["latent"])`.
+        likelihood: Compares outputs with targets.
         rule: How a minibatch moves the latent.
 
     Raises:
-        ValueError: If nothing of the decoder is left to be shared.
+        ValueError: If every parameter of the decoder is adapted.
 
     Source:
         Mittal et al. (2025), arXiv 2510.11471: z_{i+1} = h(z_i, B_i), prediction f(x, z_K), both

@@ -21,7 +21,7 @@ from iai_regimes.update_form import UpdateForm
 
 
 class ImplicitEvidence(NamedTuple):
-    """A minibatch, encoded without a query: kept, it answers queries that come later."""
+    """A minibatch, encoded without the queries, so that it can be kept for later ones."""
 
     memory: Any
     statistic: Float[Tensor, "task summary"]
@@ -31,20 +31,20 @@ class ImplicitEvidence(NamedTuple):
 class Implicit(AnswerRegime):
     """Amortizes f: each query's answer is refined by reading minibatches.
 
-    No parameters of the task are formed. A query sees the minibatch, its own input and its own
-    answer so far, and never another query. Inputs of the support and of the queries, where they
-    have one size, are embedded by one map, which is most of a token at the start, beside a target's
-    features at half its size: an encoder whose attention starts as a similarity then looks up the
-    targets of similar examples from the first iteration on, and training has no plateau at chance.
+    A query sees the minibatch, its own input and its own answer so far, and never another query.
+    If inputs of the support and of the queries have one size, one map embeds both. It dominates the
+    tokens before training; a target's features are half as large. So if the encoder's attention is
+    initialised as a similarity, it looks up the targets of similar examples from the first
+    iteration on, and training has no plateau at chance.
 
     Args:
-        encoder: Encodes the observations of a minibatch and reads them for a query.
-        likelihood: What raw outputs say about a target.
+        encoder: Encodes the examples of a minibatch and reads them for a query.
+        likelihood: Compares raw outputs with targets.
         x_dim: Numbers of one flattened input of the support.
         query_dim: The same for a query; `x_dim` if None.
-        state: What is carried: "logits" (raw outputs, before any softmax), "latents" (`encoder.dim`
-            numbers, before the output head) or "probabilities" (after the softmax; only for a
-            likelihood with `num_classes`).
+        state: The form of an answer: "logits" (raw outputs, before any softmax), "latents"
+            (`encoder.dim` numbers, before the output head) or "probabilities" (after the softmax;
+            only for a likelihood with `num_classes`).
         update: "annealed" (default), "residual" (the paper's) or "gated".
         summary_dim: Size of the running mean of learned features of all examples seen; 0 for none
             (the paper's state).
@@ -57,8 +57,8 @@ class Implicit(AnswerRegime):
 
     Source:
         Mittal et al. (2025), arXiv 2510.11471: y_{i+1} = r([x, y_i], B_i). Ours: the evidence
-        count, the annealed form, the summary. Probabilities move by their logarithm's change and
-        are normalised again.
+        count, the annealed form, the summary. The update of probabilities moves their logarithms
+        and normalises them.
     """
 
     def __init__(

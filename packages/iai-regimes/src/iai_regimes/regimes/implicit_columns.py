@@ -25,28 +25,28 @@ _TINY = 1e-12
 
 
 class ColumnEvidence(NamedTuple):
-    """What a minibatch says of each column."""
+    """A vector for each column of a minibatch."""
 
     vectors: Float[Tensor, "task column dim"]
     num_observed: Float[Tensor, " task"]
 
 
 class ImplicitColumns(AnswerRegime):
-    """Amortizes f over tables of any number of columns: answers about columns, which move.
+    """Amortizes f over tables with any number of columns: refines answers about columns.
 
     An example is a row of the table. A query is the index of a column, and its answer says
     something about this column among the others: whether it is a leaf of the graph that made them,
-    say. A minibatch of rows becomes a vector for each column; the running mean of a column's
-    vectors, the latest one and the present answer give the next answer. Columns in another order
-    have the same answers in that order.
+    say. The encoder turns a minibatch of rows into a vector for each column. A network maps this
+    vector, the running mean of the column's vectors and the answer so far to the next answer. When
+    the columns are permuted, so are the answers.
 
-    A cell enters as five numbers: itself, as asinh; itself less its column's mean over the column's
-    deviation, both of the minibatch; what regression on the other columns leaves of that; and the
-    logarithms of the deviation and of the share of the column that is left.
+    Five numbers describe a cell: its asinh; its value standardised by the column's mean and
+    deviation in the minibatch; the residual of that value in a regression on the other columns; the
+    logarithm of the column's deviation, and that of its residual variance.
 
     Args:
-        encoder: Makes vectors of tables.
-        likelihood: What outputs say about the target of a column; the rows have none, so this is
+        encoder: Maps the cells of a table to vectors of its columns.
+        likelihood: Compares outputs with the target of a column. Rows have no targets, so this is
             `Unlabelled`.
         update: "annealed" (default), "residual" (the paper's) or "gated".
         hidden_dim: Width of the network that moves an answer; twice the encoder's by default.
@@ -131,28 +131,29 @@ class ImplicitColumns(AnswerRegime):
 def beside_the_others(
     z: Float[Tensor, "task n column"], mask: Bool[Tensor, "task n"]
 ) -> tuple[Float[Tensor, "task n column"], Float[Tensor, "task column"]]:
-    """What ridge regression on the other columns leaves of each, and the share that it leaves.
+    """The residual of each column in a ridge regression on the others, and its expected square.
 
-    With P the inverse of the second moments plus I / n, these are z P over the root of its diagonal
-    and one over its diagonal: all the regressions at once.
+    With P = (z' z / n + I / n)^-1, the expected squares are 1 / diag(P), and the residuals over
+    their roots z P diag(P)^-1/2: all the regressions at once.
 
     Args:
         z: Columns of mean 0 and deviation 1, zeros where masked.
         mask: True where a row is observed.
 
     Returns:
-        The residuals over the root of their expected size, and that size, in (0, 1 + 1 / n].
+        The residuals over the roots of their expected squares, and these, in (0, 1 + 1 / n].
         Gradients flow.
 
     Source:
-        Of a linear model with noise of one size, the leaves are where most is left (Chen, Drton,
-        Wang, 2019, "On causal discovery with an equal-variance assumption", arXiv 1807.03419).
+        In a linear model with equal noise variances, leaves have the largest residuals (Chen,
+        Drton, Wang, 2019, "On causal discovery with an equal-variance assumption", arXiv
+        1807.03419).
 
     >>> z = torch.tensor([[[1.0, 1.0], [-1.0, -1.0]]])
     >>> beside_the_others(z, torch.ones(1, 2, dtype=torch.bool))[1]  # 5/4 of (3/2)^-1
     tensor([[0.8333, 0.8333]])
     """
-    with torch.autocast(z.device.type, enabled=False):  # what is left may be less than bf16 sees
+    with torch.autocast(z.device.type, enabled=False):  # residuals may be too small for bf16
         z = z.to(torch.promote_types(z.dtype, torch.float32))
         num_rows = mask.sum(1).clamp(min=1).to(z.dtype)[:, None, None]
         eye = torch.eye(z.shape[2], dtype=z.dtype, device=z.device)

@@ -16,7 +16,7 @@ from iai_regimes.ravel import task_zeros
 
 
 class AdaptedState(NamedTuple):
-    """Adapted parameters, what the rule carries beside them, and the evidence behind them."""
+    """Adapted parameters, the rule's memory, and the number of examples read."""
 
     theta: Theta
     carry: Any  # a pytree of tensors led by the task axis
@@ -24,17 +24,17 @@ class AdaptedState(NamedTuple):
 
 
 class Parametric(nn.Module):
-    """Amortizes g: the rule moves the adapted parameters, the predictor answers with them.
+    """Amortizes g: the rule moves the adapted parameters, and the predictor answers with them.
 
-    Everything of the predictor may be adapted, or the parameters that it names (the head, say). The
-    start is learned.
+    The predictor says which parameters of its module are adapted, all or the head, say. Their
+    initial values are learned.
 
     Args:
-        predictor: A module and the names of what is adapted.
-        likelihood: What its outputs say about a target.
-        rule: How a minibatch moves what is adapted; a module where it is learned.
-        start: Gives the adapted parameters that each of so many tasks starts from, such as
-            `predictor.random_start`; by default `predictor.start`, the learned start.
+        predictor: A module, and the names of its adapted parameters.
+        likelihood: Compares outputs with targets.
+        rule: How a minibatch moves the adapted parameters; an `nn.Module` if it is learned.
+        start: Gives the initial parameters of a number of tasks, such as `predictor.random_start`;
+            `predictor.start`, whose values are learned, by default.
 
     Source:
         Mittal et al. (2025), arXiv 2510.11471: theta_{i+1} = h(theta_i, B_i), prediction
@@ -55,12 +55,12 @@ class Parametric(nn.Module):
         self._start = start
 
     def init(self, num_tasks: int, query_x: Tensor | None = None) -> AdaptedState:
-        """The start of each task; gradients flow to a learned one. The queries are not read."""
+        """The initial state of each task; gradients flow to a learned one. Queries are ignored."""
         theta = (self._start or self.predictor.start)(num_tasks)
         return AdaptedState(theta, self.rule.start(theta), task_zeros(theta))
 
     def encode(self, batch: Examples) -> tuple[Examples, Any]:
-        """What the rule computes from the minibatch alone, behind the minibatch itself.
+        """The minibatch, and what the rule computes from it alone.
 
         Raises:
             ValueError: If the rule cannot read such examples.
@@ -74,7 +74,7 @@ class Parametric(nn.Module):
         query_x: Tensor | None = None,
         fresh: bool = True,
     ) -> AdaptedState:
-        """The state after one minibatch; `fresh` False says that its examples were seen before.
+        """The state after one minibatch; with `fresh` False, one whose examples were read before.
 
         A task without an observed example in the minibatch keeps its state. Gradients flow to the
         state.
@@ -88,19 +88,19 @@ class Parametric(nn.Module):
     def residual(
         self, solution: AdaptedState, start: AdaptedState, item: tuple[Examples, bool]
     ) -> Theta:
-        """How far the rule has still to go on a minibatch: zero at its solution.
+        """The rule's residual on a minibatch, which is zero at the rule's solution.
 
-        It defines the solution as a function of the start, of the shared weights and of what the
-        rule has learned, which is what an implicit gradient needs.
+        The equation residual = 0 defines the solution as a function of the initial state, of the
+        shared weights and of the rule's learned numbers: an implicit gradient differentiates it.
 
         Args:
-            solution: Where the residual is taken.
-            start: Where the rule began; its carry may hold what the solution depends on.
-            item: The minibatch that is solved for, and whether it was fresh, which does not matter.
+            solution: The point at which the residual is taken.
+            start: The initial state, whose carry may hold the anchor of a proximal term.
+            item: The minibatch, and whether it was fresh, which does not matter here.
 
         Returns:
-            Names and shapes as in theta; gradients flow to `solution.theta`, to the start's carry
-            and to all that is learned.
+            A dict like `solution.theta`; gradients flow to that, to the carry of `start` and to
+            everything that is learned.
 
         Raises:
             TypeError: If the rule has no residual.
@@ -116,7 +116,7 @@ class Parametric(nn.Module):
     ) -> Float[Tensor, "task query num_outputs"]:
         """Raw outputs at the queries; NaN for a query that is not finite.
 
-        Gradients flow to the state and to what the predictor shares, none from such a query.
+        Gradients flow to the state and to the shared parameters; such a query gives none.
         """
         x, finite = finite_queries(query_x)
         outputs: Tensor = self.predictor(state.theta, x)
@@ -129,5 +129,5 @@ class Parametric(nn.Module):
         return mean_loss(self.likelihood, outputs, query)
 
     def validate(self, batch: Examples) -> None:
-        """Raises ValueError for examples that are not finite or whose classes are out of range."""
+        """Raises ValueError for examples that are not finite or whose targets are impossible."""
         check_examples(batch, self.likelihood)

@@ -1,4 +1,4 @@
-"""Adam as a rule: the update that learned ones are measured against."""
+"""Adam as a rule, the baseline of learned ones."""
 
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ class AdamCarry(NamedTuple):
 
 
 class Adam(GradientRule):
-    """Moves theta by Adam on each minibatch's loss; tasks do not share anything.
+    """Moves theta by Adam on each minibatch's loss, for each task by itself.
 
     A task without an observed example in the minibatch stays as it is.
 
@@ -46,7 +46,7 @@ class Adam(GradientRule):
         self.learning_rate = learning_rate
 
     def start(self, theta: Theta) -> AdamCarry:
-        """Running means of nothing."""
+        """Running means before any gradient: zeros."""
         zeros = {name: torch.zeros_like(value) for name, value in theta.items()}
         return AdamCarry(zeros, zeros, task_zeros(theta))
 

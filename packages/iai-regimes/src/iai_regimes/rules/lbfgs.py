@@ -1,4 +1,4 @@
-"""L-BFGS as a rule: curvature learned from the last steps, each task by itself."""
+"""L-BFGS as a rule: curvature from the last steps, for each task by itself."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from iai_regimes.rules.line_search import descend
 
 
 class LBFGSCarry(NamedTuple):
-    """The last steps and what they changed, the newest last; zeros where there was none."""
+    """The last steps and the changes of the gradient, the newest last; zeros for missing ones."""
 
     moves: Float[Tensor, "task history p"]  # of theta
     changes: Float[Tensor, "task history p"]  # of the gradient, on the same minibatch
@@ -25,18 +25,19 @@ class LBFGSCarry(NamedTuple):
 class LBFGS(DescentRule):
     """Steps along -B g on each minibatch, as far as its loss falls.
 
-    B approximates the inverse Hessian by the last steps and the changes of the gradient along them,
-    both on one minibatch: a second gradient a step is the price, and what minibatches differ in is
-    not taken for curvature. A step along which the loss does not curve upwards is not remembered.
-    Each task's rate is halved until its loss falls enough; if it never does, the task forgets its
-    steps and goes along -g. So the loss never rises, but for rounding.
+    B approximates the inverse Hessian by the last steps and the changes of the gradient along them.
+    Both ends of a change are on the same minibatch, which takes a second gradient per step, so that
+    differences between minibatches are not mistaken for curvature. A step along which the loss does
+    not curve upwards is not remembered. Each task's rate is halved until its loss falls enough; if
+    it never does, the task forgets its steps and goes along -g. The loss never rises, but for
+    rounding.
 
-    A step is a constant: outer gradients pass it as if theta were shifted. Rather than through the
-    steps, differentiate through the solution, by an implicit gradient on `residual`. A task without
-    an observed example in the minibatch stays as it is.
+    Outer gradients take the step for a constant and pass to theta unchanged. Differentiate through
+    the solution instead, by an implicit gradient of `residual`. A task without an observed example
+    in the minibatch stays as it is.
 
     Args:
-        history: Steps that are remembered, two numbers for each adapted one.
+        history: Number of steps that are remembered; each takes twice the memory of theta.
 
     Raises:
         ValueError: If `history` is below 1.
@@ -74,7 +75,7 @@ class LBFGS(DescentRule):
     def step(
         self, theta: Theta, carry: LBFGSCarry, evidence: Evidence, objective: Objective
     ) -> tuple[Theta, LBFGSCarry]:
-        """One step; gradients flow to `theta` alone, as through the identity."""
+        """One step, a constant; gradients pass to `theta` unchanged."""
         with torch.no_grad():
             gradient = ravel(gradient_at(objective, theta, differentiate=False))
             gradient = torch.where(evidence.informed[:, None], gradient, 0.0)
@@ -87,7 +88,7 @@ class LBFGS(DescentRule):
 
 
 def _inverse_hessian(vector: Tensor, carry: LBFGSCarry) -> Tensor:
-    """B times the vector, by the recursion over the steps, newest to oldest and back."""
+    """B times the vector, by the recursion from the newest step to the oldest and back."""
     moves, changes = carry
     products = (moves * changes).sum(-1)  # above 0 for a step, 0 where there was none
     inverse = torch.where(products > 0, 1 / torch.where(products > 0, products, 1.0), 0.0)
@@ -105,7 +106,7 @@ def _inverse_hessian(vector: Tensor, carry: LBFGSCarry) -> Tensor:
 
 
 def _remember(carry: LBFGSCarry, move: Tensor, change: Tensor, *, forget: Tensor) -> LBFGSCarry:
-    """With one step more where it says how the loss curves; all as it was where nothing moved."""
+    """The memory with one more step where the loss curved upwards along it."""
     precision = torch.finfo(move.dtype).eps
     lengths = move.norm(dim=-1) * change.norm(dim=-1)
     curved = ((move * change).sum(-1) > precision * lengths)[:, None, None]

@@ -1,4 +1,4 @@
-"""How far to go along a direction: Armijo's backtracking, each task by itself."""
+"""Armijo's backtracking line search, for each task by itself."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,15 +7,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_SHARE = 1e-4  # of the decrease that the slope promises
+_SHARE = 1e-4  # of the decrease along the slope, which a step must reach
 _MOST_HALVINGS = 30
 
 
 class Descent(NamedTuple):
-    """A step down, in constants."""
+    """A step that lowers the loss; constants."""
 
     shift: Float[Tensor, "task p"]
-    rate: Float[Tensor, " task"]  # share of the direction that was gone, 0 for none of it
+    rate: Float[Tensor, " task"]  # shift = rate * direction; 0 if the direction was given up
 
 
 def descend(
@@ -24,19 +24,19 @@ def descend(
     gradient: Float[Tensor, "task p"],
     direction: Float[Tensor, "task p"],
 ) -> Descent:
-    """A step along the direction, or along -gradient where the direction leads nowhere.
+    """A step along the direction, or along -gradient where the direction is given up.
 
-    A direction leads nowhere if it does not go down, or is not finite, or no rate of it lowers the
-    loss; if that holds for -gradient as well, the task stays.
+    A direction is given up if its slope is not negative, if it is not finite, or if no rate lowers
+    the loss. If -gradient fails as well, the task stays.
 
     Args:
         loss: Gives one loss a task; a task's loss depends on its own row alone.
-        theta: Where.
-        gradient: Of the loss at theta.
-        direction: What is tried first.
+        theta: The point at which the step begins.
+        gradient: The gradient of the loss at theta.
+        direction: The direction that is tried first.
 
     Returns:
-        The step of each task; its rate is 0 where it is along -gradient or there is none.
+        The step of each task, with a rate of 0 if it is along -gradient or there is none.
 
     >>> down, up = torch.tensor([[-0.5, 0.0]]), torch.tensor([[0.5, 0.0]])
     >>> theta = torch.tensor([[1.0, 1.0]])
@@ -68,15 +68,15 @@ def backtrack(
 ) -> Float[Tensor, " task"]:
     """The first rate of 1, 1/2, 1/4, .. at which the loss of a task falls enough; 0 if none does.
 
-    Enough is 1e-4 of what the slope at theta promises. Where that is less than the loss can be told
-    apart from itself, a rise by a few roundings passes: else a solution in single precision could
-    not be polished. A loss that is not finite is never enough. Whether all tasks are done is read
-    after each trial, which waits for the device; mostly one trial is all there is.
+    Enough is loss(theta + rate direction) <= loss(theta) + 1e-4 rate slope, plus a few roundings of
+    the loss: near a solution in single precision, the decrease is smaller than these. A loss that
+    is not finite is never enough. After each trial, the host reads whether all tasks are done,
+    which waits for the device; mostly there is one trial.
 
     Args:
         loss: Gives one loss a task; a task's loss depends on its own row alone.
-        theta: Where.
-        direction: What is tried.
+        theta: The point at which the step begins.
+        direction: The direction of the step.
         slope: Derivative of the loss along the direction, at most 0.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Newton's method without a Hessian, as a rule: a linear solver, products, and a line search."""
+"""Hessian-free Newton steps as a rule: Hessian-vector products, a linear solver, a line search."""
 
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from iai_regimes.rules.line_search import descend
 class NewtonCarry(NamedTuple):
     """How the last step of each task went."""
 
-    rate: Float[Tensor, " task"]  # share of d that was gone, 0 for none of it
+    rate: Float[Tensor, " task"]  # of d in the step, 0 if d was given up
     negative: Bool[Tensor, " task"]  # whether the solver met negative curvature
 
 
@@ -25,18 +25,18 @@ class NewtonCG(DescentRule):
     """Steps along the solution d of H d = -g on each minibatch, as far as its loss falls.
 
     The solver sees the Hessian H as products with vectors, all from one graph of the gradient g.
-    Each task's rate is halved until its loss falls enough. Where the loss does not curve upwards
-    everywhere, a solver that stops in time leaves a direction that still goes down; one that does
-    not, or along which the loss never falls, is replaced by -g. So the loss never rises, but for
-    rounding.
+    Each task's rate is halved until its loss falls enough. Where H is indefinite, a solver that
+    stops at negative curvature returns a direction in which the loss still falls. A direction with
+    no negative slope, or along which the loss never falls, is replaced by -g. The loss never rises,
+    but for rounding.
 
-    A step is a constant: outer gradients pass it as if theta were shifted. Rather than through the
-    steps, differentiate through the solution, by an implicit gradient on `residual`. A task without
-    an observed example in the minibatch stays as it is.
+    Outer gradients take the step for a constant and pass to theta unchanged. Differentiate through
+    the solution instead, by an implicit gradient of `residual`. A task without an observed example
+    in the minibatch stays as it is.
 
     Args:
         solver: Solves symmetric systems, positive definite or not, by products alone: conjugate
-            gradients, say. Its damping and its number of products are this rule's.
+            gradients, say. The number of products and the damping are its options.
 
     Raises:
         TypeError: If `solver` has no method `solve`.
@@ -78,7 +78,7 @@ class NewtonCG(DescentRule):
     def step(
         self, theta: Theta, carry: NewtonCarry, evidence: Evidence, objective: Objective
     ) -> tuple[Theta, NewtonCarry]:
-        """One Newton step; gradients flow to `theta` alone, as through the identity."""
+        """One Newton step, a constant; gradients pass to `theta` unchanged."""
         loss, flat = of_vectors(objective.loss, theta), ravel(theta)
         gradient, product = hessian_products(loss, flat)
         with torch.no_grad(), torch.autocast(flat.device.type, enabled=False):

@@ -1,4 +1,4 @@
-"""A rule that is pulled back to where it started."""
+"""A rule whose objective has a proximal term around the initial theta."""
 
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from iai_regimes.rules.coefficient import Coefficient, Coefficients
 
 
 class ProximalCarry(NamedTuple):
-    """The wrapped rule's carry, and the start that it is pulled back to."""
+    """The wrapped rule's memory, and the initial theta."""
 
     inner: Any
     anchor: Theta  # gradients flow to it
@@ -24,15 +24,15 @@ class ProximalCarry(NamedTuple):
 class Proximal(nn.Module):
     """Gives a rule the objective `loss(theta) + strength / 2 * |theta - anchor|^2`.
 
-    The anchor is the start of theta: however long the rule runs on one minibatch, its solution
-    depends on the start. Outer gradients flow to the anchor and to a learned strength.
+    The anchor is the initial theta, so the solution depends on it, however long the rule runs on a
+    minibatch. Outer gradients flow to the anchor and to a learned strength.
 
     Args:
-        rule: What moves theta on that objective.
+        rule: The rule that moves theta on that objective.
         strength: The paper's lambda: a number, a tensor of the shape (), or a tensor for each
-            adapted parameter under its name, `*shape`, such as `predictor.full(2.0)`. An
-            `nn.Parameter` is learned, and not held above 0: below minus the least curvature of the
-            loss, the objective has no minimum. To keep it positive, call
+            adapted parameter, under its name and with its shape, such as `predictor.full(2.0)`. An
+            `nn.Parameter` is learned, and may become negative: if it falls below minus the least
+            curvature of the loss, the objective has no minimum. To keep it positive, call
             `torch.nn.utils.parametrize.register_parametrization(rule.strength, "value",
             nn.Softplus())`.
 
@@ -64,7 +64,7 @@ class Proximal(nn.Module):
         self.rule, self.strength = rule, Coefficient("strength", strength)
 
     def start(self, theta: Theta) -> ProximalCarry:
-        """The start of the wrapped rule, with theta as the anchor.
+        """The wrapped rule's memory, and theta as the anchor.
 
         Raises:
             ValueError: If `strength` does not fit theta.
@@ -91,7 +91,7 @@ class Proximal(nn.Module):
 
 
 class _Anchored:
-    """An objective and the pull of the anchor."""
+    """An objective with the proximal term added."""
 
     def __init__(self, objective: Objective, strength: Coefficient, anchor: Theta) -> None:
         self._objective, self._strength, self._anchor = objective, strength, anchor
@@ -102,7 +102,7 @@ class _Anchored:
         return self._strength.learned or anchored or self._objective.shared
 
     def loss(self, theta: Theta) -> Float[Tensor, " task"]:
-        """The loss and the pull; that of a task without an example is the pull alone."""
+        """The sum of both; for a task without an observed example, the proximal term alone."""
         squares = {
             name: self._strength.of(name) * (value - self._anchor[name]).square()
             for name, value in theta.items()
@@ -110,17 +110,20 @@ class _Anchored:
         return self._objective.loss(theta) + 0.5 * ravel(squares).sum(1)
 
     def gradient_at(self, theta: Theta, *, differentiate: bool, scale: Tensor | None) -> Theta:
-        """As the function of this name; the pull needs no graph for its gradient."""
+        """As the function of this name; the proximal term needs no graph for its gradient."""
         scale = 1 + task_zeros(theta) if scale is None else scale
         gradient = gradient_at(self._objective, theta, differentiate=differentiate, scale=scale)
         pulled: Theta = {}
+        by_name = bool(self._strength.attributes)
         with torch.set_grad_enabled(differentiate and torch.is_grad_enabled()):
+            pull = scale if by_name else scale * self._strength.value
             for name, value in theta.items():
-                strength = self._strength.of(name) * spread(scale, value)
-                away = value - self._anchor[name]
+                strength, away = spread(pull, value), value - self._anchor[name]
+                if by_name:
+                    strength = strength * self._strength.of(name)
                 pulled[name] = torch.addcmul(gradient[name], strength, away)
         return pulled
 
     def residual(self, theta: Theta) -> Float[Tensor, "task n num_outputs"]:
-        """No example's own loss changes."""
+        """As the objective: the proximal term belongs to no example."""
         return self._objective.residual(theta)

@@ -1,4 +1,4 @@
-"""A rule repeated on each minibatch until it has nothing left to do."""
+"""A rule that is repeated on each minibatch until it converges."""
 
 from typing import Any, NamedTuple
 
@@ -14,26 +14,26 @@ from iai_regimes.ravel import task_zeros
 
 
 class ConvergedCarry(NamedTuple):
-    """The wrapped rule's carry, and how its last minibatch went."""
+    """The wrapped rule's memory, and how it ended on the last minibatch."""
 
     inner: Any
-    residual: Float[Tensor, " task"]  # its norm at theta; a constant; 0 before any minibatch
-    steps: Float[Tensor, " task"]  # taken on the last minibatch; `max_steps`: it may not have ended
+    residual: Float[Tensor, " task"]  # norm of the residual; a constant; 0 before any minibatch
+    steps: Float[Tensor, " task"]  # taken on the last minibatch, `max_steps` at most
 
 
 class UntilConverged(nn.Module):
     """Repeats a rule on the same minibatch until the norm of its residual is small, task by task.
 
-    A task that is done stays where it is while others go on: it ends where it would alone. Outer
-    gradients flow through every step that was taken; the norm is a constant. Where the residual is
-    the gradient at theta, the step that follows does not compute it again. Before each step,
-    whether all tasks are done is read, which waits for the device.
+    A task that has converged stays while others go on, so it ends where it would alone. Outer
+    gradients flow through every step; the norm is a constant. If the residual is the gradient at
+    theta, the next step does not compute it again. Before each step, the host reads whether all
+    tasks have converged, which waits for the device.
 
     Args:
-        rule: What is repeated.
-        tolerance: Norm of the residual at which a task is done.
-        max_steps: Most steps on a minibatch. A task that took them all may not be done: the carry
-            has its steps and its residual.
+        rule: The rule that is repeated.
+        tolerance: Norm of the residual at which a task has converged.
+        max_steps: Most steps on a minibatch. The carry has the number of steps that each task took
+            and its residual, which shows whether it has converged.
 
     Raises:
         ValueError: If `tolerance` is not above 0 or `max_steps` is below 1.
@@ -63,7 +63,7 @@ class UntilConverged(nn.Module):
         self.rule, self.tolerance, self.max_steps = rule, tolerance, max_steps
 
     def start(self, theta: Theta) -> ConvergedCarry:
-        """The start of the wrapped rule."""
+        """The wrapped rule's memory, and no steps."""
         zeros = task_zeros(theta)
         return ConvergedCarry(self.rule.start(theta), zeros, zeros)
 
@@ -74,7 +74,7 @@ class UntilConverged(nn.Module):
     def step(
         self, theta: Theta, carry: ConvergedCarry, evidence: Evidence, objective: Objective
     ) -> tuple[Theta, ConvergedCarry]:
-        """As many of the wrapped rule's steps as each task needs."""
+        """The wrapped rule's steps, as many as each task needs."""
         inner, informed, objective = carry.inner, evidence.informed, _Remembering(objective)
         steps = torch.zeros_like(carry.steps)
         norm = self._norm(theta, inner, objective)
@@ -103,7 +103,7 @@ class UntilConverged(nn.Module):
 
 
 class _Remembering:
-    """An objective whose gradient is computed once where it is asked for twice."""
+    """An objective that keeps its last gradient, for the residual and the step that follows."""
 
     def __init__(self, objective: Objective) -> None:
         self._objective = objective

@@ -145,6 +145,8 @@ class LiveTasks:
         }
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
+        if set(state) != set(self.state_dict()):
+            raise ValueError("`state` is not that of a `LiveTasks`.")
         mask = torch.ones(8, 4, dtype=torch.bool)
         support, query = (
             Examples(*(leaf.clone() for leaf in state[name]), mask) for name in ("support", "query")

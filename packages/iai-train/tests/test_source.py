@@ -77,6 +77,13 @@ class Forgetful(LiveTasks):
         self._next = 0
 
 
+class Credulous(LiveTasks):
+    """Fails over a state of something else when it looks for its own."""
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        super().load_state_dict({**self.state_dict(), "next": state["next"], **state})
+
+
 class Unrepeatable(LiveTasks):
     def __init__(self) -> None:
         super().__init__(seed=torch.Generator().seed())
@@ -91,6 +98,7 @@ class Unstorable(LiveTasks):
     ("broken", "message"),
     [
         (Forgetful, "must go on as the one that was saved"),
+        (Credulous, r"must refuse a state that is not its own, .*; got KeyError\('next'\)"),
         (Unrepeatable, "made alike must give the same tasks"),
     ],
 )

@@ -14,6 +14,7 @@ from iai_train.training.checkpoint import load_checkpoint, save_checkpoint
 from iai_train.training.tree import leaves
 
 _ITERATIONS = 3
+_REFUSES = "A source must refuse a state that is not its own, such as {}, with a ValueError"
 
 
 def check_source(
@@ -28,7 +29,7 @@ def check_source(
 
     Raises:
         AssertionError: Two sources made alike differ, or a state that went through a file does not
-            lead to the same batches.
+            lead to the same batches, or a state that is not the source's is not refused.
         TypeError: The state holds something that cannot be stored.
     """
     source, same = make_source(), make_source()
@@ -48,6 +49,13 @@ def check_source(
     assert _equal(_advance(source, learner), continuation), (
         "A source that is loaded must forget what it did since."
     )
+    try:
+        make_source().load_state_dict({})
+    except ValueError:
+        return
+    except Exception as error:
+        raise AssertionError(f"{_REFUSES}; got {error!r}.") from error
+    raise AssertionError(f"{_REFUSES}.")
 
 
 def check_learner(learner: Learner[Any, Any], tasks: object) -> None:

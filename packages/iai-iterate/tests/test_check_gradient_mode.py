@@ -55,6 +55,14 @@ def nothing_read(step, loss, state, batches):
     return unrolled(step, loss, state, batches)
 
 
+def fails_on_nothing(step, loss, state, batches):
+    losses = []
+    for batch in batches:
+        state = step(state, batch)
+        losses.append(loss(state))
+    return torch.stack(losses), detach(state)
+
+
 def other_without_gradients(step, loss, state, batches):
     losses, state = unrolled(step, loss, state, batches)
     return (losses if torch.is_grad_enabled() else 2 * losses), state
@@ -86,6 +94,7 @@ def steps_may_work_in_place(step, loss, state, batches):
         (cut_after_each_step, "The loss after a single step has a gradient by the start"),
         (moves_the_start, "The start is left as it was"),
         (nothing_read, "A rollout without a minibatch is a ValueError"),
+        (fails_on_nothing, "A rollout without a minibatch is a ValueError.\nIt is RuntimeError: "),
         (other_without_gradients, "The losses are the same without gradients"),
         (plain_loop, "A step that changes a state's structure, shapes or dtypes is a ValueError"),
     ],

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from iai_regimes import Adam, Categorical, Gaussian, GradientDescent, Predictor
+from iai_regimes import Adam, Categorical, Gaussian, GradientDescent, GradientRule, Predictor
 from iai_regimes.testing import check_likelihood, check_rule
 from regime_parts import X_DIM, draw
 from torch import nn
@@ -65,6 +65,17 @@ def test_real_targets_without_their_axis_are_refused():
         AssertionError, match=r"Real targets are `task n y_dim`; got shape \(2, 3\)"
     ):
         check_likelihood(Gaussian(1), torch.zeros(2, 3))
+
+
+class FailsOnWrongClasses(Categorical):
+    def check(self, y, mask):
+        nn.functional.one_hot(y[mask], self.num_classes)
+
+
+def test_a_likelihood_that_fails_of_itself_is_found():
+    sentence = "An observed target that cannot be raises ValueError; got RuntimeError"
+    with pytest.raises(AssertionError, match=sentence):
+        check_likelihood(FailsOnWrongClasses(3), draw(Categorical(3)).y)
 
 
 def test_a_likelihood_that_looks_behind_the_mask_is_found():
@@ -181,10 +192,37 @@ class CarriesOneNumber(Descent):
         return super().start(theta)[:1]
 
 
+class CarriesNone(Descent):
+    def start(self, theta):
+        return None
+
+
+class DifferentiatesByThetaItself(Descent):
+    def step(self, theta, carry, evidence, objective):
+        total = objective.loss(theta).sum()
+        slopes = torch.autograd.grad(total, list(theta.values()), create_graph=True)
+        return {name: w - s for (name, w), s in zip(theta.items(), slopes, strict=True)}, carry
+
+
+class RootOfZero(GradientRule):
+    def __init__(self):
+        super().__init__(differentiate_gradient=True)
+
+    def start(self, theta):
+        return ()
+
+    def move(self, theta, carry, gradient, evidence):
+        length = {name: g.square().sqrt() for name, g in gradient.items()}
+        return {name: w - gradient[name] / (1 + length[name]) for name, w in theta.items()}, carry
+
+
 @pytest.mark.parametrize(
     ("kind", "sentence"),
     [
-        (CarriesOneNumber, "A carry is a pytree of tensors that lead with the tasks."),
+        (CarriesOneNumber, r"A carry is .* that lead with the tasks, .*; got shape \(1,\)."),
+        (CarriesNone, r"A carry is .* tensors .*, \(\) to carry nothing; got None."),
+        (DifferentiatesByThetaItself, "A step needs no gradients to be enabled."),
+        (RootOfZero, "Gradients are finite where a task's own gradient is 0"),
         (Overwrites, "A step leaves theta and the carry as they were."),
         (LosesPrecision, "A step keeps the names, shapes and dtypes of theta and of the carry."),
         (StandsStill, "A minibatch moves theta in each of its tasks."),
@@ -202,6 +240,15 @@ class CarriesOneNumber(Descent):
 def test_a_broken_rule_is_found(kind, sentence):
     with pytest.raises(AssertionError, match=sentence):
         check(kind())
+
+
+def test_a_move_without_a_carry_is_found():
+    class MovesThetaAlone(RootOfZero):
+        def move(self, theta, carry, gradient, evidence):
+            return theta
+
+    with pytest.raises(TypeError, match="`move` must return theta and the carry; got dict"):
+        check(MovesThetaAlone())
 
 
 class ResidualOfAll(Descent):

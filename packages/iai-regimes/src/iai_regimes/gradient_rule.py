@@ -84,5 +84,7 @@ class GradientRule(nn.Module, DescentRule):
         """One step; gradients flow to theta, to the carry and to what the rule learns."""
         gradient = gradient_at(objective, theta, differentiate=self.differentiate_gradient)
         moved = self.move(theta, carry, gradient, evidence)
+        if not (isinstance(moved, tuple) and len(moved) == 2):
+            raise TypeError(f"`move` must return theta and the carry; got {type(moved).__name__}.")
         theta, carry = moved_where(evidence.informed, moved, (theta, carry))
         return theta, carry

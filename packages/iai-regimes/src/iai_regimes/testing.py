@@ -75,9 +75,9 @@ def check_rule(rule: Rule, predictor: Predictor, likelihood: Likelihood, support
     nothing that it is given, and works with gradients disabled. A task without an observed example
     keeps its theta and its carry. The order of a minibatch, its padding (NaN included) and the
     other tasks change nothing, neither in values nor in gradients. A step gives every weight a
-    finite gradient. The residual of a `Solver` has the names and shapes of theta, and a gradient by
-    it. The weights of the copy are moved a little, so that a learned rule that starts at zero
-    moves theta.
+    finite gradient, also beside a task without an observed example. The residual of a `Solver` has
+    the names and shapes of theta, and a gradient by it. The weights of the copy are moved a little,
+    so that a learned rule that starts at zero moves theta.
 
     Args:
         rule: What to check.
@@ -145,7 +145,9 @@ def _check_step(model: Parametric, support: _Set) -> None:
     start = model.init(num_tasks)
     for leaf in tree_leaves(start.carry):
         led = isinstance(leaf, Tensor) and leaf.shape[:1] == (num_tasks,)
-        assert led, "A carry is a pytree of tensors that lead with the tasks."
+        got = f"shape {tuple(leaf.shape)}" if isinstance(leaf, Tensor) else repr(leaf)
+        sentence = "A carry is a pytree of tensors that lead with the tasks, () to carry nothing"
+        assert led, f"{sentence}; got {got}."
     before = tree_map(Tensor.clone, start)
     state = model.update(start, model.encode(support))
     _check_same(start, before, "A step leaves theta and the carry as they were.")
@@ -153,8 +155,13 @@ def _check_step(model: Parametric, support: _Set) -> None:
     assert same, "A step keeps the names, shapes and dtypes of theta and of the carry."
     moved = (ravel(state.theta) - ravel(start.theta)).abs().amax(1) > 1e-9
     assert moved.all(), "A minibatch moves theta in each of its tasks."
+    sentence = "A step needs no gradients to be enabled."
     with torch.no_grad():
-        _check_near(_read(model, support), state, "A step needs no gradients to be enabled.")
+        try:
+            constant = _read(model, support)
+        except RuntimeError as error:  # torch's own, of a step that differentiates by theta itself
+            raise AssertionError(f"{sentence}\n{error}") from error
+        _check_near(constant, state, sentence)
 
 
 def _check_nothing(model: Parametric, support: _Set) -> None:
@@ -184,16 +191,27 @@ def _check_company(model: Parametric, support: _Set) -> None:
 def _check_gradients(model: Parametric, support: _Set) -> None:
     padded = support.padded((0, 1))
     state = _read(model, padded)
-    total = model.loss(model.predict(state, support.x), padded).sum()
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    gradients = torch.autograd.grad(total, list(trained.values()), allow_unused=True)
-    for name, gradient in zip(trained, gradients, strict=True):
+    losses = model.loss(model.predict(state, support.x), padded)
+    for name, gradient in _gradients(model, losses).items():
         assert gradient is not None, f"A step gives every weight a gradient; {name} has none."
         finite = bool(gradient.isfinite().all())
         assert finite, f"Gradients are finite, whatever padding holds; that of {name} is not."
+    partly = _read(model, support.padded(0), support)
+    losses = model.loss(model.predict(partly, support.x), support)
+    for name, gradient in _gradients(model, losses).items():
+        finite = gradient is None or bool(gradient.isfinite().all())
+        sentence = "Gradients are finite where a task's own gradient is 0, as without an example"
+        assert finite, f"{sentence}; that of {name} is not."
 
     at, point = _beside(state)
     _check_apart(model.update(at, model.encode(padded)).theta, point)
+
+
+def _gradients(model: Parametric, losses: Tensor) -> dict[str, Tensor | None]:
+    """Those of the sum by the weights that are trained; None for one that it does not depend on."""
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    gradients = torch.autograd.grad(losses.sum(), list(trained.values()), allow_unused=True)
+    return dict(zip(trained, gradients, strict=True))
 
 
 def _check_residual(model: Parametric, support: _Set) -> None:

@@ -24,9 +24,11 @@ def check_same(actual: Any, expected: Any, sentence: str, tolerance: float = 0.0
 
 
 def check_refused(call: Callable[[], object], sentence: str) -> None:
-    """Raises AssertionError with the sentence where a call raises no ValueError."""
+    """Raises AssertionError with the sentence where a call raises nothing, or no ValueError."""
     try:
         call()
     except ValueError:
         return
+    except Exception as error:
+        raise AssertionError(f"{sentence}\nIt is {type(error).__name__}: {error}") from error
     raise AssertionError(sentence)

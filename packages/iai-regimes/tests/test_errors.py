@@ -30,8 +30,8 @@ def error(message):
     ("build", "message"),
     [
         (lambda: Gaussian(0), "`y_dim` must be at least 1; got 0."),
-        (lambda: Gaussian(1, scale=0.0), "`scale` must be positive; got 0.0."),
-        (lambda: Gaussian(1, min_scale=-1.0), "`min_scale` must be positive; got -1.0."),
+        (lambda: Gaussian(1, scale=0.0), "`scale` must be above 0; got 0.0."),
+        (lambda: Gaussian(1, min_scale=-1.0), "`min_scale` must be above 0; got -1.0."),
         (lambda: Categorical(1), "`num_classes` must be at least 2; got 1."),
         (lambda: BilinearEmbedding(0, 1), "`in_dim` must be at least 1; got 0."),
         (lambda: LatentDecoder(3, 0, 1), "`latent_dim` must be at least 1; got 0."),

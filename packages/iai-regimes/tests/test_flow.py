@@ -68,7 +68,7 @@ def test_no_points_go_nowhere():
 
 def test_says_what_is_wrong(monkeypatch):
     start = torch.zeros(1, 2, 1)
-    with pytest.raises(ValueError, match=r"`tolerance` must be positive; got 0."):
+    with pytest.raises(ValueError, match=r"`tolerance` must be above 0; got 0."):
         flow(gaussian_velocity(0.0, 1.0), start, tolerance=0.0)
     with pytest.raises(
         ValueError, match=r"`predict` must give finite velocities; not so at time 0"

@@ -14,7 +14,6 @@ from iai_regimes.models.conv4 import Conv4
 from iai_regimes.models.fit_flow import fit_flow
 from iai_regimes.models.flow import flow
 from iai_regimes.models.latent_decoder import LatentDecoder
-from iai_regimes.models.zero_linear import zero_linear
 from iai_regimes.predictor import Predictor
 from iai_regimes.regimes.embedded import Embedded
 from iai_regimes.regimes.explicit import Explicit
@@ -28,6 +27,7 @@ from iai_regimes.rules.newton_cg import NewtonCG
 from iai_regimes.rules.proximal import Proximal
 from iai_regimes.rules.until_converged import UntilConverged
 from iai_regimes.unlabelled import Unlabelled
+from iai_regimes.zero_linear import zero_linear
 
 __all__ = [
     "LBFGS",

@@ -48,6 +48,13 @@ def check_sizes(least: int = 1, **sizes: int) -> None:
             raise ValueError(f"`{name}` must be at least {least}; got {size}.")
 
 
+def check_positive(**numbers: float) -> None:
+    """Raises ValueError for the first number that is not above 0."""
+    for name, number in numbers.items():
+        if not number > 0:
+            raise ValueError(f"`{name}` must be above 0; got {number}.")
+
+
 def flat_inputs(name: str, x: Tensor, dim: int) -> Tensor:
     """Inputs `task n *x_shape` as `task n dim`.
 

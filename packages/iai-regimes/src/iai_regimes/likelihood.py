@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from iai_regimes.check import check_sizes
+from iai_regimes.check import check_positive, check_sizes
 
 
 class Gaussian(nn.Module):
@@ -35,10 +35,7 @@ class Gaussian(nn.Module):
     def __init__(self, y_dim: int, *, scale: float | None = None, min_scale: float = 0.1) -> None:
         super().__init__()
         check_sizes(y_dim=y_dim)
-        if scale is not None and not scale > 0:
-            raise ValueError(f"`scale` must be positive; got {scale}.")
-        if not min_scale > 0:
-            raise ValueError(f"`min_scale` must be positive; got {min_scale}.")
+        check_positive(scale=1.0 if scale is None else scale, min_scale=min_scale)
         self.y_dim, self.scale, self.min_scale = y_dim, scale, min_scale
         self.num_outputs, self.num_features = y_dim if scale is not None else 2 * y_dim, y_dim
 

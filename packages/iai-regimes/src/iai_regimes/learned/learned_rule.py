@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from iai_regimes.check import flat_inputs
+from iai_regimes.check import check_sizes, flat_inputs
 from iai_regimes.embedding import BilinearEmbedding
 from iai_regimes.evidence import (
     NUM_COUNT_FEATURES,
@@ -22,6 +22,7 @@ from iai_regimes.padding import observed_features, observed_inputs
 from iai_regimes.predictor import Predictor
 from iai_regimes.ravel import ravel, task_zeros, unravel
 from iai_regimes.update_form import UpdateForm, move, num_proposals
+from iai_regimes.zero_linear import zero_linear
 
 Signal = Literal["data", "gradient", "both"]
 
@@ -106,10 +107,8 @@ class LearnedRule(nn.Module):
         super().__init__()
         if signal not in ("data", "gradient", "both"):
             raise ValueError(f"`signal` must be one of data, gradient, both; got {signal!r}.")
-        if x_dim < 1:
-            raise ValueError(f"`x_dim` must be at least 1; got {x_dim}.")
-        if summary_dim < 0:
-            raise ValueError(f"`summary_dim` must be at least 0; got {summary_dim}.")
+        check_sizes(x_dim=x_dim)
+        check_sizes(0, summary_dim=summary_dim)
         self.labelled = likelihood.num_features > 0
         if not self.labelled and signal != "data":
             raise ValueError(
@@ -138,9 +137,7 @@ class LearnedRule(nn.Module):
             self.embed_example = BilinearEmbedding(example_dim + residual_dim, dim)
         if self.summary_dim:
             self.statistic = BilinearEmbedding(example_dim, self.summary_dim, hidden_dim=dim)
-        self.head = nn.Linear(dim, token_dim * (self.num_proposals + len(initial_rates)))
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.head = zero_linear(dim, token_dim * (self.num_proposals + len(initial_rates)))
         if initial_rates:
             self.rates = nn.Parameter(
                 torch.tensor(initial_rates)[:, None].repeat(1, predictor.size)

@@ -6,10 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from iai_regimes.check import check_positive, check_sizes
 from iai_regimes.evidence import Evidence
 from iai_regimes.gradient_rule import GradientRule
 from iai_regimes.interfaces import Theta
 from iai_regimes.ravel import ravel, shifted, task_zeros
+from iai_regimes.zero_linear import zero_linear
 
 DECAYS = (0.9, 0.99, 0.999)
 SQUARE_DECAY = 0.999
@@ -69,19 +71,14 @@ class MLPRule(GradientRule):
         differentiate_gradient: bool = False,
     ) -> None:
         super().__init__(differentiate_gradient=differentiate_gradient)
-        if hidden_dim < 1:
-            raise ValueError(f"`hidden_dim` must be at least 1; got {hidden_dim}.")
-        for name, multiplier in (("step_mult", step_mult), ("exp_mult", exp_mult)):
-            if not multiplier > 0:
-                raise ValueError(f"`{name}` must be above 0; got {multiplier}.")
+        check_sizes(hidden_dim=hidden_dim)
+        check_positive(step_mult=step_mult, exp_mult=exp_mult)
         self.step_mult, self.exp_mult = step_mult, exp_mult
         self.coordinate = nn.Linear(3 + 2 * len(DECAYS), hidden_dim)
         self.time = nn.Linear(len(TIMESCALES), hidden_dim, bias=False)
         self.timescales: Tensor
         self.register_buffer("timescales", torch.tensor(TIMESCALES), persistent=False)
-        self.head = nn.Linear(hidden_dim, 2)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.head = zero_linear(hidden_dim, 2)
 
     def start(self, theta: Theta) -> MLPCarry:
         """Running means of nothing: zeros."""

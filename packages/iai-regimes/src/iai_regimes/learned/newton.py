@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from iai_regimes.check import check_sizes
 from iai_regimes.evidence import Evidence
 from iai_regimes.hessian import hessian_products
 from iai_regimes.interfaces import Objective, Theta
@@ -129,8 +130,7 @@ class Newton(Slope):
 
     def __init__(self, num_products: int = 4) -> None:
         super().__init__()
-        if num_products < 1:
-            raise ValueError(f"`num_products` must be at least 1; got {num_products}.")
+        check_sizes(num_products=num_products)
         self.num_products = num_products
         self.damped = DampedNewton()
 

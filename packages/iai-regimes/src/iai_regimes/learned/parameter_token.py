@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
+from iai_regimes.check import check_sizes
+
 
 class ParameterTokens:
     """Cuts raveled parameters into tokens of at most `chunk` numbers, and joins them again.
@@ -29,8 +31,7 @@ class ParameterTokens:
     """
 
     def __init__(self, shapes: Mapping[str, torch.Size], *, chunk: int = 64) -> None:
-        if chunk < 1:
-            raise ValueError(f"`chunk` must be at least 1; got {chunk}.")
+        check_sizes(chunk=chunk)
         matrices = [
             shape if len(shape) > 1 else torch.Size([1, *shape]) for shape in shapes.values()
         ]

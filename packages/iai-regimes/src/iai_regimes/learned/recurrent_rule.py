@@ -7,10 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from iai_regimes.check import check_positive, check_sizes
 from iai_regimes.evidence import Evidence
 from iai_regimes.gradient_rule import GradientRule
 from iai_regimes.interfaces import Theta
 from iai_regimes.ravel import ravel, shifted
+from iai_regimes.zero_linear import zero_linear
 
 
 class RecurrentCarry(NamedTuple):
@@ -58,19 +60,14 @@ class RecurrentRule(GradientRule):
         differentiate_gradient: bool = False,
     ) -> None:
         super().__init__(differentiate_gradient=differentiate_gradient)
-        for name, size in (("hidden_dim", hidden_dim), ("num_layers", num_layers)):
-            if size < 1:
-                raise ValueError(f"`{name}` must be at least 1; got {size}.")
-        if not scale > 0:
-            raise ValueError(f"`scale` must be above 0; got {scale}.")
+        check_sizes(hidden_dim=hidden_dim, num_layers=num_layers)
+        check_positive(scale=scale)
         self.scale, self.hidden_dim, num_features = scale, hidden_dim, 2
         self.layers = nn.ModuleList(
             nn.LSTMCell(hidden_dim if layer else num_features, hidden_dim)
             for layer in range(num_layers)
         )
-        self.head = nn.Linear(hidden_dim + num_features, 1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.head = zero_linear(hidden_dim + num_features, 1)
         with torch.no_grad():
             self.head.weight[0, -1] = -1.0  # the feature that is the sign
 

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from iai_regimes.check import check_positive, check_sizes
 from iai_regimes.evidence import Evidence, running_mean
 from iai_regimes.hessian import hessian_products
 from iai_regimes.interfaces import Objective, Theta
@@ -55,10 +56,8 @@ class WhitenedNewton(Slope):
         self, predictor: Predictor, num_products: int = 1, *, prior_count: float = 100.0
     ) -> None:
         super().__init__()
-        if num_products < 1:
-            raise ValueError(f"`num_products` must be at least 1; got {num_products}.")
-        if not prior_count > 0:
-            raise ValueError(f"`prior_count` must be above 0; got {prior_count}.")
+        check_sizes(num_products=num_products)
+        check_positive(prior_count=prior_count)
         self.num_products, self.prior_count = num_products, prior_count
         self.whitening = Whitening(predictor)
         self.damped = DampedNewton(prior_count)

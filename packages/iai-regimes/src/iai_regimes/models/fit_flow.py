@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from iai_regimes.check import check_sizes
 from iai_regimes.evidence import masked_mean
 from iai_regimes.interfaces import Examples
 from iai_regimes.padding import observed_inputs, observed_targets
@@ -60,9 +61,7 @@ def fit_flow(
     [1.0, -1.0]
     """
     num_tasks, num_samples = samples.mask.shape
-    for name, count in {"num_steps": num_steps, "num_points": num_points}.items():
-        if count < 1:
-            raise ValueError(f"`{name}` must be at least 1; got {count}.")
+    check_sizes(num_steps=num_steps, num_points=num_points)
     if not num_samples:
         raise ValueError("`samples` must hold at least one sample of each task; got none.")
     predictor = Predictor(network)

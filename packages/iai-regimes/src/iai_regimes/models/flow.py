@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from iai_regimes.check import check_positive
+
 _MOST_STEPS = 10_000
 
 
@@ -47,8 +49,7 @@ def flow(
         from torchdiffeq import odeint
     except ModuleNotFoundError as error:
         raise ImportError("`flow` needs torchdiffeq: pip install 'iai-regimes[flow]'.") from error
-    if not tolerance > 0:
-        raise ValueError(f"`tolerance` must be positive; got {tolerance}.")
+    check_positive(tolerance=tolerance)
     if not start.numel():
         return start
 

@@ -145,14 +145,6 @@ class AnswerRegime(nn.Module, ABC):
         check_examples(batch, self.likelihood)
 
 
-def zero_linear(in_dim: int, out_dim: int) -> nn.Linear:
-    """A linear layer that gives zeros until it is trained."""
-    layer = nn.Linear(in_dim, out_dim)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
-
-
 def _asked(state: ImplicitState, query_x: Tensor | None) -> Tensor:
     expected = tuple(state.answer.shape[:2])
     if query_x is None or query_x.shape[:2] != expected:

@@ -16,8 +16,9 @@ from iai_regimes.evidence import (
 )
 from iai_regimes.interfaces import Examples, Likelihood, SetEncoder
 from iai_regimes.padding import finite_queries, observed_features, observed_inputs
-from iai_regimes.regimes.answer import AnswerRegime, AnswerState, ImplicitState, zero_linear
+from iai_regimes.regimes.answer import AnswerRegime, AnswerState, ImplicitState
 from iai_regimes.update_form import UpdateForm
+from iai_regimes.zero_linear import zero_linear
 
 
 class ImplicitEvidence(NamedTuple):

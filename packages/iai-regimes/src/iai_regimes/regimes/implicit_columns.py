@@ -17,8 +17,9 @@ from iai_regimes.evidence import (
 )
 from iai_regimes.interfaces import Examples, Likelihood, TableEncoder
 from iai_regimes.padding import finite_queries, observed_inputs
-from iai_regimes.regimes.answer import AnswerRegime, ImplicitState, zero_linear
+from iai_regimes.regimes.answer import AnswerRegime, ImplicitState
 from iai_regimes.update_form import UpdateForm
+from iai_regimes.zero_linear import zero_linear
 
 _FEATURES = 5  # of a cell
 _TINY = 1e-12

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from iai_regimes.check import check_positive
 from iai_regimes.evidence import Evidence, spread
 from iai_regimes.gradient_rule import GradientRule
 from iai_regimes.interfaces import Theta
@@ -41,8 +42,7 @@ class Adam(GradientRule):
 
     def __init__(self, learning_rate: float, *, differentiate_gradient: bool = False) -> None:
         super().__init__(differentiate_gradient=differentiate_gradient)
-        if not learning_rate > 0:
-            raise ValueError(f"`learning_rate` must be above 0; got {learning_rate}.")
+        check_positive(learning_rate=learning_rate)
         self.learning_rate = learning_rate
 
     def start(self, theta: Theta) -> AdamCarry:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from iai_regimes.check import check_sizes, check_solver
+from iai_regimes.check import check_positive, check_sizes, check_solver
 from iai_regimes.evidence import Evidence, moved_where, spread
 from iai_regimes.gradient import gradient_at
 from iai_regimes.interfaces import Examples, Objective, Solver, Theta
@@ -57,8 +57,7 @@ class UntilConverged(nn.Module):
     def __init__(self, rule: Solver, *, tolerance: float, max_steps: int) -> None:
         super().__init__()
         check_solver(rule)
-        if not tolerance > 0:
-            raise ValueError(f"`tolerance` must be above 0; got {tolerance}.")
+        check_positive(tolerance=tolerance)
         check_sizes(max_steps=max_steps)
         self.rule, self.tolerance, self.max_steps = rule, tolerance, max_steps
 

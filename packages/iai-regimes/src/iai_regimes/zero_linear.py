@@ -1,4 +1,4 @@
-"""A linear map whose learned start is 0."""
+"""A linear map that is initialised at 0."""
 
 from torch import nn
 

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, TypeVar
@@ -16,7 +17,7 @@ from torch import nn
 from iai_train.config import FitConfig, Settings
 from iai_train.files import make_folder, write_atomically
 from iai_train.interfaces import Estimator, Source, TaskSampler, TasksT, Traceable
-from iai_train.measuring.cost import peak_bytes, seconds
+from iai_train.measuring.cost import cost_rows, peak_bytes, seconds
 from iai_train.measuring.estimator import each_task
 from iai_train.measuring.evaluate import Answer, Metric, evaluate, first
 from iai_train.processes import process_generator, process_index, resolve_device
@@ -183,25 +184,27 @@ class Experiment:
         """The rows of the metrics alone."""
         answer = each_task(learner) if isinstance(learner, Estimator) else learner
         of: dict[str, Any] = {"method": method, "split": split, "seed": self.settings.seed}
-        rows: Callable[..., list[Row]] = partial(evaluate, answer, metrics=self._metrics, **of)
+        of["metrics"] = self._metrics
         if not isinstance(steps, Mapping):
-            return rows(batches, steps=steps)
-        return [
-            attrs.evolve(row, step=step)
-            for step, examples in steps.items()
-            for row in rows([first(batch, examples) for batch in batches], steps=[1])
-        ]
+            return evaluate(answer, batches, steps=steps, **of)
+        rows = []
+        for step, examples in steps.items():
+            read = [first(batch, examples) for batch in batches]
+            rows += [
+                attrs.evolve(row, step=step) for row in evaluate(answer, read, steps=[1], **of)
+            ]
+        return rows
 
     def _price(self, row: Row, learner: Method, batches: Sequence[Any], steps: Steps) -> list[Row]:
         """What the answers that a row is of cost a task."""
         num_tasks, num_query = batches[0].query.mask.shape
-        at: Steps = {row.step: steps[row.step]} if isinstance(steps, Mapping) else [row.step]
+        at = _only(steps, [row.step])
         work = partial(self._measure, row.method, learner, batches, at, row.split)
         of = f"of {row.method}, step {row.step}, {row.examples:g} examples, {num_query} queries"
         costs = {"seconds": lambda: seconds(work, self.device, repeats=2) / num_tasks}
         if not isinstance(learner, Estimator):  # whose memory is not torch's
             costs["bytes"] = lambda: peak_bytes(work, self.device) / num_tasks
-        return self.cost_rows(row, f"{of}, {num_tasks} tasks at a time", costs)
+        return cost_rows(row, f"{of}, {num_tasks} tasks at a time", costs, self.once)
 
     def tuned(
         self,
@@ -233,35 +236,19 @@ class Experiment:
         """
         if tuning is batches:
             raise ValueError("`tuning` must be other tasks than `batches`; got the same.")
-        leading: dict[int, tuple[float, ChoiceT]] = {}
+        scores: dict[int, dict[ChoiceT, float]] = defaultdict(dict)
         with progress_bar() as bar:
             for choice in bar.track(choices, description=f"{method}: tuning"):
-                rows = self._measure(method, make(choice), tuning, steps, split)
-                for row in [row for row in rows if row.metric == self._metric]:
-                    score = self._sign * row.value if math.isfinite(row.value) else -math.inf
-                    if score > leading.setdefault(row.step, (score, choice))[0]:
-                        leading[row.step] = score, choice
+                for row in self._measure(method, make(choice), tuning, steps, split):
+                    if row.metric == self._metric:
+                        score = self._sign * row.value if math.isfinite(row.value) else -math.inf
+                        scores[row.step][choice] = score
+        best = {step: max(of, key=of.__getitem__) for step, of in scores.items()}
         rows = []
-        for chosen in dict.fromkeys(choice for _, choice in leading.values()):
-            at: Steps = [step for step, (_, choice) in leading.items() if choice == chosen]
-            at = {step: steps[step] for step in at} if isinstance(steps, Mapping) else at
+        for chosen in dict.fromkeys(best.values()):
+            at = _only(steps, [step for step, choice in best.items() if choice == chosen])
             rows += self.measure(method, make(chosen), batches, at, split=split)
         return sorted(rows, key=lambda row: row.step)
-
-    def cost_rows(self, row: Row, what: str, costs: Mapping[str, Callable[[], float]]) -> list[Row]:
-        """The rows of costs, each measured by `once`.
-
-        Args:
-            row: A row of the method, at the step that the costs are of.
-            what: What the costs are of: see `once`.
-            costs: What measures each cost, by the name of its metric.
-        """
-        return [
-            attrs.evolve(
-                row, metric=metric, value=self.once(f"{metric} {what}", cost), stderr=math.nan
-            )
-            for metric, cost in costs.items()
-        ]
 
     def once(self, what: str, work: Callable[[], float]) -> float:
         """A number that is measured once, such as a cost, and read again by a run that goes on.
@@ -305,3 +292,7 @@ class Experiment:
         for metric in (self._metric, *["seconds"] * self._costs):
             rich.print(table(self.rows, metric=metric, by=by))
         rich.print(f"Wrote {path} and {picture}.")
+
+
+def _only(steps: Steps, wanted: Collection[int]) -> Steps:
+    return {step: steps[step] for step in wanted} if isinstance(steps, Mapping) else wanted

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from iai_train.experiment import Experiment
-from iai_train.measuring.cost import peak_bytes, seconds
+from iai_train.measuring.cost import cost_rows, peak_bytes, seconds
 from iai_train.row import Row
 
 
@@ -55,4 +55,4 @@ def learning_costs(
         "meta_gradient_bytes": lambda: peak_bytes(meta_gradient, run.device),
     }
     sizes = f"{num_tasks} tasks, {num_trained} trained, {size} at a time"
-    return run.cost_rows(at, f"of {at.method}, step {at.step}, {sizes}", costs)
+    return cost_rows(at, f"of {at.method}, step {at.step}, {sizes}", costs, run.once)

@@ -1,12 +1,16 @@
 """What a piece of work costs: seconds, and peak memory."""
 
+import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import accumulate
 
+import attrs
 import torch
 from torch.profiler import ProfilerActivity, profile
+
+from iai_train.row import Row
 
 
 def seconds(work: Callable[[], object], device: torch.device, *, repeats: int = 5) -> float:
@@ -61,3 +65,23 @@ def peak_bytes(work: Callable[[], object], device: torch.device) -> float:
     changes = [event for event in events if event.name() == "[memory]"]
     changes.sort(key=lambda event: event.start_ns())
     return float(max(accumulate((change.nbytes() for change in changes), initial=0)))
+
+
+def cost_rows(
+    row: Row,
+    what: str,
+    costs: Mapping[str, Callable[[], float]],
+    once: Callable[[str, Callable[[], float]], float],
+) -> list[Row]:
+    """The rows of costs of a method, beside a row of it.
+
+    Args:
+        row: The method and the step that the costs are of.
+        what: What the costs are of, and all that they depend on.
+        costs: What measures each cost, by the name of its metric.
+        once: Returns a cost by its name, measured or kept: `Experiment.once`.
+    """
+    return [
+        attrs.evolve(row, metric=metric, value=once(f"{metric} {what}", cost), stderr=math.nan)
+        for metric, cost in costs.items()
+    ]

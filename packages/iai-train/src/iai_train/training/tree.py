@@ -59,16 +59,23 @@ def unflatten(tensors: Mapping[str, Tensor], structure: object) -> object:
     """Builds the nested state that `flatten` was given.
 
     Raises:
-        ValueError: The structure is not one that `flatten` returns, or names other tensors.
+        ValueError: The structure is not one that `flatten` returns, or names another tensor.
 
     >>> unflatten({}, {"dict": [["betas", {"tuple": [0.9, 0.95]}]]})
     {'betas': (0.9, 0.95)}
     """
-    left = dict(tensors)
-    tree = _build(structure, left)
-    if left:
-        raise ValueError(f"Tensors that no structure names: {', '.join(sorted(left))}.")
-    return tree
+    match structure:
+        case {"dict": list(items)}:
+            return {key: unflatten(tensors, value) for key, value in items}
+        case {"list": list(items)}:
+            return [unflatten(tensors, value) for value in items]
+        case {"tuple": list(items)}:
+            return tuple(unflatten(tensors, value) for value in items)
+        case {"tensor": str(path)} if path in tensors:
+            return tensors[path]
+        case None | bool() | int() | float() | str():
+            return structure
+    raise ValueError(f"Not the structure of a state: {structure!r}.")
 
 
 def _describe(node: object, path: str, tensors: dict[str, Tensor]) -> object:
@@ -98,18 +105,3 @@ def _describe(node: object, path: str, tensors: dict[str, Tensor]) -> object:
 
 def _join(path: str, key: object) -> str:
     return f"{path}/{key}" if path else str(key)
-
-
-def _build(node: object, left: dict[str, Tensor]) -> object:
-    match node:
-        case {"dict": list(items)}:
-            return {key: _build(value, left) for key, value in items}
-        case {"list": list(items)}:
-            return [_build(value, left) for value in items]
-        case {"tuple": list(items)}:
-            return tuple(_build(value, left) for value in items)
-        case {"tensor": str(path)} if path in left:
-            return left.pop(path)
-        case None | bool() | int() | float() | str():
-            return node
-    raise ValueError(f"Not the structure of a state: {node!r}.")

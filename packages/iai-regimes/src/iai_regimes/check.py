@@ -37,7 +37,7 @@ def check_outputs(likelihood: Likelihood, outputs: Tensor) -> None:
     if outputs.dim() != 3 or outputs.shape[-1] != wanted:
         raise ValueError(
             f"`outputs` must be (task, n, {wanted}), the likelihood's `num_outputs` for each "
-            f"example; got {_shape(outputs)}."
+            f"example; got {tuple(outputs.shape)}."
         )
 
 

@@ -144,21 +144,16 @@ def embedded(config: Config, device: torch.device) -> dict[str, tasks.LabelledIm
 
     def store(source: tasks.ImageSource, name: str) -> tasks.EmbeddingStore:
         """Embeds images once; from then on their store is opened."""
+        folder = stores / f"{name}-{train.backbone}-{train.size}"
         with Progress(transient=True) as bar:
             task = bar.add_task(f"embed {name}")
-            return tasks.embed(
-                source,
-                backbone,
-                stores / f"{name}-{train.backbone}-{train.size}",
-                unreadable=config.unreadable,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
-            )
+            how = {"progress": lambda done, all: bar.update(task, completed=done, total=all)}
+            return tasks.embed(source, backbone, folder, unreadable=config.unreadable, **how)
 
     if mine:
-        name = config.images.name
-        kept = store(mine, f"yours-{name}")
+        kept = store(mine, f"yours-{config.images.name}")
         images = tasks.LabelledImages.hold_out(kept.embeddings, kept.labels, every=QUERY_EVERY)
-        splits[f"yours: {name}"] = images
+        splits[f"yours: {config.images.name}"] = images
     if train.source == "digits":
         images, shape = tasks.digits().map(lambda x: 15 * x), (8, 8, 1)
     else:

@@ -148,7 +148,7 @@ def test_another_configuration_is_refused_and_nothing_is_touched(tmp_path: Path)
 def test_other_weights_are_refused_and_nothing_is_touched(tmp_path: Path) -> None:
     train(out=tmp_path)
     source = sampler_source()
-    with pytest.raises(CheckpointError, match=r"`start` is \(2, 1\), not \(3, 1\)\.$"):
+    with pytest.raises(CheckpointError, match=r"`start` is \(2, 1\) there and \(3, 1\) here\.$"):
         train(Descent(dim=3), source, out=tmp_path)
     assert _equal(source.state_dict(), sampler_source().state_dict())
 

@@ -188,12 +188,12 @@ def main() -> None:
     counts = {"num_classes": (2, train.seen_classes), "num_labels": train.num_classes}
     seen = tasks.ProjectedClassification(*support, num_tasks=SEEN_TASKS, **counts, **rotation)
 
-    def draw(split: str, num_tasks: int, first_seed: int) -> list[tasks.TaskBatch]:
+    def draw(split: str, num_tasks: int, first_seed: int, **options) -> list[tasks.TaskBatch]:
         those, num_support = images[split], max(read[split].values())
         num_query = min(config.test_query, len(those.test_labels))
         unseen = tasks.ProjectedClassification.held_out(those, first_seed=first_seed, **rotation)
         counts = {"num_support": num_support, "num_query": num_query}
-        return run.draw(unseen, num_tasks, **counts, chunk=config.test_chunk)
+        return run.draw(unseen, num_tasks, **counts, chunk=config.test_chunk, **options)
 
     def source(learner: Iterated, name: str) -> Pool | SamplerSource:
         """Live tasks; for the model of one step, new ones with any number of examples."""
@@ -229,7 +229,7 @@ def main() -> None:
     warnings.simplefilter("ignore", ConvergenceWarning)  # 200 iterations are its share
     near = [k for k in NEIGHBOURS if k <= min(config.examples)]
     for split, batches in tests.items():
-        tuning, at = draw(split, config.tuning_tasks, TUNING_TASKS), read[split]
+        tuning, at = draw(split, config.tuning_tasks, TUNING_TASKS, tuning=True), read[split]
         on = {"tuning": tuning, "batches": batches, "split": split}
         run.rows += run.tuned("logistic regression", logistic, STRENGTHS, steps=at, **on)
         run.rows += run.tuned("nearest neighbours", KNeighborsClassifier, near, steps=at, **on)

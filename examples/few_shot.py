@@ -101,7 +101,7 @@ def learners(train: Train, image_shape: tuple[int, ...]) -> dict[str, iterate.It
     rates = regimes.Predictor(conv(ways)).full(train.inner_rate)
     decoder = regimes.LatentDecoder(dim, train.latent_dim, ways, hidden_dim=dim)
     latent = regimes.Predictor(decoder, adapt=["latent"])
-    cavia = regimes.Explicit(latent, likelihood, descent(50.0))  # at first a latent changes little
+    cavia = regimes.Explicit(latent, likelihood, descent(50.0))  # a new decoder hardly reads it
     head = regimes.Predictor(torch.nn.Linear(dim, ways))
     rule = regimes.LearnedRule(head, likelihood, SetTransformer(dim, 2, 4, 2 * dim), x_dim=dim)
     cnp = implicit(DeepSet(dim))
@@ -140,8 +140,9 @@ def main() -> None:
         counts |= {"num_tasks": train.num_tasks, "generator": run.training_generator()}
         learner = methods[name].to(run.device)
         run.train(name, learner, SamplerSource(seen, **counts))
-        last = {"cnp": 1, "imaml, hessian-free": 5}.get(name)  # has no more; is done by then
-        steps = {s for s in (*config.steps, learner.steps) if s <= (last or s)}
+        # A neural process takes one step; Newton's method has converged after five.
+        most = {"cnp": 1, "imaml, hessian-free": 5}.get(name, max(config.steps))
+        steps = {learner.steps, *(step for step in config.steps if step <= most)}
         rows = run.measure(name, learner, batches, steps)
         run.rows += rows + learning_costs(run, rows, learner, batches[0], tasks[: train.num_tasks])
     run.finish(by="step", scale="linear")

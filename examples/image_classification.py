@@ -183,11 +183,11 @@ def main() -> None:
     support = images["in"].train_images, images["in"].train_labels
     seen = ProjectedClassification(*support, projection_dim=train.dim, num_tasks=SEEN_TASKS)
 
-    def draw(split: str, num_tasks: int, first_seed: int) -> list[TaskBatch]:
-        options = {"projection_dim": train.dim, "first_seed": first_seed}
-        unseen = ProjectedClassification.held_out(images[split], **options)
+    def draw(split: str, num_tasks: int, first_seed: int, **options: bool) -> list[TaskBatch]:
+        sizes = {"projection_dim": train.dim, "first_seed": first_seed}
+        unseen = ProjectedClassification.held_out(images[split], **sizes)
         counts = {"num_support": max(config.examples), "num_query": config.test_query}
-        return run.draw(unseen, num_tasks, **counts, chunk=config.test_chunk)
+        return run.draw(unseen, num_tasks, **counts, chunk=config.test_chunk, **options)
 
     def source(learner: Iterated, name: str) -> Pool | SamplerSource:
         """Live tasks; for the model of one step, new ones with any number of examples."""
@@ -223,7 +223,7 @@ def main() -> None:
     warnings.simplefilter("ignore", ConvergenceWarning)  # 200 iterations are its share
     near = [k for k in NEIGHBOURS if k <= min(config.examples)]
     for split, batches in tasks.items():
-        tuning = draw(split, config.tuning_tasks, TUNING_TASKS)
+        tuning = draw(split, config.tuning_tasks, TUNING_TASKS, tuning=True)
         on = {"tuning": tuning, "batches": batches, "split": split}
         run.rows += run.tuned("logistic regression", logistic, STRENGTHS, steps=read, **on)
         run.rows += run.tuned("nearest neighbours", KNeighborsClassifier, near, steps=read, **on)

@@ -54,9 +54,7 @@ def count(commit: str | None) -> dict[str, int]:
     for path in run(listing).splitlines():
         name = part(path) if path.endswith(".py") else None
         if name:
-            source = (
-                run(["git", "show", f"{commit}:{path}"]) if commit else (ROOT / path).read_text()
-            )
+            source = run(["git", "show", f"{commit or ''}:{path}"])  # of the index, without one
             totals[name] = totals.get(name, 0) + code_lines(source)
     return totals
 

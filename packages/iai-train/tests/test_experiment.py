@@ -219,7 +219,10 @@ def test_a_free_number_cannot_be_chosen_on_the_tasks_themselves(tmp_path: Path) 
     run = experiment(tmp_path)
     tasks = run.draw(Regression(), 3, num_support=2, num_query=1)
     with pytest.raises(ValueError, match="`tuning` must be other tasks than `batches`"):
-        run.tuned("it", scaled({}), [1], tasks, tasks, [1])
+        run.tuned("it", scaled({}), [1], [*tasks], tasks, [1])
+    other = run.draw(Regression(), 3, num_support=2, num_query=1, tuning=True)
+    with pytest.raises(ValueError, match="`choices` must hold at least one number; got none"):
+        run.tuned("it", scaled({}), [], other, tasks, [1])
 
 
 def test_a_cost_is_measured_once(tmp_path: Path) -> None:
@@ -232,6 +235,13 @@ def test_a_cost_is_measured_once(tmp_path: Path) -> None:
         "seconds of a, on cpu": 1.5,
         "seconds of b, on cpu": 2.5,
     }
+
+
+def test_a_damaged_file_of_costs_is_named(tmp_path: Path) -> None:
+    run = experiment(tmp_path)
+    (tmp_path / "costs.json").write_text('{"seconds')
+    with pytest.raises(ValueError, match=r"costs\.json` is damaged: .* Delete it to measure anew"):
+        run.once("seconds of a", lambda: 1.0)
 
 
 class Mean:
@@ -321,6 +331,8 @@ def test_costs_of_a_baseline_are_of_the_choice_that_is_best(tmp_path: Path) -> N
         (step, metric) for step in (1, 2) for metric in ("error", "seconds", "bytes")
     }
     assert {ask for ask in asked if ask[1] == 4} == {(1, 4, 1), (2, 4, 2)}
+    kept = json.loads((tmp_path / "costs.json").read_text())
+    assert all("it with 1, step 1," in what or "it with 2, step 2," in what for what in kept)
 
 
 def finished(out: Path, **how: object) -> Experiment:

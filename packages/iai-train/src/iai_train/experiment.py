@@ -1,6 +1,5 @@
 """An experiment: learners are trained and measured beside baselines, and the results are kept."""
 
-import json
 import math
 import re
 import time
@@ -15,9 +14,9 @@ import torch
 from torch import nn
 
 from iai_train.config import FitConfig, Settings
-from iai_train.files import make_folder, write_atomically
+from iai_train.files import make_folder
 from iai_train.interfaces import Estimator, Source, TaskSampler, TasksT, Traceable
-from iai_train.measuring.cost import cost_rows, peak_bytes, seconds
+from iai_train.measuring.cost import cost_rows, measure_once, peak_bytes, seconds
 from iai_train.measuring.estimator import each_task
 from iai_train.measuring.evaluate import Answer, Metric, evaluate, first
 from iai_train.processes import process_generator, process_index, resolve_device
@@ -172,10 +171,24 @@ class Experiment:
                 reads these in one step.
             split: Name of the tasks in the rows.
         """
-        rows = self._measure(method, learner, batches, steps, split)
-        if self._costs and split == "in":
-            for row in [row for row in rows if row.metric == self._metric]:
-                rows += self._price(row, learner, batches[:1], steps)
+        return self._priced(method, learner, batches, steps, split, method)
+
+    def _priced(
+        self, method: str, learner: Method, tasks: Sequence[Any], steps: Steps, split: str, of: str
+    ) -> list[Row]:
+        """The rows of the metrics, and of what the answers cost a task where that is asked for."""
+        rows = self._measure(method, learner, tasks, steps, split)
+        if not self._costs or split != "in":
+            return rows
+        num_tasks, num_query = tasks[0].query.mask.shape
+        for row in [row for row in rows if row.metric == self._metric]:
+            at = _only(steps, [row.step])
+            work = partial(self._measure, method, learner, tasks[:1], at, split)
+            costs = {"seconds": lambda work=work: seconds(work, self.device, repeats=2) / num_tasks}
+            if not isinstance(learner, Estimator):  # whose memory is not torch's
+                costs["bytes"] = lambda work=work: peak_bytes(work, self.device) / num_tasks
+            what = f"of {of}, step {row.step}, {row.examples:g} examples, {num_query} queries"
+            rows += cost_rows(row, f"{what}, {num_tasks} tasks at a time", costs, self.once)
         return rows
 
     def _measure(
@@ -194,17 +207,6 @@ class Experiment:
                 attrs.evolve(row, step=step) for row in evaluate(answer, read, steps=[1], **of)
             ]
         return rows
-
-    def _price(self, row: Row, learner: Method, batches: Sequence[Any], steps: Steps) -> list[Row]:
-        """What the answers that a row is of cost a task."""
-        num_tasks, num_query = batches[0].query.mask.shape
-        at = _only(steps, [row.step])
-        work = partial(self._measure, row.method, learner, batches, at, row.split)
-        of = f"of {row.method}, step {row.step}, {row.examples:g} examples, {num_query} queries"
-        costs = {"seconds": lambda: seconds(work, self.device, repeats=2) / num_tasks}
-        if not isinstance(learner, Estimator):  # whose memory is not torch's
-            costs["bytes"] = lambda: peak_bytes(work, self.device) / num_tasks
-        return cost_rows(row, f"{of}, {num_tasks} tasks at a time", costs, self.once)
 
     def tuned(
         self,
@@ -232,10 +234,12 @@ class Experiment:
             split: Name of the tasks in the rows.
 
         Raises:
-            ValueError: `tuning` is `batches`.
+            ValueError: A batch of `tuning` is one of `batches`, or there is nothing to choose from.
         """
-        if tuning is batches:
+        if any(tasks is other for tasks in tuning for other in batches):
             raise ValueError("`tuning` must be other tasks than `batches`; got the same.")
+        if not choices:
+            raise ValueError("`choices` must hold at least one number; got none.")
         scores: dict[int, dict[ChoiceT, float]] = defaultdict(dict)
         with progress_bar() as bar:
             for choice in bar.track(choices, description=f"{method}: tuning"):
@@ -243,26 +247,18 @@ class Experiment:
                     if row.metric == self._metric:
                         score = self._sign * row.value if math.isfinite(row.value) else -math.inf
                         scores[row.step][choice] = score
-        best = {step: max(of, key=of.__getitem__) for step, of in scores.items()}
+        best = {step: max(found, key=found.__getitem__) for step, found in scores.items()}
         rows = []
         for chosen in dict.fromkeys(best.values()):
             at = _only(steps, [step for step, choice in best.items() if choice == chosen])
-            rows += self.measure(method, make(chosen), batches, at, split=split)
+            of = f"{method} with {chosen}"
+            rows += self._priced(method, make(chosen), batches, at, split, of)
         return sorted(rows, key=lambda row: row.step)
 
     def once(self, what: str, work: Callable[[], float]) -> float:
-        """A number that is measured once, such as a cost, and read again by a run that goes on.
-
-        Args:
-            what: What the number is of, and all that it depends on beside training and the device.
-            work: Measures it.
-        """
-        path, key = self.settings.out / "costs.json", f"{what}, on {self.device}"
-        kept: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
-        if key not in kept:
-            kept[key] = work()
-            write_atomically(path, json.dumps(kept, indent=1).encode())
-        return kept[key]
+        """A number that is measured once and kept in costs.json: see `measure_once`."""
+        path = self.settings.out / "costs.json"
+        return measure_once(path, f"{what}, on {self.device}", work)
 
     def finish(
         self,

@@ -117,15 +117,16 @@ class SampleComparison:
         """
 
         def answer(split: str, tasks: Any) -> Tensor:
-            num_read = tasks.support.mask.shape[1]
+            num_tasks, num_read = tasks.support.mask.shape
 
             def iterations() -> float:
                 tried = seconds(partial(fit, tasks, _TRIED), self._run.device, repeats=1)
                 return self._longest.get((split, num_read), 1.0) / tried * _TRIED
 
             what = (
-                f"iterations of {method}, {split}, {num_read} samples read, {self._num_samples} "
-                f"drawn, tolerance {self._tolerance}, as long as {', '.join(self._fields)}"
+                f"iterations of {method}, {num_tasks} tasks of {split}, {num_read} samples read, "
+                f"{self._num_samples} drawn, tolerance {self._tolerance}, "
+                f"as long as {', '.join(self._fields)}"
             )
             number = max(1, round(self._run.once(what, iterations)))
             return self._carry(fit(tasks, number))

@@ -1,15 +1,18 @@
 """What a piece of work costs: seconds, and peak memory."""
 
+import json
 import math
 import os
 import time
 from collections.abc import Callable, Mapping
 from itertools import accumulate
+from pathlib import Path
 
 import attrs
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from iai_train.files import write_atomically
 from iai_train.row import Row
 
 
@@ -85,3 +88,24 @@ def cost_rows(
         attrs.evolve(row, metric=metric, value=once(f"{metric} {what}", cost), stderr=math.nan)
         for metric, cost in costs.items()
     ]
+
+
+def measure_once(path: Path, what: str, work: Callable[[], float]) -> float:
+    """A number that is measured once, such as a cost, and read again by a run that goes on.
+
+    Args:
+        path: The JSON file that keeps it.
+        what: What the number is of, and all that it depends on beside training.
+        work: Measures it.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    try:
+        kept: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+    except ValueError as error:
+        raise ValueError(f"`{path}` is damaged: {error}. Delete it to measure anew.") from error
+    if what not in kept:
+        kept[what] = work()
+        write_atomically(path, json.dumps(kept, indent=1).encode())
+    return kept[what]

@@ -1,9 +1,13 @@
+import copy
 from functools import partial
+from typing import NamedTuple
 
 import pytest
 import torch
 from iai_iterate import Adapted, Iterated
-from slopes import Examples, Kernel, Slope, draw
+from slopes import Examples, Kernel, Slope, SlopeState, draw
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 # A matrix product may round otherwise where its numbers lie elsewhere in memory.
 assert_same = partial(torch.testing.assert_close, rtol=1e-12, atol=1e-12)
@@ -160,3 +164,77 @@ def test_a_refused_minibatch_changes_nothing():
     with pytest.raises(ValueError, match="must be finite"):
         adapted.update(with_nan(tasks.support))
     assert adapted.step == 1 and torch.equal(adapted.predict(tasks.query.x), before)
+
+
+class Held(NamedTuple):
+    slope: Tensor
+    anchor: Tensor
+    seen: Tensor
+
+
+class Anchored(Slope):
+    """A slope that is pulled back to its start, the state's anchor."""
+
+    def init(self, num_tasks, query_x=None):
+        slope, seen = super().init(num_tasks)
+        return Held(slope, slope, seen)
+
+    def update(self, state, evidence, query_x=None, fresh=True):
+        plain = SlopeState(state.slope, state.seen)
+        slope, seen = super().update(plain, evidence, query_x, fresh)
+        return Held(slope + 0.1 * (state.anchor - slope), state.anchor, seen)
+
+
+class Retrieved(Kernel):
+    """Evidence with a learned tensor in it, and a state that an update makes of the weights."""
+
+    def encode(self, batch):
+        keys = self.features.weight[:, 0].expand(len(batch.mask), -1)
+        return super().encode(batch)._replace(keys=(keys,))
+
+    def update(self, state, evidence, query_x, fresh=True):
+        return state._replace(answer=self.start.expand(state.answer.shape))
+
+
+def train_in_place(regime):
+    with torch.no_grad():
+        for weight in regime.parameters():
+            weight.add_(1)
+
+
+@pytest.mark.parametrize("num_tasks", [1, 3])
+def test_a_snapshot_does_not_change_with_the_weights(regime, num_tasks):
+    tasks = draw(num_tasks)
+    learner = Iterated(regime, steps=1, minibatch=4)
+    stages = list(learner.trace(tasks.support, tasks.query.x, steps=2))
+    before = [[leaf.clone() for leaf in tree_leaves(stage.state)] for stage in stages]
+    train_in_place(regime)
+    for stage, leaves in zip(stages, before, strict=True):
+        assert all(map(torch.equal, tree_leaves(stage.state), leaves))
+
+
+@pytest.mark.parametrize("num_tasks", [1, 3])
+def test_a_state_keeps_its_anchor_when_the_weights_change(num_tasks):
+    regime, tasks = Anchored().double(), draw(num_tasks)
+    learner = Iterated(regime, steps=2, minibatch=4)
+    adapted, trained = learner.adapt(tasks.support[:, :4]), learner(tasks).state
+    train_in_place(regime)
+    for state in (adapted.state, trained):
+        assert (state.anchor == 1).all() and not state.anchor.requires_grad
+    with torch.no_grad():
+        regime.rate.sub_(1)
+    other = copy.deepcopy(learner)
+    with torch.no_grad():
+        other.regime.start.fill_(1)
+    expected = other.adapt([tasks.support[:, :4], tasks.support[:, 4:8]]).state.slope
+    assert_same(adapted.update(tasks.support[:, 4:8]).state.slope, expected)
+
+
+def test_evidence_and_updates_share_no_memory_with_the_weights():
+    regime, tasks = Retrieved().double(), draw(1, num_query=1)
+    later = Adapted.new(regime, 1).update(tasks.support)
+    given = Adapted.new(regime, 1, tasks.query.x).update(tasks.support)
+    keys, answer = later.evidence[0][0].keys[0].clone(), given.state.answer.clone()
+    train_in_place(regime)
+    assert torch.equal(later.evidence[0][0].keys[0], keys)
+    assert torch.equal(given.state.answer, answer)

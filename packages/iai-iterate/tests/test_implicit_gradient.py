@@ -93,8 +93,12 @@ def test_what_was_not_solved_is_reported():
     left = problem.residual(state, problem.anchor, None).norm(dim=1).detach()
     close(mode.report.residual, left)
     assert (left > 0.1).all() and mode.report.solve is None
+    early = mode.report
     torch.autograd.grad(losses[-1].sum(), problem.anchor)
     report = mode.report
+    assert early.solve is None and report.residual is early.residual
+    with pytest.raises(AttributeError):
+        report.solve = None
     right = (state - problem.target)[..., None]
     rest = right - problem.matrix @ report.solve.solution[..., None]
     close(report.solve.residual, (rest.norm(dim=1) / right.norm(dim=1))[:, 0], 1e-9)

@@ -1,3 +1,4 @@
+import warnings
 import weakref
 
 import pytest
@@ -5,7 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from iai_iterate import rematerialised, unrolled
+from iai_iterate.modes.surroundings import Surroundings
 from inner_loops import adaptation, gradients, problem
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
 SEEDS, COUNTS = st.integers(0, 2**32), st.integers(1, 8)
@@ -190,3 +193,36 @@ def test_functional_gradients_inside_a_step_are_refused_not_wrong():
 
     with pytest.raises(RuntimeError, match="saved tensor hooks"):
         rematerialised(step, lambda state: state, torch.ones(2, requires_grad=True), range(2))
+
+
+class Generators:
+    """The random states of a kind of device that this machine does not have, as numbers."""
+
+    def __init__(self, *states):
+        self.states = list(states)
+
+    def get_rng_state(self, device):
+        return self.states[getattr(device, "index", device)]
+
+    def set_rng_state(self, state, device):
+        self.states[getattr(device, "index", device)] = state
+
+
+def test_generators_of_every_kind_of_device_are_restored(monkeypatch):
+    cuda, xpu, original = Generators(1, 2), Generators(3), torch.get_device_module
+
+    def module(device=None):
+        kind = torch.device(device or "cpu").type
+        return {"cuda": cuda, "xpu": xpu}.get(kind) or original(device)
+
+    monkeypatch.setattr(torch, "get_device_module", module)
+    with FakeTensorMode():
+        tree = [torch.empty(1, device=name) for name in ("cuda:0", "xpu:0", "cpu", "cuda:1")]
+    surroundings = Surroundings(tree)
+    cuda.states, xpu.states = [10, 20], [30]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # autocast on a device that is not there
+        with surroundings.restored():
+            assert (cuda.states, xpu.states) == ([1, 2], [3])
+            cuda.states, xpu.states = [4, 4], [4]
+    assert (cuda.states, xpu.states) == ([10, 20], [30])

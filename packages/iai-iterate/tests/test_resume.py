@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 import safetensors.torch
@@ -6,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from iai_iterate import Adapted, Iterated, state_file
-from slopes import Kernel, NamedSlope, Slope, draw
+from slopes import Kernel, NamedSlope, Slope, SlopeState, draw
 from torch.utils._pytree import tree_leaves
 
 CASES = {
@@ -251,3 +252,27 @@ def test_a_state_that_is_no_pytree_of_tensors_is_not_saved(tmp_path):
     adapted = Iterated(Named().double(), steps=1).adapt(draw().support)
     with pytest.raises(TypeError, match="must be a pytree of tensors; got str as its"):
         adapted.save(tmp_path / "state")
+
+
+def test_a_dtype_that_safetensors_does_not_store_is_named(tmp_path):
+    class Complex(Slope):
+        def init(self, num_tasks, query_x=None):
+            slope, seen = super().init(num_tasks)
+            return SlopeState(slope.to(torch.complex128), seen)
+
+    adapted = Adapted.new(Complex().double(), 2)
+    sentence = r"^safetensors does not store torch.complex128, the dtype of \.state\.slope\.$"
+    with pytest.raises(TypeError, match=sentence):
+        adapted.save(tmp_path / "state")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_no_file(tmp_path, monkeypatch):
+    learner = Iterated(Slope().double(), steps=1)
+    monkeypatch.chdir(tmp_path)
+    for path in (tmp_path, "."):
+        sentence = f"`path` must be a file; `{path}` is a directory."
+        for call in (Adapted.new(learner.regime, 2).save, learner.resume):
+            with pytest.raises(IsADirectoryError, match=re.escape(sentence)):
+                call(path)
+    assert not list(tmp_path.iterdir())

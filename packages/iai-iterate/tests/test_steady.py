@@ -96,6 +96,13 @@ def test_inference_tensors_count_no_changes_and_are_let_through():
     assert losses[:, 0].tolist() == [1, 2, 3]
 
 
+def test_a_change_beside_an_inference_tensor_is_seen():
+    with torch.inference_mode():
+        constant = torch.zeros(3)
+    with pytest.raises(ValueError, match=r"it changed its \['count'\] in place"):
+        steady(count_in_place)(start(constant=constant), None)
+
+
 @dataclass
 class Opaque:
     w: Tensor

@@ -156,7 +156,7 @@ def test_other_weights_are_refused_and_nothing_is_touched(tmp_path: Path) -> Non
 def test_a_source_that_refuses_leaves_the_learner_alone(tmp_path: Path) -> None:
     train(out=tmp_path)
     learner = Descent()
-    with pytest.raises(KeyError):
+    with pytest.raises(ValueError, match="is not that of a `LiveTasks`"):
         train(learner, LiveTasks(), out=tmp_path)
     assert _equal(learner.state_dict(), Descent().state_dict())
 

@@ -14,6 +14,7 @@ from iai_iterate.pool import Pool
 from iai_iterate.solvers.conjugate_gradient import ConjugateGradient
 from iai_iterate.solvers.neumann import Neumann
 from iai_iterate.steady import steady
+from iai_iterate.task_matrix import from_matrix, to_matrix
 
 __all__ = [
     "Adapted",
@@ -27,12 +28,14 @@ __all__ = [
     "Refinement",
     "Solve",
     "first_order",
+    "from_matrix",
     "greedy",
     "minibatches",
     "rematerialised",
     "reptile",
     "steady",
     "steps_reading",
+    "to_matrix",
     "truncated",
     "unrolled",
 ]

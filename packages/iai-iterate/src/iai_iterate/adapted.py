@@ -9,7 +9,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from iai_iterate.interfaces import Batch, Regime
-from iai_iterate.leaf import contiguous, from_leaves, to_leaves
+from iai_iterate.leaf import contiguous, from_leaves, to_leaves, unaliased
 from iai_iterate.state_file import write_state
 
 
@@ -27,6 +27,9 @@ class _Stored(NamedTuple):
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Adapted:
     """What a regime made of the minibatches read so far. Reading on gives a new one.
+
+    The state and the evidence share no memory with the regime's weights: an optimizer step leaves
+    them as they are.
 
     A state that answers any query, or the given ones, has a size that does not grow with the
     minibatches. Where the state is the answer to queries and none were given, there is no state:
@@ -64,7 +67,7 @@ class Adapted:
         if regime.needs_query and query_x is None:
             state, seen = None, torch.zeros(num_tasks)
         else:
-            state = contiguous(regime.init(num_tasks, query_x))
+            state = contiguous(unaliased(regime.init(num_tasks, query_x), regime))
             seen = state.seen
         kept = contiguous(query_x.clone()) if regime.needs_query and query_x is not None else None
         return cls(regime=regime, num_tasks=num_tasks, state=state, query_x=kept, seen=seen)
@@ -104,6 +107,8 @@ class Adapted:
 
         Raises:
             ValueError: If a number of the state is not finite.
+            TypeError: If a tensor of the state has a dtype that safetensors does not store.
+            IsADirectoryError: If `path` is a directory.
             OSError: If the file could not be written; what was there before is untouched.
         """
         leaves = to_leaves(self._stored())
@@ -128,14 +133,15 @@ class Adapted:
                 f"A minibatch must have the {self.num_tasks} tasks read so far; "
                 f"got {batch.mask.shape[0]}."
             )
-        self.regime.validate(batch)
-        evidence, step = self.regime.encode(batch), self.step + 1
+        regime, step = self.regime, self.step + 1
+        regime.validate(batch)
+        evidence = regime.encode(batch)
         if self.state is None:
-            kept = (*self.evidence, (contiguous(evidence), fresh))
+            kept = (*self.evidence, (contiguous(unaliased(evidence, regime)), fresh))
             seen = self.seen.to(batch.mask.device) + batch.mask.sum(1) * fresh
             return replace(self, evidence=kept, step=step, seen=seen)
-        state = contiguous(self.regime.update(self.state, evidence, self.query_x, fresh))
-        return replace(self, state=state, step=step, seen=state.seen)
+        state = unaliased(regime.update(self.state, evidence, self.query_x, fresh), regime)
+        return replace(self, state=contiguous(state), step=step, seen=state.seen)
 
     @torch.no_grad()
     def predict(self, query_x: Shaped[Tensor, "task query *x_shape"]) -> Tensor:

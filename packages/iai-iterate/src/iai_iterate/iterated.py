@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from iai_iterate.adapted import Adapted
 from iai_iterate.interfaces import Batch, GradientMode, Regime, Tasks
+from iai_iterate.leaf import unaliased
 from iai_iterate.minibatch import as_sizes, minibatches, steps_of_a_pass
 from iai_iterate.modes.truncated import greedy
 from iai_iterate.rollout import detach
@@ -24,7 +25,7 @@ class Refinement(NamedTuple):
 
     losses: Float[Tensor, "step task"]
     seen: Float[Tensor, "step task"]  # distinct examples behind each loss
-    state: Any  # after the last step, detached
+    state: Any  # after the last step, detached; shares no memory with the weights
 
 
 class Iterated(nn.Module):
@@ -101,6 +102,7 @@ class Iterated(nn.Module):
             return self.regime.loss(self.regime.predict(state, query_x), tasks.query)
 
         losses, end = self.gradient(step, loss, start, batches)
+        end = unaliased(end, self.regime)
         read = torch.stack([batch.mask.sum(1) * fresh for batch, fresh in batches])
         seen = (before + read.cumsum(0)).to(before.dtype)
         if self.loss == "last":
@@ -209,6 +211,7 @@ class Iterated(nn.Module):
 
         Raises:
             FileNotFoundError: If there is no such file.
+            IsADirectoryError: If `path` is a directory.
             ValueError: If the file is truncated or was changed, its tensors have other names,
                 shapes or dtypes than those of this learner, or `like` is missing.
         """

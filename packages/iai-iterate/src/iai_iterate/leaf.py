@@ -1,10 +1,11 @@
 """A state as named tensors and back, which is how states are stored."""
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import (
     keystr,
     tree_flatten_with_path,
@@ -14,8 +15,26 @@ from torch.utils._pytree import (
 )
 
 
+def unaliased(tree: Any, regime: Any) -> Any:
+    """The same tree, with a copy of each tensor that shares memory with the regime's weights.
+
+    An optimizer changes weights in place; a state that is kept must not change with them. The
+    weights are the parameters and buffers of the regime, if it is an `nn.Module`.
+    """
+    if not isinstance(regime, nn.Module):
+        return tree
+    weights = set(map(_memory, chain(regime.parameters(), regime.buffers())))
+    return tree_map_only(
+        Tensor, lambda leaf: leaf.clone() if _memory(leaf) in weights else leaf, tree
+    )
+
+
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
 def contiguous(tree: Any) -> Any:
-    """The same tree, each tensor contiguous and alone in its storage.
+    """The same tree, each tensor contiguous and of the size of its storage.
 
     Stored tensors come back so, and a kernel may round differently for another layout. A state that
     is always kept so goes on bit for bit alike, stored and restored or not.

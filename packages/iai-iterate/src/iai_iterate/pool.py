@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_map
 
 from iai_iterate.interfaces import Batch, Sampler
 from iai_iterate.iterated import Iterated
-from iai_iterate.leaf import contiguous, from_leaves, to_leaves
+from iai_iterate.leaf import contiguous, from_leaves, to_leaves, unaliased
 from iai_iterate.minibatch import as_sizes
 from iai_iterate.rollout import detach
 
@@ -96,7 +96,7 @@ class Pool:
         latent, query = self._born(num_tasks)
         left = self._lifetimes(num_tasks)
         with torch.no_grad():
-            state = learner.regime.init(num_tasks, query.x)
+            state = unaliased(learner.regime.init(num_tasks, query.x), learner.regime)
         # The learner may move to the generator's device only later.
         state = tree_map(lambda leaf: contiguous(leaf.to(generator.device)), state)
         self._live = _Life(latent, query, state, left)

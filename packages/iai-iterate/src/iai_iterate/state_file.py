@@ -1,6 +1,7 @@
 """Tensors on disk: a file is read whole or refused, and never runs code."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -27,8 +28,14 @@ def write_state(path: Path, tensors: Mapping[str, Tensor]) -> None:
         tensors: Contiguous tensors on the CPU that share no memory, by name.
 
     Raises:
+        TypeError: If safetensors does not store the dtype of a tensor.
+        IsADirectoryError: If `path` is a directory.
         OSError: If it could not be written; what was there before is untouched.
     """
+    _check_file(path)
+    for name, tensor in tensors.items():
+        if not _storable(tensor.dtype):
+            raise TypeError(f"safetensors does not store {tensor.dtype}, the dtype of {name}.")
     record = {"format": _FORMAT, "sha256": _checksum(tensors)}
     payload = safetensors.torch.save(dict(tensors), {_KEY: json.dumps(record)})
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -53,8 +60,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: If there is no such file.
+        IsADirectoryError: If `path` is a directory.
         ValueError: If the file is truncated, was changed, or is of another kind.
     """
+    _check_file(path)
     try:
         with safe_open(path, framework="pt") as file:
             # Cloned: the file is mapped into memory, where its tensors need not be aligned.
@@ -68,6 +77,19 @@ def read_state(path: Path) -> dict[str, Tensor]:
         f"`{path}` holds no whole state of this version: it is truncated, was changed since it was "
         "saved, or is a file of another kind."
     )
+
+
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, f"`path` must be a file; `{path}` is a directory.")
+
+
+def _storable(dtype: torch.dtype) -> bool:
+    try:
+        safetensors.torch.save({"": torch.empty(0, dtype=dtype)})
+    except (KeyError, SafetensorError):  # which one depends on the version
+        return False
+    return True
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:

@@ -93,10 +93,12 @@ def _versions(leaves: list[Any]) -> list[int]:
     """Numbers that grow with every change in place, which tensors share with their views."""
     if torch.compiler.is_compiling():
         return []  # a trace cannot tell
-    try:
-        return [getattr(leaf, "_version", 0) for leaf in leaves]
-    except RuntimeError:
-        return []  # nor can an inference tensor
+    return [_version(leaf) for leaf in leaves]
+
+
+def _version(leaf: Any) -> int:
+    # An inference tensor counts no changes.
+    return leaf._version if isinstance(leaf, Tensor) and not leaf.is_inference() else 0
 
 
 def _described(leaf: Any) -> str:

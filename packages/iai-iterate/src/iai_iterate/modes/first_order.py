@@ -18,16 +18,17 @@ def first_order(
     """Replaces d step / d state by the identity, as first-order MAML does.
 
     A step is given its state detached. The gradient of a loss by the state that it was taken at
-    goes, unchanged, to every earlier state and to the start. What steps share besides, such as
-    learned rates, has its usual gradient from each step. So have weights in the inner loss, by the
-    mixed second derivative, where the step takes its gradient with `create_graph=True`.
+    goes, unchanged, to every earlier state and to the start. Weights that
+    steps share, such as learned rates, have their usual gradient from each step. So have weights in
+    the inner loss, by the mixed second derivative, where the step takes its gradient with
+    `create_graph=True`.
 
     Args:
         step: `step(state, batch) -> state`.
         loss: `loss(state) -> task`, taken after every step.
-        state: The start, any pytree of tensors; only floating ones pass a gradient on. A tensor
-            that stands in it twice should be cloned for one of the two: a gradient that a step
-            takes by a copy of the one misses the other.
+        state: The start, any pytree of tensors; only floating ones pass a gradient on. If
+            one tensor appears twice in the state, clone one of them; otherwise a step's gradient
+            covers only one of the two.
         batches: One minibatch a step.
 
     Returns:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -17,12 +17,23 @@ _NOT_DIFFERENTIABLE = (
 )
 
 
-@dataclass(eq=False)
-class ImplicitReport:
+class ImplicitReport(NamedTuple):
     """How far an implicit gradient can be trusted. All tensors are constants."""
 
     residual: Float[Tensor, " task"]  # |F| at the last state: the gradient is right where it is 0
-    solve: Solve | None = None  # of the linear systems; None before a backward pass
+    solve: Solve | None  # of the linear systems; None before a backward pass
+
+
+@dataclass(eq=False)
+class Progress:
+    """The residual of a rollout, and the latest solve of the backward passes through it."""
+
+    residual: Float[Tensor, " task"]
+    solve: Solve | None = None
+
+    def report(self) -> ImplicitReport:
+        """How things stand now; a later solve does not change what was returned."""
+        return ImplicitReport(self.residual, self.solve)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +43,7 @@ class Equation:
     unknowns: list[Tensor]  # leaves of that graph, led by the axis of tasks
     values: Any  # F, a pytree whose leaves are shaped as the unknowns
     solver: LinearSolver
-    report: ImplicitReport  # is told of every solve
+    progress: Progress  # its `solve` is set by every solve
 
     def product(self, vectors: Any) -> Any:
         """(dF/dunknowns)' v."""
@@ -54,8 +65,9 @@ class Equation:
         """The v for which (dF/dunknowns)' v = gradient."""
         right = tree_unflatten(gradients, tree_flatten(self.values)[1])
         with torch.no_grad():
-            self.report.solve = self.solver.solve(self.product, right)
-        return tree_leaves(self.report.solve.solution)
+            solve = self.solver.solve(self.product, right)
+        self.progress.solve = solve
+        return tree_leaves(solve.solution)
 
 
 def implicit_function(equation: Equation) -> tuple[Tensor, ...]:
@@ -70,8 +82,8 @@ def implicit_function(equation: Equation) -> tuple[Tensor, ...]:
 
     >>> from iai_iterate import ConjugateGradient
     >>> square, root = (torch.tensor([n], requires_grad=True) for n in (16.0, 4.0))
-    >>> report = ImplicitReport(torch.zeros(1))
-    >>> equation = Equation([root], root**2 - square, ConjugateGradient(), report)
+    >>> progress = Progress(torch.zeros(1))
+    >>> equation = Equation([root], root**2 - square, ConjugateGradient(), progress)
     >>> (solution,) = implicit_function(equation)
     >>> solution.item(), torch.autograd.grad(solution, square)[0].item()  # sqrt, 1 / (2 sqrt)
     (4.0, 0.125)

@@ -9,7 +9,12 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_map_on
 
 from iai_iterate.interfaces import Loss, Rollout, State, Step
 from iai_iterate.linear_solver import LinearSolver
-from iai_iterate.modes.implicit_function import Equation, ImplicitReport, implicit_function
+from iai_iterate.modes.implicit_function import (
+    Equation,
+    ImplicitReport,
+    Progress,
+    implicit_function,
+)
 from iai_iterate.rollout import detach, stacked
 from iai_iterate.steady import steady
 from iai_iterate.task_matrix import to_matrix
@@ -30,7 +35,7 @@ class ImplicitGradient:
 
     What else the last loss depends on has its gradient as usual. The earlier losses are constants,
     and so is the part of the state that is not solved for. The step itself is not differentiated:
-    what it shares with F is trained through F.
+    weights that it shares with F are trained through F.
 
     The gradient is exact where F is 0. Where the steps did not get there it is wrong and looks like
     any other: `report.residual` says how near they came, and `report.solve` how well the linear
@@ -73,18 +78,18 @@ class ImplicitGradient:
         solved: Callable[[Any], Any] = _whole,
     ) -> None:
         self.residual, self.solver, self.solved = residual, solver, solved
-        self._report: ImplicitReport | None = None
+        self._progress: Progress | None = None
 
     @property
     def report(self) -> ImplicitReport:
-        """Of the latest rollout, and of the latest backward pass through it.
+        """Of the latest rollout, and of the latest backward pass through it until now.
 
         Raises:
             RuntimeError: If there was no rollout yet.
         """
-        if self._report is None:
+        if self._progress is None:
             raise RuntimeError("`report` is of the latest rollout; there was none yet.")
-        return self._report
+        return self._progress.report()
 
     def __call__(
         self, step: Step[State], loss: Loss[State], state: State, batches: Iterable[Any]
@@ -147,8 +152,8 @@ class ImplicitGradient:
                 f"`residual` must be shaped as what is solved for, {_shapes(part)}; "
                 f"got {_shapes(values)}."
             )
-        self._report = ImplicitReport(torch.linalg.vector_norm(to_matrix(detach(values)), dim=1))
-        equation = Equation(list(unknowns.values()), values, self.solver, self._report)
+        self._progress = Progress(torch.linalg.vector_norm(to_matrix(detach(values)), dim=1))
+        equation = Equation(list(unknowns.values()), values, self.solver, self._progress)
         return replaced(dict(zip(unknowns, implicit_function(equation), strict=True)))
 
 

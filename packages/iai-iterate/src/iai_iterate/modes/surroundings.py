@@ -7,25 +7,27 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
-from torch.utils.checkpoint import get_device_states, set_device_states
 
 
 class Surroundings:
     """The state of torch's own generators and of autocast at the time when this is made.
 
     Args:
-        tree: Tensors on the device that computes, if that is not the CPU.
+        tree: Tensors on each device that computes, besides the CPU.
     """
 
     def __init__(self, tree: Any) -> None:
-        tensors = {leaf.device: leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)}
-        kinds = {"cpu", *(device.type for device in tensors)}
-        self._kind = next((kind for kind in kinds if kind != "cpu"), "cpu")
+        devices = {leaf.device for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)}
         self._cpu = torch.get_rng_state()
-        self._devices, self._generators = get_device_states(*tensors.values())
+        # Not by `torch.utils.checkpoint`: it knows one kind of device at a time, and not mps.
+        self._generators = {
+            device: torch.get_device_module(device).get_rng_state(device)
+            for device in devices
+            if device.type != "cpu"
+        }
         self._autocasts = [
             (kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
-            for kind in sorted(kinds)
+            for kind in sorted({"cpu", *(device.type for device in devices)})
         ]
         self._cached = torch.is_autocast_cache_enabled()
 
@@ -33,10 +35,12 @@ class Surroundings:
     def restored(self) -> Iterator[None]:
         """All of it as it was then; on leaving, as it was on entering."""
         with ExitStack() as stack:
-            fork = torch.random.fork_rng(self._devices, device_type=self._kind)
-            stack.enter_context(fork)
+            stack.enter_context(torch.random.fork_rng(devices=[]))
             torch.set_rng_state(self._cpu)
-            set_device_states(self._devices, self._generators, device_type=self._kind)
+            for device, state in self._generators.items():
+                fork = torch.random.fork_rng([device.index], device_type=device.type)
+                stack.enter_context(fork)
+                torch.get_device_module(device).set_rng_state(state, device)
             for kind, dtype, enabled in self._autocasts:
                 stack.enter_context(torch.autocast(kind, dtype, enabled, self._cached))
             yield

@@ -11,9 +11,9 @@ def check_same(actual: Any, expected: Any, sentence: str, tolerance: float = 0.0
     """Raises AssertionError with the sentence where two pytrees of tensors differ.
 
     Args:
-        actual: The one.
-        expected: The other.
-        sentence: What they are the same by.
+        actual: A pytree of tensors.
+        expected: The pytree that it must equal.
+        sentence: The sentence of the contract that demands it, with which the error begins.
         tolerance: How far numbers may lie apart, absolutely and relatively; 0 for not at all.
     """
     (leaves, structure), (others, other) = tree_flatten(actual), tree_flatten(expected)
@@ -24,7 +24,12 @@ def check_same(actual: Any, expected: Any, sentence: str, tolerance: float = 0.0
 
 
 def check_refused(call: Callable[[], object], sentence: str) -> None:
-    """Raises AssertionError with the sentence where a call raises nothing, or no ValueError."""
+    """Raises AssertionError with the sentence where a call raises nothing, or no ValueError.
+
+    Args:
+        call: A call, without arguments, that must raise ValueError.
+        sentence: The sentence of the contract that demands it: the error.
+    """
     try:
         call()
     except ValueError:

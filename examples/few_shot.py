@@ -3,8 +3,7 @@
 
 A task shows one image of each of five letters, of scripts never seen in training, and asks which of
 them other images are. MAML and its relatives, a neural process and the learned regimes are one loop
-with different choices. All are trained on as many tasks and measured on the same ones, beside the
-nearest mean image, which learns nothing. The costs are those of adapting and of a meta-gradient.
+with different choices, trained on as many tasks, beside the nearest mean image, which learns nothing.
 """
 
 from functools import partial
@@ -22,6 +21,7 @@ from iai_train import Experiment, FitConfig, SamplerSource, Settings, learning_c
 
 METHODS = ("maml", "first-order maml", "reptile", "meta-sgd", "anil", "imaml, descent")
 METHODS += ("imaml, hessian-free", "cavia", "cnp", "implicit, learned", "parametric, learned")
+LAST_STEPS = {"cnp": 1, "imaml, hessian-free": 5}  # it takes no more; it has converged by then
 
 
 @attrs.frozen(kw_only=True)
@@ -140,9 +140,8 @@ def main() -> None:
         counts |= {"num_tasks": train.num_tasks, "generator": run.training_generator()}
         learner = methods[name].to(run.device)
         run.train(name, learner, SamplerSource(seen, **counts))
-        # A neural process takes one step; Newton's method has converged after five.
-        most = {"cnp": 1, "imaml, hessian-free": 5}.get(name, max(config.steps))
-        steps = {learner.steps, *(step for step in config.steps if step <= most)}
+        most = LAST_STEPS.get(name, max(config.steps))
+        steps = {learner.steps} | {step for step in config.steps if step <= most}
         rows = run.measure(name, learner, batches, steps)
         run.rows += rows + learning_costs(run, rows, learner, batches[0], tasks[: train.num_tasks])
     run.finish(by="step", scale="linear")

@@ -97,7 +97,7 @@ class DampedNewton(nn.Module):
         """The step d; gradients flow to the learned numbers alone. Zero without any curvature.
 
         Args:
-            curvatures: |H| along each of k directions.
+            curvatures: `|H|` along each of k directions.
             parts: The parts of g along them.
             earlier: h, the mean curvature of the earlier examples' loss.
             evidence: Holds n and b.
@@ -112,9 +112,9 @@ class DampedNewton(nn.Module):
 
 
 class Newton(Slope):
-    """The gradient, and the step of `DampedNewton` with a recent mean of |H| for h.
+    """The gradient, and the step of `DampedNewton` with a recent mean of `|H|` for h.
 
-    The mean of |H| over the Krylov space of each minibatch enters h with the weight
+    The mean of `|H|` over the Krylov space of each minibatch enters h with the weight
     sqrt(b / (n + b)): curvature changes as theta moves, so h must forget as well as average. The
     rates start at 0 for the gradient and at 1 for the step: before training, the rule is damped
     Newton.

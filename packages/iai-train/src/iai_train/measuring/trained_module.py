@@ -37,8 +37,9 @@ class _Trained:
 class TrainedModule:
     """A new module for each run, trained by a `torch.optim.Optimizer`: how optimizers are compared.
 
-    `evaluate` and `Experiment.measure` take it as a learner, with `TrainingRun`s as batches. Runs
-    of one seed have the same first weights and minibatches, whatever the optimizer.
+    `evaluate` and `Experiment.measure` take it as a learner; each of their batches is a
+    `TrainingRun`. Runs of one seed have the same first weights and minibatches, whatever the
+    optimizer.
 
     Args:
         module: Makes a module with new weights, drawn from torch's global generator on the CPU.

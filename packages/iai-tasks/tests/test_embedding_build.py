@@ -1,6 +1,7 @@
 """Building a store: a process that is stopped loses a shard at most, and the bytes do not tell."""
 
 import errno
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from fake_embedder import FakeEmbedder, SomeUnreadable, content, flip, numbered,
 from hypothesis import given
 from hypothesis import strategies as st
 from iai_tasks import EmbeddingStore, ImageClasses, embed, image_files
+from iai_tasks._tensor_file import load_tensors, save_tensors
 from iai_tasks.embeddings import _embedding_build
 
 CHILD = """
@@ -70,13 +72,25 @@ def test_no_interruption_shows_in_the_bytes(num_images, unreadable, sizes, stops
             try:
                 embed(source, FakeEmbedder(stop_after=stop), stopped, unreadable="skip")
             except KeyboardInterrupt:
-                for shard in stopped.glob("*.safetensors"):  # as after a power cut
+                for shard in stopped.glob(".shards/*.safetensors"):  # as after a power cut
                     written = shard.read_bytes()
                     shard.write_bytes(written[: len(written) - torn % (number + 2)])
         patch.setattr(_embedding_build, "_SHARD", sizes[-1])
         store = embed(source, FakeEmbedder(), stopped, unreadable="skip")
         assert content(stopped) == content(whole)
         assert store.skipped == tuple(f"{one}.png" for one in sorted(source.unreadable))
+
+
+def twice_the_first_image(file):
+    tensors, record = load_tensors(file)
+    index = tensors["index"].clone()
+    index[1] = index[0]
+    save_tensors(file, {"embeddings": tensors["embeddings"].clone(), "index": index}, record)
+
+
+def without_index(file):
+    tensors, record = load_tensors(file)
+    save_tensors(file, {"embeddings": tensors["embeddings"].clone()}, record)
 
 
 @pytest.mark.parametrize(
@@ -87,13 +101,16 @@ def test_no_interruption_shows_in_the_bytes(num_images, unreadable, sizes, stops
         (lambda file: file.write_bytes(b""), 4),
         (of_another_format, 4),
         (lambda file: file.unlink(), 4),
+        (lambda file: shutil.copy(file.with_name("images-4-8.safetensors"), file), 4),
+        (twice_the_first_image, 4),
+        (without_index, 4),
     ],
 )
 def test_shards_that_are_not_as_written_are_embedded_again_and_no_others(tmp_path, damage, kept):
     folder = tmp_path / "store"
     with pytest.raises(KeyboardInterrupt):
         embed(numbered(), FakeEmbedder(stop_after=5), folder)
-    damage(folder / "images-8-12.safetensors")
+    damage(folder / ".shards" / "images-8-12.safetensors")
     with pytest.raises(KeyboardInterrupt):
         embed(numbered(), FakeEmbedder(stop_after=2), folder)
     backbone = FakeEmbedder()
@@ -216,28 +233,33 @@ def test_what_a_kill_left_half_written_is_cleared_away(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         embed(numbered(), FakeEmbedder(stop_after=1), folder)
     for name in (".images-4-8.safetensors.17.tmp", ".embeddings.safetensors.17.tmp", ".rows.tmp"):
-        (folder / name).write_bytes(b"half")
+        (folder / ".shards" / name).write_bytes(b"half")
     embed(numbered(), FakeEmbedder(), folder)
     assert set(content(folder)) == {"embeddings.safetensors"}
-    (folder / "images-0-4.safetensors").write_bytes(b"left by a kill after the store was whole")
+    (folder / ".shards").mkdir()
+    (folder / ".shards" / "images-0-4.safetensors").write_bytes(b"left by a kill at the end")
     embed(numbered(), FakeEmbedder(), folder)
     assert set(content(folder)) == {"embeddings.safetensors"}
 
 
-def test_a_disk_that_is_full_says_so_and_keeps_what_is_done(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("num_written", "file"), [(3, "images-12-16"), (10, "embeddings")])
+def test_a_disk_that_is_full_says_so_and_keeps_what_is_done(
+    tmp_path, monkeypatch, num_written, file
+):
     folder, calls = tmp_path / "store", []
 
     def full(descriptor):
         calls.append(descriptor)
-        if len(calls) > 3:
+        if len(calls) > num_written:
             raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
         patched.setattr("os.fsync", full)
-        with pytest.raises(OSError, match=r"images-12-16.* not be written: No space left on devi"):
+        with pytest.raises(OSError, match=rf"{file}.* not be written: No space left on devi"):
             embed(numbered(), FakeEmbedder(), folder)
+    assert len(list((folder / ".shards").iterdir())) == num_written
     backbone = FakeEmbedder()
     embed(numbered(), backbone, folder)
-    assert backbone.num_calls == 10 - 3
+    assert backbone.num_calls == 10 - num_written
     embed(numbered(), FakeEmbedder(), tmp_path / "whole")
     assert content(folder) == content(tmp_path / "whole")

@@ -5,7 +5,7 @@ import safetensors.torch
 import torch
 from fake_embedder import FakeEmbedder, SomeUnreadable, content, flip, numbered, of_another_format
 from iai_tasks import EmbeddingStore, embed
-from iai_tasks.embeddings import _embedding_build
+from iai_tasks.embeddings import _embedding_build, embedding_store
 
 STORE = "embeddings.safetensors"
 
@@ -121,6 +121,65 @@ def test_what_is_no_store_is_refused_and_left_alone(tmp_path):
             embed(numbered(), FakeEmbedder(), tmp_path / name)
     assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
     assert len(embed(numbered(), FakeEmbedder(), tmp_path / "empty").labels) == 40
+
+
+def test_what_is_not_its_own_is_refused_or_stays(tmp_path):
+    folder = tmp_path / "store"
+    folder.mkdir()
+    (folder / "images-00001-of-00002.safetensors").write_bytes(b"mine")
+    with pytest.raises(ValueError, match=r"holds images-00001-of-00002\.safetensors\."):
+        embed(numbered(), FakeEmbedder(), folder)
+    assert content(folder) == {"images-00001-of-00002.safetensors": b"mine"}
+    (folder / "images-00001-of-00002.safetensors").rename(folder / ".notes.tmp")
+    embed(numbered(), FakeEmbedder(), folder)
+    (folder / "images-0-4.safetensors").write_bytes(b"mine")
+    embed(numbered(), FakeEmbedder(), folder)
+    kept = content(folder)
+    del kept[STORE]
+    assert kept == {".notes.tmp": b"mine", "images-0-4.safetensors": b"mine"}
+
+
+def test_what_is_not_its_own_among_the_shards_is_refused_or_stays(tmp_path):
+    folder = tmp_path / "store"
+    (folder / ".shards").mkdir(parents=True)
+    (folder / ".shards" / "notes.tmp").write_bytes(b"mine")
+    with pytest.raises(ValueError, match=r"\.shards must hold only what .*; it holds notes\.tmp\."):
+        embed(numbered(), FakeEmbedder(), folder)
+    embed(numbered(), FakeEmbedder(), tmp_path / "whole")
+    (tmp_path / "whole" / STORE).rename(folder / STORE)
+    embed(numbered(), FakeEmbedder(), folder)
+    assert content(folder / ".shards") == {"notes.tmp": b"mine"}
+
+
+def test_a_builder_opens_what_another_finishes_before_it(tmp_path, monkeypatch):
+    make_folder, backbone = embedding_store._make_folder, FakeEmbedder()
+
+    def after_another(folder):
+        monkeypatch.setattr(embedding_store, "_make_folder", make_folder)
+        embed(numbered(), FakeEmbedder(), folder)
+        make_folder(folder)
+
+    monkeypatch.setattr(embedding_store, "_make_folder", after_another)
+    assert len(embed(numbered(), backbone, tmp_path / "store").labels) == 40
+    assert backbone.num_calls == 0
+
+
+def test_a_shard_is_no_store(tmp_path):
+    folder = tmp_path / "store"
+    with pytest.raises(KeyboardInterrupt):
+        embed(numbered(), FakeEmbedder(stop_after=1), folder)
+    (folder / ".shards" / "images-0-4.safetensors").rename(folder / STORE)
+    with pytest.raises(ValueError, match=r"hold embeddings and labels; it holds embeddings and i"):
+        EmbeddingStore.open(folder)
+
+
+def test_embeddings_and_labels_are_as_many():
+    words = {"class_names": ("a",), "backbone": "", "skipped": ()}
+    words |= {"backbone_fingerprint": "", "source_fingerprint": ""}
+    with pytest.raises(ValueError, match=r"one for each of 3 embeddings; got \(2,\)"):
+        EmbeddingStore(
+            embeddings=torch.zeros(3, 2), labels=torch.zeros(2, dtype=torch.int64), **words
+        )
 
 
 def test_a_link_to_an_empty_folder_leads_to_the_store(tmp_path):

@@ -254,5 +254,7 @@ def test_calls_that_do_not_fit(original, tmp_path, architecture, size, text):
 
 def test_without_torchvision_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", None)
-    with pytest.raises(ImportError, match=r"`torchvision` is not installed: pip"):
+    with pytest.raises(
+        ImportError, match=r"`torchvision` is not installed: pip install 'iai-tasks\[vision\]'\.$"
+    ):
         torchvision_backbone(NAME, tmp_path / "weights.safetensors")

@@ -1,7 +1,9 @@
-"""The files in a folder of embeddings: a shard for every few images, then the store."""
+"""The files in a folder of embeddings: shards in a sub-folder while it is built, then the store."""
 
 import contextlib
 import math
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,13 @@ from iai_tasks._tensor_file import load_tensors, save_tensors
 from iai_tasks.interfaces import Embedder, ImageSource
 
 STORE = "embeddings.safetensors"
-SHARDS = "images-*.safetensors"
-_TEMPORARY = ".*.tmp"  # files that a kill leaves half written
+_SHARDS = ".shards"  # the sub-folder in which a store is built
+_ROWS = ".rows.tmp"
+_BUILT = re.compile(  # the names of the files in it, whole or half written
+    r"(images-\d+-\d+|embeddings)\.safetensors"
+    r"|\.(images-\d+-\d+|embeddings)\.safetensors\.\d+\.tmp"
+    r"|\.rows\.tmp"
+)
 _FORMAT = 2
 _SHARD = 64  # images; a process that is stopped loses at most so many embeddings
 
@@ -68,10 +75,12 @@ def read(file: Path) -> tuple[dict[str, Tensor], Origin, dict[str, Any]]:
 
 
 def remove_shards(folder: Path) -> None:
-    """Removes what only the building of a store needs."""
-    for file in (*folder.glob(SHARDS), *folder.glob(_TEMPORARY)):
-        with contextlib.suppress(OSError):
-            file.unlink(missing_ok=True)
+    """Removes the sub-folder in which the store was built, unless it holds other files."""
+    with contextlib.suppress(OSError):
+        for file in (folder / _SHARDS).iterdir():
+            if _BUILT.fullmatch(file.name):
+                file.unlink(missing_ok=True)
+        (folder / _SHARDS).rmdir()
 
 
 @attrs.frozen
@@ -84,7 +93,7 @@ class Build:
     Attributes:
         source: The images.
         backbone: The network.
-        folder: Where the files are.
+        folder: Where the store will be.
         origin: What the store says that it is made from.
         skip: Whether images that cannot be read are left out.
     """
@@ -100,17 +109,17 @@ class Build:
 
         Raises:
             OSError: If a file cannot be written.
-            ValueError: If an earlier process began with other images or another backbone, an image
-                cannot be read or embedded, or a class has no image left; the text says which.
+            ValueError: If the sub-folder of shards holds other files, an earlier process began with
+                other images or another backbone, an image cannot be read or embedded, or a class
+                has no image left; the text says which.
         """
-        for file in self.folder.glob(_TEMPORARY):
-            file.unlink(missing_ok=True)
+        self._make_sub_folder()
         num, files, indices = len(self.source), [], []
         for start in range(0, num, _SHARD):
             progress(start, num)
             images = range(start, min(start + _SHARD, num))
-            files.append(self.folder / f"images-{images.start}-{images.stop}.safetensors")
-            index = self._done(files[-1])
+            files.append(self._shards / f"images-{images.start}-{images.stop}.safetensors")
+            index = self._done(files[-1], images)
             if index is None or not (self.skip or len(index) == len(images)):
                 embeddings, index = self._embed(images)
                 self._write(files[-1], {"embeddings": embeddings, "index": index})
@@ -118,18 +127,36 @@ class Build:
         progress(num, num)
         self._join(files, torch.cat(indices))
 
+    @property
+    def _shards(self) -> Path:
+        return self.folder / _SHARDS
+
+    def _make_sub_folder(self) -> None:
+        """Makes the sub-folder of shards, or clears it of files that a kill left half written."""
+        self._shards.mkdir(exist_ok=True)
+        for file in self._shards.iterdir():
+            if not _BUILT.fullmatch(file.name):
+                raise ValueError(
+                    f"{self._shards} must hold only what `embed` writes; it holds {file.name}."
+                )
+            if file.suffix == ".tmp":
+                file.unlink(missing_ok=True)
+
     def _write(self, file: Path, tensors: dict[str, Tensor], **record: object) -> None:
         origin = attrs.asdict(self.origin)
         save_tensors(file, tensors, {"format": _FORMAT, "origin": origin, **record})
 
-    def _done(self, file: Path) -> Int64[Tensor, " row"] | None:
-        """The images in a shard; None if there is no shard, or a damaged one."""
+    def _done(self, file: Path, images: range) -> Int64[Tensor, " row"] | None:
+        """The images in a shard; None if there is no shard, or it is damaged or of other images."""
         try:
             tensors, origin, _ = read(file)
         except (FileNotFoundError, ValueError):
             return None
         origin.check(self.origin, self.folder)
-        return tensors["index"].clone()
+        index = tensors.get("index")
+        if index is None or index.tolist() != sorted(set(images).intersection(index.tolist())):
+            return None
+        return index.clone()
 
     def _embed(self, images: range) -> tuple[Float32[Tensor, "row dim"], Int64[Tensor, " row"]]:
         """Embeddings of the images that can be read, and their indices."""
@@ -183,16 +210,18 @@ class Build:
             raise ValueError(
                 f"`source` must have images of every class; none of {empty!r} can be read."
             )
-        gathered = self.folder / ".rows.tmp"  # there may be more rows than memory holds
-        with open(gathered, "wb") as rows:
-            for file in files:
-                rows.write(read(file)[0]["embeddings"].numpy().data)
-        shape = len(index), self.backbone.dim
-        embeddings = torch.from_file(str(gathered), size=math.prod(shape), dtype=torch.float32)
         left_out = sorted(set(range(len(self.source))) - set(index.tolist()))
-        self._write(
-            self.folder / STORE,
-            {"embeddings": embeddings.view(shape), "labels": labels},
-            class_names=names,
-            skipped=[self.source.name(one) for one in left_out],
-        )
+        skipped = [self.source.name(image) for image in left_out]
+        shape = len(index), self.backbone.dim
+        gathered = self._shards / _ROWS  # there may be more rows than memory holds
+        try:
+            with open(gathered, "wb") as rows:
+                for file in files:
+                    rows.write(read(file)[0]["embeddings"].numpy().data)
+            embeddings = torch.from_file(str(gathered), size=math.prod(shape), dtype=torch.float32)
+            tensors = {"embeddings": embeddings.view(shape), "labels": labels}
+            self._write(self._shards / STORE, tensors, class_names=names, skipped=skipped)
+        finally:
+            with contextlib.suppress(OSError):
+                gathered.unlink(missing_ok=True)
+        os.replace(self._shards / STORE, self.folder / STORE)

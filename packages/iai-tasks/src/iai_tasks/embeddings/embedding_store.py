@@ -12,7 +12,7 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from iai_tasks._listing import listed
-from iai_tasks.embeddings._embedding_build import SHARDS, STORE, Build, Origin, read, remove_shards
+from iai_tasks.embeddings._embedding_build import STORE, Build, Origin, read, remove_shards
 from iai_tasks.interfaces import Embedder, ImageSource
 
 _LOCK = ".lock"
@@ -42,6 +42,13 @@ class EmbeddingStore:
     source_fingerprint: str
     skipped: tuple[str, ...]
 
+    def __attrs_post_init__(self) -> None:
+        if self.labels.shape != self.embeddings.shape[:1]:
+            raise ValueError(
+                f"`labels` must be one for each of {len(self.embeddings)} embeddings; got "
+                f"{tuple(self.labels.shape)}."
+            )
+
     @classmethod
     def open(
         cls, folder: str | PathLike[str], *, backbone: Embedder | None = None
@@ -63,6 +70,11 @@ class EmbeddingStore:
                 "builds the store, or goes on from where an earlier call stopped."
             )
         tensors, origin, record = read(folder / STORE)
+        if tensors.keys() != {"embeddings", "labels"}:
+            raise ValueError(
+                f"{folder / STORE} must hold embeddings and labels; it holds "
+                f"{' and '.join(sorted(tensors))}. Delete it to have it made anew."
+            )
         if backbone is not None:
             given = attrs.evolve(
                 origin, backbone=backbone.name, backbone_fingerprint=backbone.fingerprint
@@ -88,10 +100,11 @@ def embed(
     """Embeds every image once, and keeps the embeddings in a folder.
 
     If the folder is a finished store of these images and this backbone, it is opened. Otherwise the
-    store is built, in one file for every 64 images. If the process is stopped, even killed, at most
-    64 embeddings are lost: the next call continues from the files that are there. At the end the
-    files are joined to one, whose bytes do not depend on interruptions. Of two processes that build
-    the same store, one waits for the other.
+    store is built in the sub-folder `.shards`, in one file for every 64 images. If the process is
+    stopped, even killed, at most 64 embeddings are lost: the next call continues from the files
+    that are there. At the end the files are joined to one, whose bytes do not depend on
+    interruptions, and removed; joining them needs three times the store's size on the disk. Of
+    two processes that build the same store, one waits for the other.
 
     Args:
         source: The images. Their fingerprint is taken first, which reads every file once.
@@ -104,10 +117,10 @@ def embed(
 
     Raises:
         OSError: If a file cannot be written. Earlier files stay.
-        ValueError: If `unreadable` is another word; the folder holds other files, or was made from
-            other images or with another backbone; an image cannot be read or its embedding is not
-            finite, and the text names the image; a class has no image that can be read; or the
-            store is damaged.
+        ValueError: If `unreadable` is another word; the folder holds other files (hidden files may
+            be there, and stay), or was made from other images or with another backbone; an image
+            cannot be read or its embedding is not finite, and the text names the image; a class has
+            no image that can be read; or the store is damaged.
 
     >>> import tempfile, torch
     >>> from iai_tasks import Backbone, ImageClasses
@@ -153,10 +166,10 @@ def embed(
 
 
 def _make_folder(folder: Path) -> None:
-    """Makes the folder, unless it holds files that are not of an unfinished store."""
+    """Makes the folder, unless it holds other files; another process may finish the store here."""
     if folder.exists():
         inside = folder.iterdir() if folder.is_dir() else [folder]
-        others = [one.name for one in inside if not (one.name[0] == "." or one.match(SHARDS))]
+        others = [one.name for one in inside if one.name[0] != "." and one.name != STORE]
         if others:
             raise ValueError(
                 f"`folder` must be a store, an empty folder or a new one; {folder} holds "

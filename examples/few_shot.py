@@ -3,7 +3,7 @@
 
 A task shows one image of each of five letters, of scripts never seen in training, and asks which of
 them other images are. MAML and its relatives, a neural process and the learned regimes are one loop
-with different choices, trained on as many tasks, beside the nearest mean image, which learns nothing.
+with different choices, trained on as many tasks; the nearest mean image stands beside them.
 """
 
 from functools import partial
@@ -140,8 +140,7 @@ def main() -> None:
         counts |= {"num_tasks": train.num_tasks, "generator": run.training_generator()}
         learner = methods[name].to(run.device)
         run.train(name, learner, SamplerSource(seen, **counts))
-        most = LAST_STEPS.get(name, max(config.steps))
-        steps = {learner.steps} | {step for step in config.steps if step <= most}
+        steps = {learner.steps, *(s for s in config.steps if s <= LAST_STEPS.get(name, s))}
         rows = run.measure(name, learner, batches, steps)
         run.rows += rows + learning_costs(run, rows, learner, batches[0], tasks[: train.num_tasks])
     run.finish(by="step", scale="linear")

@@ -8,11 +8,13 @@ from iai_regimes import (
     Categorical,
     Embedded,
     Explicit,
+    GradientDescent,
     Implicit,
     LatentDecoder,
     Parametric,
     Predictor,
 )
+from iai_regimes.ravel import ravel
 from regime_parts import DIM, Examples, MeanEncoder, draw, read, rule
 from torch import nn
 
@@ -139,6 +141,35 @@ def test_wrapping_leaves_the_modes_of_what_it_wraps(frozen, training):
     assert all(layer.training == training for layer in inner.modules())
     assert all(layer.training == (training and not frozen) for layer in network.modules())
     assert regime.eval().train().regime.training and network.training == (not frozen)
+
+
+def test_the_residual_is_that_inside_and_reaches_the_embedding():
+    torch.manual_seed(0)
+    inner = Parametric(Predictor(nn.Linear(NUM_FEATURES, 3)), LIKELIHOOD, GradientDescent(0.1))
+    regime = Embedded(inner, embedding())
+    support = images()
+    support.mask[0, 1], support.x[0, 1] = False, torch.nan
+    with torch.no_grad():
+        start = regime.init(2)
+        state = regime.update(start, regime.encode(support))
+    residual = ravel(regime.residual(state, start, (support, True)))
+    observed = support.x.masked_fill(~support.mask[..., None, None, None], 0.0)
+    features = regime.embedding(observed.flatten(0, 1)).unflatten(0, (2, 4))
+    expected = ravel(inner.residual(state, start, (support._replace(x=features), True)))
+    assert torch.equal(residual, expected)
+    weight = torch.randn_like(residual)
+    weights = list(regime.embedding.parameters())
+    gradients = torch.autograd.grad((residual * weight).sum(), weights)
+    wanted = torch.autograd.grad((expected * weight).sum(), weights)
+    for gradient, other in zip(gradients, wanted, strict=True):
+        assert gradient.isfinite().all() and (gradient != 0).any()
+        torch.testing.assert_close(gradient, other)
+
+    regime = build("implicit")
+    with pytest.raises(
+        TypeError, match=r"^The regime must have a `residual`; Implicit has none\.$"
+    ):
+        regime.residual(start, start, (support, True))
 
 
 def test_autocast_keeps_the_dtypes_of_a_state():

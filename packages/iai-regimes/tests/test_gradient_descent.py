@@ -4,10 +4,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from iai_regimes import Gaussian, GradientDescent, Parametric, Predictor
+from iai_regimes import (
+    Evidence,
+    Gaussian,
+    GradientDescent,
+    Parametric,
+    Predictor,
+    Proximal,
+    UntilConverged,
+)
 from iai_regimes.gradient import gradient_at
 from iai_regimes.ravel import ravel
 from regime_parts import X_DIM, Momentum, draw
+from smooth_objectives import Quadratic as Bowl
 from torch import nn
 
 LIKELIHOOD = Gaussian(1, scale=0.5)
@@ -84,7 +93,7 @@ def test_rates_by_parameter_and_by_step(shape, kind):
     else:
         rates = kind(rate[:, 0] if shape else rate)
     regime, state = adapted(GradientDescent(rates), drawn)
-    names = {"rule.rate.weight", "rule.rate.bias"} if named else {"rule.rate.value"}
+    names = {"rule.rate.named.weight", "rule.rate.named.bias"} if named else {"rule.rate.value"}
     assert (names <= dict(regime.named_parameters()).keys()) == (kind is nn.Parameter)
     assert names <= regime.state_dict().keys()
 
@@ -207,6 +216,8 @@ def test_inference_mode_is_refused():
 @pytest.mark.parametrize(
     ("rate", "message"),
     [
+        (0.0, "`rate` must be above 0; got 0.0."),
+        ({}, "`rate` must name the adapted parameters; got none."),
         (-0.1, "`rate` must be finite and at least 0; got -0.1."),
         (float("inf"), "`rate` must be finite and at least 0; got inf."),
         (torch.tensor(-0.5), "`rate` must be finite and at least 0; got -0.5."),
@@ -243,3 +254,39 @@ def test_a_rate_that_does_not_fit(shape):
         adapted(GradientDescent(rates), [])
     with error("`rate` must name the adapted parameters, weight, bias; got weight."):
         adapted(GradientDescent({"weight": torch.ones(1, 3)}), [])
+
+
+@pytest.mark.parametrize("differentiate", [True, False])
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda rule: rule,
+        lambda rule: Proximal(rule, strength=0.5),
+        lambda rule: UntilConverged(rule, tolerance=1e-9, max_steps=1),
+        lambda rule: UntilConverged(Proximal(rule, strength=0.5), tolerance=1e-9, max_steps=1),
+    ],
+)
+def test_a_learned_rate_has_its_gradient_inside_other_rules(around, differentiate):
+    objective = Bowl.draw(2, 3, seed=0)
+    theta = {"w": torch.randn(2, 3, dtype=torch.float64)}
+    told = Evidence((), torch.ones(2).double(), torch.zeros(2).double(), True)
+    away = {"w": theta["w"] + 1}
+
+    def moved(rate):
+        rule = around(GradientDescent(rate, differentiate_gradient=differentiate))
+        return rule.step(theta, rule.start(away), told, objective)[0]["w"].square().sum()
+
+    rate = nn.Parameter(torch.tensor(0.1, dtype=torch.float64))
+    (gradient,) = torch.autograd.grad(moved(rate), rate)
+    higher, lower = (moved(0.1 + shift).item() for shift in (1e-6, -1e-6))
+    assert gradient.item() == pytest.approx((higher - lower) / 2e-6, rel=1e-5)
+
+
+def test_a_parameter_may_have_any_name():
+    names = ["label", "check", "attributes", "a.b", "a/b", "value"]
+    theta = {name: torch.ones(2, 1) for name in names}
+    rates = {name: nn.Parameter(torch.tensor([0.1 * i])) for i, name in enumerate(names)}
+    rule = GradientDescent(rates)
+    rule.start(theta)
+    assert [rule.rate.of(name) is rates[name] for name in names] == [True] * len(names)
+    assert len(rule.state_dict()) == len(names)

@@ -135,4 +135,24 @@ def test_where_the_residual_is_the_gradient_a_step_takes_one(rule, enabled):
     with torch.set_grad_enabled(enabled):
         _, carry = regime.rule.step(state.theta, state.carry, told, objective)
     assert carry.steps.tolist() == [5.0] * 3
-    assert Measured.count == 6  # at the start, and after each step
+    # At the start and after each step; once more if the first step turns out to need a graph.
+    assert Measured.count == 6 + (enabled and rule != "adam")
+
+
+@pytest.mark.parametrize("differentiate", [True, False])
+def test_a_first_order_rule_leaves_no_graph_behind(monkeypatch, differentiate):
+    built, grad = [], torch.autograd.grad
+
+    def watched(*args, create_graph=False, **options):
+        built.append(create_graph)
+        return grad(*args, create_graph=create_graph, **options)
+
+    descent = GradientDescent(0.1, differentiate_gradient=differentiate)
+    rule = UntilConverged(descent, tolerance=1e-9, max_steps=3)
+    predictor, batch = Predictor(nn.Linear(X_DIM, 1)).double(), draw_ragged(0)
+    objective = MinibatchObjective(predictor, LIKELIHOOD, batch)
+    told = Evidence((), batch.mask.sum(1).double(), torch.zeros(3).double(), True)
+    theta = predictor.start(3)
+    monkeypatch.setattr(torch.autograd, "grad", watched)
+    rule.step(theta, rule.start(theta), told, objective)
+    assert any(built) == differentiate

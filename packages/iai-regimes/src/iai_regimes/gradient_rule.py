@@ -1,4 +1,4 @@
-"""Rules that read one gradient of the minibatch's loss at theta, and nothing else."""
+"""Rules whose residual is the gradient of the minibatch's loss, and those made of one gradient."""
 
 from abc import ABC, abstractmethod
 from typing import Any

@@ -173,7 +173,7 @@ class Predictor(nn.Module):
             What the function gives, led by the task axis; gradients of any order flow.
         """
         with self._kernels(inputs[0]):
-            if not self._recurrent or not len(inputs[0]):
+            if not self._recurrent or not len(next(iter(theta.values()))):
                 return vmap(function, randomness="different")(theta, *inputs)
             rows = zip(*(value.unbind() for value in (*theta.values(), *inputs)), strict=True)
             tasks = [(dict(zip(theta, row, strict=False)), row[len(theta) :]) for row in rows]

@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from iai_regimes.check import check_statistics
-from iai_regimes.interfaces import Examples, Regime
+from iai_regimes.interfaces import Examples, Regime, Theta
 from iai_regimes.padding import finite_queries, observed_inputs
 
 
@@ -74,6 +74,20 @@ class Embedded(nn.Module):
     ) -> Any:
         """The state after one minibatch; queries are embedded only if the regime needs them."""
         return self.regime.update(state, evidence, self._asked(query_x), fresh)
+
+    def residual(self, solution: Any, start: Any, item: tuple[Examples, bool]) -> Theta:
+        """The residual of the wrapped regime on the features; gradients reach the embedding.
+
+        Raises:
+            TypeError: If the wrapped regime has no residual.
+        """
+        inner: Any = self.regime
+        if not hasattr(inner, "residual"):
+            raise TypeError(f"The regime must have a `residual`; {type(inner).__name__} has none.")
+        batch, fresh = item
+        features = FeatureExamples(self._features(observed_inputs(batch)), batch.y, batch.mask)
+        residual: Theta = inner.residual(solution, start, (features, fresh))
+        return residual
 
     def predict(
         self, state: Any, query_x: Float[Tensor, "task query *x_shape"]

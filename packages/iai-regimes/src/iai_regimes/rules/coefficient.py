@@ -35,11 +35,16 @@ class Coefficient(nn.Module):
         super().__init__()
         self.label, self.attributes = label, dict[str, str]()
         if isinstance(value, Mapping):
+            self.named = nn.Module()  # of its own: a parameter may be called `label`
+            if not value:
+                raise ValueError(f"`{label}` must name the adapted parameters; got none.")
             for name, tensor in value.items():
-                self.attributes[name] = name.replace(".", "/")  # torch forbids dots
-                self._register(self.attributes[name], f"{label}[{name!r}]", tensor)
+                self.attributes[name] = name.replace("/", "//").replace(
+                    ".", "/"
+                )  # no dots in torch
+                _register(self.named, self.attributes[name], f"{label}[{name!r}]", tensor)
         elif isinstance(value, Tensor):
-            self._register("value", label, value)
+            _register(self, "value", label, value)
             if value.dim() > by_step or not value.numel():
                 shapes = "() or (step,)" if by_step else "()"
                 raise ValueError(
@@ -70,10 +75,10 @@ class Coefficient(nn.Module):
 
     def of(self, name: str) -> Any:
         """A number or a tensor for the adapted parameter of this name."""
-        return getattr(self, self.attributes.get(name, "value"))
+        return getattr(self.named, self.attributes[name]) if self.attributes else self.value
 
     def of_tasks(self, steps: Float[Tensor, " task"]) -> float | Tensor:
-        """A number for all tasks, or one for each; there is none where tensors go by name.
+        """A number for all tasks, or one for each. Not defined for tensors by name: use `of`.
 
         Args:
             steps: Number of steps that each task took before.
@@ -83,12 +88,13 @@ class Coefficient(nn.Module):
             return value[steps.long().clamp(max=len(value) - 1)]
         return value
 
-    def _register(self, attribute: str, label: str, tensor: Tensor) -> None:
-        _check(label, tensor)
-        if isinstance(tensor, nn.Parameter):
-            self.register_parameter(attribute, tensor)
-        else:
-            self.register_buffer(attribute, tensor)
+
+def _register(module: nn.Module, attribute: str, label: str, tensor: Tensor) -> None:
+    _check(label, tensor)
+    if isinstance(tensor, nn.Parameter):
+        module.register_parameter(attribute, tensor)
+    else:
+        module.register_buffer(attribute, tensor)
 
 
 def _check(label: str, tensor: Tensor) -> None:

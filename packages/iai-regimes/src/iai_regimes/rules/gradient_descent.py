@@ -3,6 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from iai_regimes.check import check_positive
 from iai_regimes.evidence import Evidence
 from iai_regimes.gradient import gradient_at
 from iai_regimes.gradient_rule import DescentRule
@@ -49,6 +50,8 @@ class GradientDescent(nn.Module, DescentRule):
 
     def __init__(self, rate: Coefficients, *, differentiate_gradient: bool = True) -> None:
         super().__init__()
+        if isinstance(rate, int | float) and rate == 0:
+            check_positive(rate=rate)
         self.rate = Coefficient("rate", rate, by_step=True)
         self.differentiate_gradient = differentiate_gradient
 

@@ -113,15 +113,17 @@ class _Anchored:
         """As the function of this name; the proximal term needs no graph for its gradient."""
         scale = 1 + task_zeros(theta) if scale is None else scale
         gradient = gradient_at(self._objective, theta, differentiate=differentiate, scale=scale)
-        pulled: Theta = {}
-        by_name = bool(self._strength.attributes)
-        with torch.set_grad_enabled(differentiate and torch.is_grad_enabled()):
-            pull = scale if by_name else scale * self._strength.value
-            for name, value in theta.items():
-                strength, away = spread(pull, value), value - self._anchor[name]
-                if by_name:
-                    strength = strength * self._strength.of(name)
-                pulled[name] = torch.addcmul(gradient[name], strength, away)
+        follow = differentiate and torch.is_grad_enabled()
+        with torch.set_grad_enabled(follow):
+            away = {name: value - self._anchor[name] for name, value in theta.items()}
+        pulled = {}
+        for name in theta:
+            strength = self._strength.of(name)
+            if isinstance(strength, Tensor) and not follow:
+                strength = strength.detach()
+            # Outer gradients flow to the scale in any case: a learned rate is part of it.
+            factor = spread(scale, away[name]) * strength
+            pulled[name] = torch.addcmul(gradient[name], factor, away[name])
         return pulled
 
     def residual(self, theta: Theta) -> Float[Tensor, "task n num_outputs"]:

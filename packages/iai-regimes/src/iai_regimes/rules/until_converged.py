@@ -94,8 +94,10 @@ class UntilConverged(nn.Module):
         """The wrapped rule's residual."""
         return self.rule.residual(theta, carry.inner, objective)
 
-    def _norm(self, theta: Theta, inner: Any, objective: Objective) -> Tensor:
-        residual = self.rule.residual(theta, inner, objective).values()
+    def _norm(self, theta: Theta, inner: Any, objective: "_Remembering") -> Tensor:
+        # A graph only where the rule's step will use it: a first-order rule's does not.
+        with torch.set_grad_enabled(torch.is_grad_enabled() and objective.followed):
+            residual = self.rule.residual(theta, inner, objective).values()
         norms = [value.detach().reshape(len(value), -1).norm(dim=1) for value in residual]
         norm: Tensor = torch.stack(norms).norm(dim=0)
         return norm
@@ -108,6 +110,7 @@ class _Remembering:
         self._objective = objective
         self.loss, self.residual = objective.loss, objective.residual
         self._last: tuple[Theta, bool, Theta] | None = None  # where, whether it has a graph, what
+        self.followed = False  # whether a gradient with a graph was asked for
 
     @property
     def shared(self) -> bool:
@@ -116,6 +119,7 @@ class _Remembering:
     def gradient_at(self, theta: Theta, *, differentiate: bool, scale: Tensor | None) -> Theta:
         """As the function of this name."""
         follow = differentiate and torch.is_grad_enabled()
+        self.followed = self.followed or follow
         if self._last is None or self._last[0] is not theta or follow > self._last[1]:
             gradient = gradient_at(self._objective, theta, differentiate=differentiate)
             self._last = theta, follow, gradient

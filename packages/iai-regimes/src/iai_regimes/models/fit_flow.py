@@ -28,8 +28,8 @@ def fit_flow(
     """Trains a copy of a network for each task by flow matching, all tasks side by side.
 
     Each step draws some of the samples, with replacement, and is one of torch's Adam down the mean
-    squared error of the velocity. The result is that of `Parametric` with the rule `Adam`, and
-    sooner: a baseline that is given as much time as a learner needs should lose none of it.
+    squared error of the velocity. The result is that of `Parametric` with `Adam`, but sooner, so
+    that a baseline with a time limit is not handicapped.
 
     Args:
         network: [point, time] to a velocity, `n dim+1` to `n dim`. It stays as it is.

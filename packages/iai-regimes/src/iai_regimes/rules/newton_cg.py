@@ -36,7 +36,8 @@ class NewtonCG(DescentRule):
 
     Args:
         solver: Solves symmetric systems, positive definite or not, by products alone: conjugate
-            gradients, say. The number of products is its option. To damp, wrap the rule in `Proximal`.
+            gradients, say. The number of products is its option. To damp, wrap the rule in
+            `Proximal`.
 
     Raises:
         TypeError: If `solver` has no method `solve`.

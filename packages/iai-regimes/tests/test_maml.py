@@ -268,7 +268,11 @@ def test_learned_rates_and_strengths_have_exact_meta_gradients():
     rule = Proximal(GradientDescent(rates), strength)
     regime, support, query = build("scalar", rule), draw(2), draw(2, seed=1)
     names = dict(regime.named_parameters()).keys()
-    assert {"rule.strength.value", "rule.rule.rate.scale", "rule.rule.rate.last/bias"} < names
+    assert {
+        "rule.strength.value",
+        "rule.rule.rate.named.scale",
+        "rule.rule.rate.named.last/bias",
+    } < names
     check_finite_differences(regime, lambda: outer_losses(regime, support, query, 3).sum())
 
 

@@ -3,8 +3,8 @@
 
 Real images, tasks that were never seen: each task takes 5 of the 10 classes, renames them, and
 looks at the 64 pixels through a random projection to 16 numbers of its own. A learner reads 16
-labelled training images a step; it is asked about test images. Training of any kind on the new task
-is what it replaces, so logistic regression and Adam, which do train on it, stand beside it.
+labelled training images a step; it is asked about test images. The learner replaces training on the
+new task, so logistic regression and Adam, which do train on it, stand beside it.
 """
 
 from pathlib import Path

@@ -54,7 +54,7 @@ class Train:
     dim: int = 64  # principal components of the embeddings of seen classes, made white
     num_classes: int = 10  # the most classes that a learner holds
     hidden: int = 64  # hidden units of the MLP, all of whose parameters a task adapts
-    minibatches: tuple[int, ...] = (10, 20, 40, 80, 160)  # sizes: a test reads all in turn
+    minibatches: tuple[int, ...] = (10, 20, 40, 80, 160)  # a test uses each in turn, then the last
     max_steps: int = 100  # longest life of a task, in steps
     at_once: int = 640  # the most examples that the model of one step reads
     width: int = 64  # size of a token; of an implicit learner, twice as much
@@ -226,7 +226,7 @@ def main() -> None:
         regime = regimes.Parametric(predictor, likelihood, regimes.Adam(rate))
         return Iterated(regime, steps=1, minibatch=minibatch)
 
-    warnings.simplefilter("ignore", ConvergenceWarning)  # 200 iterations are its share
+    warnings.simplefilter("ignore", ConvergenceWarning)  # we stop it at 200 iterations
     near = [k for k in NEIGHBOURS if k <= min(config.examples)]
     for split, batches in tests.items():
         tuning, at = draw(split, config.tuning_tasks, TUNING_TASKS, tuning=True), read[split]

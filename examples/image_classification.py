@@ -220,7 +220,7 @@ def main() -> None:
         regime = regimes.Parametric(predictor, likelihood, regimes.Adam(rate))
         return Iterated(regime, steps=1, minibatch=config.minibatch)
 
-    warnings.simplefilter("ignore", ConvergenceWarning)  # 200 iterations are its share
+    warnings.simplefilter("ignore", ConvergenceWarning)  # we stop it at 200 iterations
     near = [k for k in NEIGHBOURS if k <= min(config.examples)]
     for split, batches in tasks.items():
         tuning = draw(split, config.tuning_tasks, TUNING_TASKS, tuning=True)

@@ -85,7 +85,7 @@ def network(activation: type[nn.Module], *hidden: int) -> nn.Sequential:
 def build(train: Train, name: str) -> nn.Module:
     """A rule by the name of its rows."""
     if name == "parametric, recurrent":
-        # It reads a logarithm, too steep near zero for meta-gradients: its gradient is a constant.
+        # It reads log |gradient|, whose derivative is unbounded near zero: treated as a constant.
         return regimes.RecurrentRule(hidden_dim=train.memory, scale=train.scale)
     # With this `exp_mult`, what the MLP makes of the time decides the length of a step.
     return regimes.MLPRule(step_mult=train.scale, exp_mult=1.0, differentiate_gradient=True)
@@ -129,7 +129,7 @@ def main() -> None:
         regime = regimes.Parametric(predictor, regimes.Categorical(10), rule, **choices)
         sizes = {"steps": train.unroll, "minibatch": train.minibatch}
         learner = Iterated(regime, **sizes, gradient=truncated(train.unroll))
-        # Lives go on where the last stretch left them: long ones are trained at the price of short.
+        # Lives go on where the last stretch left them: memory and time are of one stretch.
         counts = {"num_tasks": train.num_tasks, "num_query": train.num_query}
         lives = {"max_steps": train.max_stretches, "generator": run.training_generator()}
         source = Pool(learner, images, **counts, **lives)

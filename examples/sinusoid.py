@@ -1,5 +1,5 @@
-"""Sine waves from ten points: a family of methods, each a choice in every column
-================================================================================
+"""Sine waves from ten points: methods as choices of parameters, rule and meta-gradient
+====================================================================================
 
 A task is a sine wave of its own amplitude and phase, and ten points of it. MAML and its relatives
 learn where gradient descent should start; CAVIA adapts a latent alone; a neural process reads the

@@ -40,7 +40,7 @@ class Train:
 
     mechanism: Literal["linear", "fourier"] = "linear"  # how a variable follows from its causes
     noise: Literal["gaussian", "laplace", "cauchy"] = "gaussian"  # law of the noise in training
-    standardise: bool = False  # give all variables one scale; raw ones tell much of the order by it
+    standardise: bool = False  # give all variables one scale; raw variances reveal the order
     num_nodes: int = 10  # variables of a training task, before leaves are removed
     minibatch: int = 32  # rows read at a step
     steps: int = 4  # steps of a training task

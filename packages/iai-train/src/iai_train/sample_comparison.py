@@ -41,7 +41,7 @@ class SampleComparison:
         read: Samples of a task that a method has read by each step of the rows.
         flow: Carries noise along a field: `flow(field, noise, tolerance=tolerance)`. That of
             iai-regimes will do.
-        tolerance: Of `flow`.
+        tolerance: Error tolerance of the solver in `flow`.
     """
 
     metrics: ClassVar[Mapping[str, Metric]] = {

@@ -34,7 +34,8 @@ class Parametric(nn.Module):
         likelihood: Compares outputs with targets.
         rule: How a minibatch moves the adapted parameters; an `nn.Module` if it is learned.
         start: Gives the initial parameters of a number of tasks, such as `predictor.random_start`;
-            `predictor.start`, whose values are learned, by default.
+            `predictor.start`, whose values are learned, by default. A random start differs from
+            call to call, which `check_regime` of iai-iterate refuses.
 
     Source:
         Mittal et al. (2025), arXiv 2510.11471: theta_{i+1} = h(theta_i, B_i), prediction

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 def whitening(embeddings: Float[Tensor, "image _"], dim: int) -> nn.Linear:
     """The map to the first principal components, each divided by its standard deviation.
 
-    A component of less than a millionth of the largest variance is divided as if it had that: it
-    stays small.
+    Variances below a millionth of the largest are raised to that, so that such a component stays
+    small.
 
     Args:
-        embeddings: What the mean and the covariance are those of, such as the embeddings of
-            training images alone.
+        embeddings: Data for the mean and the covariance, such as the embeddings of training
+            images alone.
         dim: How many components to keep, from the largest variance down.
 
     Returns:

@@ -125,13 +125,14 @@ class Adapted:
         """Reads one more minibatch; `fresh` False says that its examples were read before.
 
         Raises:
+            TypeError: If it is no minibatch: an array, say, or a pair of arrays.
             ValueError: If the minibatch has another number of tasks, or the regime refuses it:
                 for NaN, say, or a class out of range.
         """
-        if batch.mask.shape[0] != self.num_tasks:
+        num_tasks = count_tasks(batch)
+        if num_tasks != self.num_tasks:
             raise ValueError(
-                f"A minibatch must have the {self.num_tasks} tasks read so far; "
-                f"got {batch.mask.shape[0]}."
+                f"A minibatch must have the {self.num_tasks} tasks read so far; got {num_tasks}."
             )
         regime, step = self.regime, self.step + 1
         regime.validate(batch)
@@ -148,8 +149,9 @@ class Adapted:
         """Raw outputs at the queries, `task query num_outputs`; no gradients flow.
 
         Raises:
-            ValueError: If the state is the answer to other queries, or their number of tasks is
-                another.
+            ValueError: If the state is the answer to other queries, or their number of tasks or
+                their shape is another than the regime's.
+            TypeError: If they are no tensor of floating point.
         """
         _check_tasks(query_x, self.num_tasks)
         if self.query_x is not None and not torch.equal(query_x, self.query_x):
@@ -171,7 +173,35 @@ class Adapted:
         return _Stored(step, self.seen, self.query_x, self.state, evidence, fresh)
 
 
-def _check_tasks(query_x: Tensor, num_tasks: int) -> None:
+def count_tasks(batch: Any) -> int:
+    """The tasks of a minibatch.
+
+    Raises:
+        TypeError: If it is no minibatch: an array, say, or a pair of arrays.
+        ValueError: If its mask is not `task n`.
+
+    >>> count_tasks((torch.zeros(20, 3), torch.zeros(20)))
+    Traceback (most recent call last):
+    TypeError: A minibatch must be a set of examples ...; got tuple.
+    """
+    mask = getattr(batch, "mask", None)
+    if not isinstance(mask, Tensor) or not isinstance(batch, Batch):
+        raise TypeError(
+            "A minibatch must be a set of examples with tensors `x`, `y` and `mask`, such as "
+            f"`iai_tasks.Examples.of(x, y)` makes of arrays; got {type(batch).__name__}."
+        )
+    if mask.dim() != 2:
+        raise ValueError(f"`mask` must have two axes, `task n`; got {tuple(mask.shape)}.")
+    return mask.shape[0]
+
+
+def _check_tasks(query_x: Any, num_tasks: int) -> None:
+    if not isinstance(query_x, Tensor) or not query_x.is_floating_point():
+        got = query_x.dtype if isinstance(query_x, Tensor) else type(query_x).__name__
+        raise TypeError(
+            "`query_x` must be a tensor of floating point, such as `iai_tasks.Examples.of(x).x` "
+            f"makes of an array; got {got}."
+        )
     if query_x.dim() < 2 or query_x.shape[0] != num_tasks:
         raise ValueError(
             f"`query_x` must be `task query *x_shape` of {num_tasks} tasks, as the examples are; "

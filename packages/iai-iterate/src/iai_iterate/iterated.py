@@ -1,6 +1,6 @@
 """Any regime, refined over minibatches: the loop that all methods share."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from itertools import accumulate, chain
 from pathlib import Path
@@ -11,8 +11,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from iai_iterate.adapted import Adapted
-from iai_iterate.interfaces import Batch, GradientMode, Regime, Tasks
+from iai_iterate.adapted import Adapted, count_tasks
+from iai_iterate.interfaces import Batch, GradientMode, Query, Regime, Tasks
 from iai_iterate.leaf import unaliased
 from iai_iterate.minibatch import as_sizes, minibatches, steps_of_a_pass
 from iai_iterate.modes.truncated import greedy
@@ -46,6 +46,7 @@ class Iterated(nn.Module):
 
     Raises:
         ValueError: If `steps` or `minibatch` is below 1, or `loss` is neither "every" nor "last".
+        TypeError: If `regime` lacks a member of its role.
 
     Source:
         Mittal et al. (2025), arXiv 2510.11471: the state after each fresh minibatch of the support.
@@ -61,6 +62,11 @@ class Iterated(nn.Module):
         loss: Literal["every", "last"] = "every",
     ) -> None:
         super().__init__()
+        if not isinstance(regime, Regime):
+            raise TypeError(
+                "`regime` must be a Regime, such as iai_regimes.Parametric or Implicit; got "
+                f"{type(regime).__name__}."
+            )
         if steps < 1:
             raise ValueError(f"`steps` must be at least 1; got {steps}.")
         as_sizes(minibatch, "minibatch")
@@ -68,9 +74,13 @@ class Iterated(nn.Module):
             raise ValueError(f"`loss` must be every or last; got {loss!r}.")
         self.regime, self.gradient = regime, gradient
         self.steps, self.minibatch, self.loss = steps, minibatch, loss
+        self._validated = False
 
     def forward(self, tasks: Tasks, state: Any = None) -> Refinement:
         """Refines through `steps` minibatches of the support and takes the losses on the queries.
+
+        The regime validates the support: always on the CPU, and elsewhere only the first one, for
+        to read values is to wait for the device.
 
         Args:
             tasks: The support is read in the order given; it has at least a minibatch's examples,
@@ -84,8 +94,11 @@ class Iterated(nn.Module):
 
         Raises:
             ValueError: If the support has fewer examples than a minibatch, or the state has other
-                shapes than these tasks and queries need.
+                shapes than these tasks and queries need, or the regime refuses the support: for a
+                class out of range, say.
+            TypeError: If `tasks` has no `support` and `query`.
         """
+        self._validate(tasks)
         query_x, start = tasks.query.x, self.start(tasks, state)
         batches = list(minibatches(tasks.support, self.minibatch, self.steps))
         before, latest = start.seen.detach(), batches[0]
@@ -162,8 +175,11 @@ class Iterated(nn.Module):
         Raises:
             ValueError: If `steps` is below 1, the iterable is empty, or the regime refuses a
                 minibatch: for NaN, say.
+            TypeError: If `support` is neither a set of examples nor an iterable of minibatches.
         """
         items: Iterator[tuple[Any, bool]]
+        if isinstance(support, Batch | Mapping) or not isinstance(support, Iterable):
+            count_tasks(support)
         if isinstance(support, Batch):
             n = support.mask.shape[1]
             sizes = as_sizes(self.minibatch, "minibatch")
@@ -183,7 +199,7 @@ class Iterated(nn.Module):
         first = next(items, None)
         if first is None:
             raise ValueError("`support` must hold at least one minibatch; got none.")
-        start = Adapted.new(self.regime, first[0].mask.shape[0], query_x)
+        start = Adapted.new(self.regime, count_tasks(first[0]), query_x)
         return reduce(_read, chain([first], items), start)
 
     def answer(self, tasks: Tasks, *, again: int = 0) -> Tensor:
@@ -245,8 +261,21 @@ class Iterated(nn.Module):
             ValueError: If `steps` is below 0 or the set is smaller than a minibatch.
         """
         items = minibatches(support, self.minibatch, steps, generator=generator)
-        start = Adapted.new(self.regime, support.mask.shape[0], query_x)
+        start = Adapted.new(self.regime, count_tasks(support), query_x)
         return accumulate(items, _read, initial=start)
+
+
+    def _validate(self, tasks: Tasks) -> None:
+        if not isinstance(tasks, Tasks) or not isinstance(tasks.query, Query):
+            raise TypeError(
+                "`tasks` must have a `support` and a `query`, as iai_tasks.TaskBatch has; got "
+                f"{type(tasks).__name__}."
+            )
+        count_tasks(tasks.support)
+        on_cpu = tasks.support.mask.device.type == "cpu"
+        if (on_cpu or not self._validated) and not torch.compiler.is_compiling():
+            self.regime.validate(tasks.support)
+            self._validated = True
 
 
 def _nothing_of(state: Any) -> Tensor:

@@ -13,7 +13,7 @@ from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
 
-from iai_regimes.check import check_statistics
+from iai_regimes.check import check_statistics, reading
 from iai_regimes.interfaces import Theta
 from iai_regimes.ravel import unravel
 
@@ -137,8 +137,9 @@ class Predictor(nn.Module):
         Gradients of any order flow to `theta`, `x` and the shared parameters.
 
         Raises:
-            ValueError: If `theta` and `x` differ in their number of tasks, or the module would
-                update running statistics or change another buffer.
+            ValueError: If `theta` and `x` differ in their number of tasks, the inputs do not fit
+                the module, it does not give `n num_outputs`, or it would update running statistics
+                or change another buffer.
         """
         num_tasks = len(next(iter(theta.values())))
         if num_tasks != len(x):
@@ -196,7 +197,8 @@ class Predictor(nn.Module):
         given = {name: value[0] for name, value in theta.items()} | copies
         devices = [x.device] if x.is_cuda else []
         with torch.no_grad(), torch.random.fork_rng(devices), sdpa_kernel(SDPBackend.MATH):
-            functional_call(self.module, given, (x[0],), tie_weights=False)
+            with reading("module", x[0]):
+                functional_call(self.module, given, (x[0],), tie_weights=False)
         for name, copy in copies.items():
             if given[name] is not copy or copy._version:
                 raise ValueError(
@@ -213,7 +215,14 @@ class Predictor(nn.Module):
             yield
 
     def _outputs(self, adapted: dict[str, Tensor], x: Tensor) -> Tensor:
-        outputs: Tensor = functional_call(self.module, adapted, (x,), tie_weights=self._tied)
+        with reading("module", x):
+            outputs = functional_call(self.module, adapted, (x,), tie_weights=self._tied)
+        if not isinstance(outputs, Tensor) or outputs.dim() != 2 or len(outputs) != len(x):
+            got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise ValueError(
+                "`module` must map inputs (n, *x_shape) to outputs (n, num_outputs); of "
+                f"{tuple(x.shape)} it made {got}."
+            )
         return outputs
 
     def _parameter(self, name: str) -> Tensor:

@@ -2,11 +2,11 @@ import re
 
 import pytest
 import torch
-from iai_regimes import Gaussian, Predictor
+from iai_regimes import Gaussian, Parametric, Predictor
 from iai_regimes.hessian import hessian_products
 from iai_regimes.objective import MinibatchObjective
 from iai_regimes.ravel import of_vectors, ravel
-from regime_parts import Examples
+from regime_parts import RULES, Examples, draw, read
 from torch import nn
 from torch.func import functional_call
 
@@ -259,3 +259,38 @@ def test_other_layers_have_no_random_start():
         predictor.random_start(2)
     adapted = Predictor(predictor.module, adapt=["0"]).random_start(2)
     assert list(adapted) == ["0.weight", "0.bias"]
+
+
+def frozen_body():
+    module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    module[0].requires_grad_(False)
+    return module
+
+
+def test_frozen_layers_are_not_adapted_unless_they_are_named():
+    module = frozen_body()
+    predictor = Predictor(module)
+    assert list(predictor.shapes) == ["2.weight", "2.bias"]
+    assert predictor.shared() == [module[0].weight, module[0].bias]
+    assert list(Predictor(module, ["0.weight"]).shapes) == ["0.weight"]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_leaves_a_frozen_layer_alone(rule):
+    torch.manual_seed(0)
+    likelihood, module = Gaussian(2, scale=1.0), frozen_body().double()
+    regime = Parametric(Predictor(module), likelihood, RULES[rule]()).double()
+    batch = draw(likelihood, dtype=torch.float64)
+    state = read(regime, batch.x, batch, batch)
+    hidden = module[0](batch.x).tanh()
+    weight, bias = state.theta["2.weight"], state.theta["2.bias"]
+    torch.testing.assert_close(
+        regime.predict(state, batch.x), hidden @ weight.mT + bias[:, None], rtol=1e-12, atol=1e-12
+    )
+    assert (weight != module[2].weight).any()
+
+
+def test_a_module_that_is_frozen_throughout_has_nothing_to_adapt():
+    message = "At least one parameter of the module must be adapted; got none. A frozen one is"
+    with pytest.raises(ValueError, match=message):
+        Predictor(nn.Linear(2, 1).requires_grad_(False))

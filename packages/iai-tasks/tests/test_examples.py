@@ -1,5 +1,8 @@
 """Examples and TaskBatch: one key for every field, and each mistake with its sentence."""
 
+import subprocess
+import sys
+
 import attrs
 import pytest
 import torch
@@ -92,6 +95,15 @@ def test_a_batch_selects_tasks_in_all_its_parts():
     assert torch.equal(chosen.query.mask, batch.query.mask[[2, 0]])
     assert chosen.latent.tolist() == [2, 0]
     assert chosen.num_tasks == 2
+
+
+def test_a_latent_may_be_a_pytree():
+    latent = {"graph": torch.arange(3), "rates": (torch.zeros(3, 2), None)}
+    batch = TaskBatch(support=real(), query=real(), latent=latent)
+    chosen = batch[torch.tensor([2, 0])].to(dtype=torch.float64)
+    assert chosen.latent["graph"].tolist() == [2, 0]
+    rates, nothing = chosen.latent["rates"]
+    assert rates.shape == (2, 2) and rates.dtype == torch.float64 and nothing is None
 
 
 def test_gradients_flow_through_a_selection():
@@ -207,5 +219,29 @@ def test_batches_that_do_not_fit():
         TaskBatch(support=real(3), query=real(3), latent=torch.zeros(2, 1))
     with pytest.raises(TypeError, match=r"`latent` must be a tensor; got int\."):
         TaskBatch(support=real(3), query=real(3), latent=3)
+    with pytest.raises(ValueError, match=r"`latent\['a'\]` must have the 3 tasks of `support`"):
+        TaskBatch(support=real(3), query=real(3), latent={"a": torch.zeros(2, 1)})
+    with pytest.raises(TypeError, match=r"`latent\[1\]` must be a tensor; got float\."):
+        TaskBatch(support=real(3), query=real(3), latent=(torch.zeros(3), 0.5))
     with pytest.raises(TypeError, match="'support' must be <class 'iai_tasks"):
         TaskBatch(support=X, query=real(3))
+
+
+COMPILED = """
+import torch
+from iai_tasks import Examples, TaskBatch
+
+def cut(batch):
+    part = batch[1:].support[:, 1:3]
+    return part.x + part.y, part.mask
+
+examples = Examples(x=torch.ones(3, 4, 1), y=torch.ones(3, 4, 1))
+compiled = torch.compile(cut, fullgraph=True, backend="eager")
+sums, mask = compiled(TaskBatch(support=examples, query=examples, latent={"a": torch.zeros(3)}))
+assert sums.tolist() == [[[2.0]] * 2] * 2 and mask.all()
+"""
+
+
+def test_a_selection_compiles_whole():
+    # In a process of its own, as what checks shapes in tests does not compile.
+    subprocess.run([sys.executable, "-c", COMPILED], check=True)

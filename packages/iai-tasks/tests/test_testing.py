@@ -127,3 +127,17 @@ def test_a_spec_that_does_not_fit_is_found():
 
 def test_what_is_not_altered_passes():
     check_sampler(Altered())
+
+
+class ByName:
+    """The sampler with its latent in a dict."""
+
+    spec = GOOD.spec
+
+    def sample(self, num_tasks, *, latent=None, **options):
+        batch = GOOD.sample(num_tasks, latent=None if latent is None else latent["w"], **options)
+        return attrs.evolve(batch, latent={"w": batch.latent})
+
+
+def test_a_latent_may_be_a_pytree():
+    check_sampler(ByName())

@@ -30,7 +30,11 @@ class Batch(Protocol):
         """`task n` bool, True where an example is observed."""
 
     def __getitem__(self: SelfT, key: Any, /) -> SelfT:
-        """`batch[:, i:j]` and `batch[:, index]`: some of the examples of every task."""
+        """Some of the examples of every task, as a tensor of `task n` gives them.
+
+        `batch[:, i:j]` and `batch[:, index]`: the same of all tasks. `batch[rows, index]`, with
+        rows `task 1` and an index `task k`: others of each task.
+        """
 
 
 BatchT = TypeVar("BatchT", bound=Batch)

@@ -23,6 +23,8 @@ def unaliased(tree: Any, regime: Any) -> Any:
     """
     if not isinstance(regime, nn.Module):
         return tree
+    if torch.compiler.is_compiling():  # a trace knows no addresses
+        return tree_map_only(Tensor, Tensor.clone, tree)
     weights = set(map(_memory, chain(regime.parameters(), regime.buffers())))
     return tree_map_only(
         Tensor, lambda leaf: leaf.clone() if _memory(leaf) in weights else leaf, tree

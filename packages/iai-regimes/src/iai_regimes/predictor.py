@@ -1,20 +1,19 @@
 """A module and the names of what is adapted in it: a function of each task's parameters."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.backends import cudnn
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
 
 from iai_regimes.check import check_statistics, reading
 from iai_regimes.interfaces import Theta
+from iai_regimes.layers import Layers, check_initialized
 from iai_regimes.ravel import unravel
 
 
@@ -26,18 +25,23 @@ class Predictor(nn.Module):
     starts from the module's own parameters, which are learned. Parameters that are not adapted are
     shared by all tasks and learned, too.
 
-    Tasks are computed side by side, except in a module with a recurrent layer of torch (`nn.LSTM`,
-    `nn.GRUCell`, ...), which takes the weights of one task at a time.
+    Tasks are computed side by side, except in a module with a layer of torch that takes one task at
+    a time: a recurrent one (`nn.LSTM`, `nn.GRUCell`, ...), an adapted `nn.Embedding` with a
+    `padding_idx`, `nn.RReLU` or `nn.CrossMapLRN2d`.
 
     Args:
         module: Maps inputs `n *x_shape` to outputs `n num_outputs`, each input by itself. Dropout
-            draws for each task anew. A forward must leave the module's buffers as they are.
+            draws for each task anew. A forward must leave the module's buffers and weights as they
+            are. If it changes its input in place, it is given a copy.
         adapt: Names of the parameters that are adapted: full names, or the names of submodules
             ("head" for "head.weight" and "head.bias"). A parameter with two names may be called by
-            either. None: all parameters.
+            either. None: all parameters that require a gradient when this is made, so that frozen
+            layers are shared by all tasks.
 
     Raises:
-        ValueError: If a name fits no parameter, or nothing is adapted.
+        ValueError: If a name fits no parameter, nothing is adapted, or a layer cannot have other
+            weights in each task: a lazy one that has none yet, an `nn.Embedding` with `max_norm`,
+            which changes them, or with `sparse` gradients.
         TypeError: If `adapt` is a string.
 
     >>> predictor = Predictor(nn.Linear(2, 1))
@@ -50,6 +54,7 @@ class Predictor(nn.Module):
         super().__init__()
         if isinstance(adapt, str):
             raise TypeError(f"`adapt` must be a sequence of names; got the string {adapt!r}.")
+        check_initialized(module)
         self.module = module
         parameters = dict(module.named_parameters())
         first = {id(parameter): name for name, parameter in parameters.items()}
@@ -63,18 +68,26 @@ class Predictor(nn.Module):
         adapted = {
             first[id(parameter)]
             for name, parameter in every.items()
-            if adapt is None or any(_fits(name, wanted) for wanted in adapt)
+            if (
+                parameter.requires_grad
+                if adapt is None
+                else any(_fits(name, wanted) for wanted in adapt)
+            )
         }
         self.shapes = {name: p.shape for name, p in parameters.items() if name in adapted}
         self._shared = [name for name in parameters if name not in adapted]
         self._tied = len(parameters) < len(every)
-        layers = list(module.modules())
-        self._recurrent = any(isinstance(layer, nn.RNNBase | nn.RNNCellBase) for layer in layers)
+        self._layers = Layers(module, {id(parameters[name]) for name in adapted})
+        layers = module.modules()
         self._buffered = [layer for layer in layers if any(True for _ in layer.buffers(False))]
         self._tried: set[tuple[bool, ...]] = set()
+        self._writes: dict[bool, bool] = {}  # whether it changes its input, training or not
         self.size = sum(shape.numel() for shape in self.shapes.values())
         if not self.size:
-            raise ValueError("At least one parameter of the module must be adapted; got none.")
+            frozen = " A frozen one is adapted only if `adapt` names it." if self._shared else ""
+            raise ValueError(
+                f"At least one parameter of the module must be adapted; got none.{frozen}"
+            )
 
     def start(self, num_tasks: int) -> Theta:
         """The learned start for each task, without a copy; gradients flow to the parameters."""
@@ -159,8 +172,8 @@ class Predictor(nn.Module):
         """The outputs of a single task, whose parameters come without the task axis."""
         if self._buffered:
             self.check_buffers({name: value[None] for name, value in parameters.items()}, x)
-        with self._kernels(x):
-            return self._outputs(parameters, x.squeeze(0))[None]
+        outputs: Tensor = self._evaluated(lambda x: self._outputs(parameters, x.squeeze(0)), x)
+        return outputs[None]
 
     def across_tasks(self, function: Callable[..., Any], theta: Theta, *inputs: Tensor) -> Any:
         """A function of one task's parameters, by name, and inputs, for all tasks side by side.
@@ -173,13 +186,18 @@ class Predictor(nn.Module):
         Returns:
             What the function gives, led by the task axis; gradients of any order flow.
         """
-        with self._kernels(inputs[0]):
-            if not self._recurrent or not len(next(iter(theta.values()))):
-                return vmap(function, randomness="different")(theta, *inputs)
+
+        def side_by_side(*inputs: Tensor) -> Any:
+            return vmap(function, randomness="different")(theta, *inputs)
+
+        def one_by_one(*inputs: Tensor) -> Any:
             rows = zip(*(value.unbind() for value in (*theta.values(), *inputs)), strict=True)
             tasks = [(dict(zip(theta, row, strict=False)), row[len(theta) :]) for row in rows]
             results = [function(parameters, *own) for parameters, own in tasks]
             return tree_map(lambda *leaves: torch.stack(leaves), *results)
+
+        apart = self._layers.one_by_one and len(next(iter(theta.values())))
+        return self._evaluated(one_by_one if apart else side_by_side, *inputs)
 
     def check_buffers(self, theta: Theta, x: Float[Tensor, "task n *x_shape"]) -> None:
         """Raises ValueError if a forward would update running statistics or change a buffer."""
@@ -198,7 +216,7 @@ class Predictor(nn.Module):
         devices = [x.device] if x.is_cuda else []
         with torch.no_grad(), torch.random.fork_rng(devices), sdpa_kernel(SDPBackend.MATH):
             with reading("module", x[0]):
-                functional_call(self.module, given, (x[0],), tie_weights=False)
+                functional_call(self.module, given, (x[0].clone(),), tie_weights=False)
         for name, copy in copies.items():
             if given[name] is not copy or copy._version:
                 raise ValueError(
@@ -207,12 +225,25 @@ class Predictor(nn.Module):
                 )
         self._tried.add(training)
 
-    @contextmanager
-    def _kernels(self, x: Tensor) -> Iterator[None]:
-        """Fused kernels are off: those of attention and cudnn's RNNs have no second derivative."""
-        recurrent = cudnn.flags(enabled=False) if self._recurrent and x.is_cuda else nullcontext()
-        with sdpa_kernel(SDPBackend.MATH), recurrent:
-            yield
+    def _evaluated(self, function: Callable[..., Any], *inputs: Tensor) -> Any:
+        """`function(*inputs)`, which leaves the inputs as they are, whatever the module does."""
+        training = self.module.training
+        # A trace and an inference tensor count no changes.
+        uncounted = torch.compiler.is_compiling() or any(x.is_inference() for x in inputs)
+        copied = uncounted or self._writes.get(training, True)
+        given = tuple(x.clone() for x in inputs) if copied else inputs
+        versions = None if uncounted else [x._version for x in given]
+        with self._layers.differentiable(inputs[0]):
+            outputs = function(*given)
+        if versions is not None:
+            written = versions != [x._version for x in given]
+            if written and not copied:
+                raise ValueError(
+                    "The module must either always change its input in place or never; it did so "
+                    "now, and not the first time. Work on `x.clone()` in its forward."
+                )
+            self._writes.setdefault(training, written)
+        return outputs
 
     def _outputs(self, adapted: dict[str, Tensor], x: Tensor) -> Tensor:
         with reading("module", x):

@@ -1,13 +1,16 @@
 """Examples of a batch of tasks, and the support and query sets made of them."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+from torch.utils._pytree import keystr, tree_leaves_with_path, tree_map
 
 from iai_tasks._arrays import as_fields
+
+RecordT = TypeVar("RecordT")
 
 Key = slice | Tensor
 """An index of an axis that keeps the axis; an integer would drop it."""
@@ -158,7 +161,8 @@ class Examples:
                 "A selection of examples must keep both axes, task and n; "
                 f"this key leaves shape {tuple(mask.shape)}."
             )
-        return Examples(x=self.x[keys], y=None if self.y is None else self.y[keys], mask=mask)
+        y = None if self.y is None else self.y[keys]
+        return _unchecked(Examples, x=self.x[keys], y=y, mask=mask)
 
     def to(
         self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -182,8 +186,9 @@ class TaskBatch:
     Attributes:
         support: The examples that a learner reads.
         query: The examples that it is judged on.
-        latent: What fixes each task, `task ...`: true weights, or a seed. A sampler that is given
-            it draws new examples of the same tasks. None if it is not known.
+        latent: What fixes each task, `task ...`: true weights, or a seed; a tensor, or a pytree of
+            tensors, such as a dict. A sampler that is given it draws new examples of the same
+            tasks. None if it is not known.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -196,7 +201,7 @@ class TaskBatch:
 
     support: Examples = attrs.field(validator=attrs.validators.instance_of(Examples))
     query: Examples = attrs.field(validator=attrs.validators.instance_of(Examples))
-    latent: Tensor | None = attrs.field(default=None)
+    latent: Any = attrs.field(default=None)
 
     @query.validator
     def _query_is_valid(self, _: object, query: Examples) -> None:
@@ -207,15 +212,17 @@ class TaskBatch:
             )
 
     @latent.validator
-    def _latent_is_valid(self, _: object, latent: Tensor | None) -> None:
-        if latent is None:
-            return
-        _check_tensor("latent", latent)
-        if latent.ndim < 1 or latent.shape[0] != self.support.num_tasks:
-            raise ValueError(
-                f"`latent` must have the {self.support.num_tasks} tasks of `support` as its first "
-                f"axis; got shape {tuple(latent.shape)}."
-            )
+    def _latent_is_valid(self, _: object, latent: Any) -> None:
+        for path, leaf in tree_leaves_with_path(latent):
+            if leaf is None:
+                continue
+            name = f"latent{keystr(path)}"
+            _check_tensor(name, leaf)
+            if leaf.ndim < 1 or leaf.shape[0] != self.support.num_tasks:
+                raise ValueError(
+                    f"`{name}` must have the {self.support.num_tasks} tasks of `support` as its "
+                    f"first axis; got shape {tuple(leaf.shape)}."
+                )
 
     @property
     def num_tasks(self) -> int:
@@ -224,8 +231,9 @@ class TaskBatch:
 
     def __getitem__(self, rows: Key) -> "TaskBatch":
         """Selects tasks by a slice or an index tensor."""
-        latent = None if self.latent is None else self.latent[rows]
-        return TaskBatch(support=self.support[rows], query=self.query[rows], latent=latent)
+        latent = tree_map(lambda leaf: None if leaf is None else leaf[rows], self.latent)
+        parts = {"support": self.support[rows], "query": self.query[rows], "latent": latent}
+        return _unchecked(TaskBatch, **parts)
 
     def to(
         self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -234,8 +242,19 @@ class TaskBatch:
         return TaskBatch(
             support=self.support.to(device=device, dtype=dtype),
             query=self.query.to(device=device, dtype=dtype),
-            latent=_moved(self.latent, device, dtype),
+            latent=tree_map(lambda leaf: _moved(leaf, device, dtype), self.latent),
         )
+
+
+def _unchecked(kind: type[RecordT], **fields: Any) -> RecordT:
+    """A record made of parts of one that was checked.
+
+    Nothing is checked again, and torch.compile can trace it, unlike what attrs does.
+    """
+    record = object.__new__(kind)
+    for name, value in fields.items():
+        object.__setattr__(record, name, value)
+    return record
 
 
 def _moved(

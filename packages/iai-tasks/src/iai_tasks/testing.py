@@ -6,6 +6,7 @@ from typing import Any
 import attrs
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten
 
 from iai_tasks.examples import Examples, TaskBatch
 from iai_tasks.interfaces import Sampler
@@ -91,17 +92,17 @@ def _check_generator(draw: Draw) -> None:
 def _check_latent(draw: Draw, spec: TaskSpec) -> None:
     batch = draw(0)
     assert batch.latent is not None, "sample returned no latent."
-    tasks = torch.tensor([3, 1], device=batch.latent.device)
-    latent = batch.latent[tasks]
+    tasks = torch.tensor([3, 1], device=batch.support.x.device)
+    latent = batch[tasks].latent
     redrawn, again = (draw(1, 2, latent=latent) for _ in range(2))
     _check_values(redrawn, spec)
-    kept = redrawn.latent is not None and torch.equal(redrawn.latent, latent)
-    assert kept, "sample did not return the latent that it was given."
+    assert _alike(redrawn.latent, latent), "sample did not return the latent that it was given."
     assert _equal(redrawn, again), "the same generator and latent gave two different batches."
     for old, new in ((batch.support, redrawn.support), (batch.query, redrawn.query)):
         assert not torch.equal(old.x[tasks], new.x), "a redraw gave the same examples again."
-    other = draw(1, 2, latent=batch.latent[tasks.flip(0)])
-    if not torch.equal(latent[0], latent[1]):  # in some samplers all tasks are the same
+    flipped = batch[tasks.flip(0)].latent
+    other = draw(1, 2, latent=flipped)
+    if not _alike(flipped, latent):  # in some samplers all tasks are the same
         alike = _equal(attrs.evolve(redrawn, latent=None), attrs.evolve(other, latent=None))
         assert not alike, "the examples do not depend on the latent."
 
@@ -132,12 +133,19 @@ def _check_oracle(oracle: Oracle, draw: Draw, spec: TaskSpec) -> None:
 
 
 def _equal(a: TaskBatch, b: TaskBatch) -> bool:
-    pairs = [(a.latent, b.latent)]
+    pairs = []
     for one, other in ((a.support, b.support), (a.query, b.query)):
         pairs += [(one.x, other.x), (one.y, other.y), (one.mask, other.mask)]
-    return all(
-        one is other if one is None or other is None else torch.equal(one, other)
-        for one, other in pairs
+    return _alike(a.latent, b.latent) and _alike(*zip(*pairs, strict=True))
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two pytrees of tensors and None are equal."""
+    leaves, structure = tree_flatten(one)
+    others, same = tree_flatten(other)
+    return structure == same and all(
+        a is b if a is None or b is None else torch.equal(a, b)
+        for a, b in zip(leaves, others, strict=True)
     )
 
 

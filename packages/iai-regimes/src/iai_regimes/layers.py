@@ -1,0 +1,75 @@
+"""What layers of torch need so that a task gets the same beside others as alone."""
+
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
+
+from torch import Tensor, nn
+from torch.backends import cudnn, mha
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.lazy import LazyModuleMixin
+
+_RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+_WITHOUT_VMAP = (*_RECURRENT, nn.RReLU, nn.CrossMapLRN2d)
+_EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+
+
+class Layers:
+    """The layers of a module, some of whose parameters differ from task to task.
+
+    Args:
+        module: What holds the layers.
+        adapted: The `id` of each parameter that differs from task to task.
+
+    Raises:
+        ValueError: If a layer cannot have other weights in each task.
+    """
+
+    def __init__(self, module: nn.Module, adapted: Collection[int]) -> None:
+        layers = dict(module.named_modules())
+        self._recurrent = any(isinstance(layer, _RECURRENT) for layer in layers.values())
+        self._attends = any(isinstance(layer, nn.MultiheadAttention) for layer in layers.values())
+        self.one_by_one = any(isinstance(layer, _WITHOUT_VMAP) for layer in layers.values())
+        for name, layer in layers.items():
+            if not isinstance(layer, _EMBEDDINGS):
+                continue
+            what = name or "the module"
+            if layer.max_norm is not None:
+                raise ValueError(
+                    f"A forward of the module must leave its weights as they are; {what} has "
+                    "`max_norm`, which changes them in place."
+                )
+            if id(layer.weight) not in adapted:
+                continue
+            if layer.sparse:
+                raise ValueError(
+                    f"An adapted embedding must have dense gradients; {what} has `sparse=True`."
+                )
+            # vmap keeps the padding row out of the gradient of the first task alone.
+            padded = isinstance(layer, nn.Embedding) and layer.padding_idx is not None
+            self.one_by_one = self.one_by_one or padded
+
+    @contextmanager
+    def differentiable(self, x: Tensor) -> Iterator[None]:
+        """Fused kernels are off that have no second derivative, or no rule for vmap.
+
+        Those of attention, torch's fast path of attention layers in evaluation mode, and cudnn's
+        RNNs.
+        """
+        with ExitStack() as stack:
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            if self._recurrent and x.is_cuda:
+                stack.enter_context(cudnn.flags(enabled=False))
+            if self._attends and mha.get_fastpath_enabled():
+                mha.set_fastpath_enabled(False)
+                stack.callback(mha.set_fastpath_enabled, True)
+            yield
+
+
+def check_initialized(module: nn.Module) -> None:
+    """Raises ValueError for a layer that gets its weights when it reads its first input."""
+    for name, layer in module.named_modules():
+        if isinstance(layer, LazyModuleMixin) and layer.has_uninitialized_params():
+            raise ValueError(
+                f"`module` must have all its weights; {name or 'it'}, a {type(layer).__name__}, "
+                "gets them when it reads its first input."
+            )

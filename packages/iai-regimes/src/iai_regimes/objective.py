@@ -21,7 +21,7 @@ def mean_loss(
     """
     check_outputs(likelihood, outputs)
     observed = outputs.masked_fill(~examples.mask[..., None], 0.0)
-    losses = likelihood.negative_log(observed, observed_targets(examples))
+    losses = likelihood.negative_log(observed, observed_targets(examples, outputs))
     return masked_mean(losses[..., None], examples.mask)[:, 0]
 
 
@@ -59,10 +59,10 @@ class MinibatchObjective:
         """Derivative of each example's own loss by the outputs at `theta`; 0 where masked."""
         outputs = self._predictor(theta, self._x)
         check_outputs(self._likelihood, outputs)
-        residual = self._likelihood.residual(outputs, observed_targets(self._batch))
+        residual = self._likelihood.residual(outputs, observed_targets(self._batch, outputs))
         return residual.masked_fill(self._hidden[..., None], 0.0)
 
     def _mean(self, outputs: Tensor) -> Tensor:
         check_outputs(self._likelihood, outputs)
-        losses = self._likelihood.negative_log(outputs, observed_targets(self._batch))
+        losses = self._likelihood.negative_log(outputs, observed_targets(self._batch, outputs))
         return losses.masked_fill(self._hidden, 0.0).sum(1) / self._count

@@ -17,7 +17,9 @@ from iai_regimes.evidence import (
 )
 from iai_regimes.interfaces import Examples, Likelihood, TableEncoder
 from iai_regimes.padding import finite_queries, observed_inputs
+from iai_regimes.precision import as_module, at_least_single
 from iai_regimes.regimes.answer import AnswerRegime, ImplicitState
+from iai_regimes.scale import shortened
 from iai_regimes.update_form import UpdateForm
 from iai_regimes.zero_linear import zero_linear
 
@@ -87,7 +89,7 @@ class ImplicitColumns(AnswerRegime):
         Raises:
             ValueError: If an example is not a row of numbers, at least one.
         """
-        x = observed_inputs(batch)
+        x = at_least_single(observed_inputs(batch))
         if x.dim() != 3:
             raise ValueError(f"`x` must have shape (task, n, column); got {tuple(x.shape)}.")
         if not x.shape[2]:
@@ -104,7 +106,8 @@ class ImplicitColumns(AnswerRegime):
         of_cells = torch.stack([z, rest, x.asinh()], dim=-1)
         spread = of_columns.expand(-1, x.shape[1], -1, -1)
         cells = self.embed_cell(torch.cat([of_cells, spread], dim=-1))
-        vectors = self.encoder.encode(cells, mask=batch.mask)
+        cells = as_module(cells, self.encoder)
+        vectors = shortened(self.encoder.encode(cells, mask=batch.mask))
         return ColumnEvidence(vectors, batch.mask.sum(1).to(x.dtype))
 
     def summary(

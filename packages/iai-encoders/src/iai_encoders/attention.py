@@ -42,6 +42,8 @@ def attend_memory_and_self(
         2.0
     """
     num_queries, num_slots = queries.shape[2], keys.shape[2]
+    # The memory may have been made under autocast, and is now read without it.
+    keys, values = keys.to(query_keys.dtype), values.to(query_values.dtype)
     # Two ways to compute the same numbers. Appending the queries' keys to the memory's computes m^2
     # scores too many but runs in one fused kernel. Forward and backward on one CPU core (256 tasks,
     # 4 heads of 16 numbers, 16 to 24 slots) take half the time of separate scores at 1 to 4

@@ -1,4 +1,4 @@
-"""Errors for sizes and shapes that cannot be."""
+"""What goes in: errors for sizes and shapes that cannot be, and the dtype of the weights."""
 
 import torch
 from torch import Tensor
@@ -40,3 +40,13 @@ def check_queries(queries: Tensor, memory: Tensor, dim: int) -> None:
     """Raises ValueError unless queries are ``task m dim`` with the tasks of the memory."""
     check_tokens(queries, None, dim, "task, m", "queries")
     check_num_tasks("queries", queries, memory)
+
+
+def as_weights(values: Tensor, weight: Tensor) -> Tensor:
+    """The values in the dtype of the weights that they are multiplied by.
+
+    Under autocast, which casts both by itself, they stay as they are.
+    """
+    if values.dtype == weight.dtype or torch.is_autocast_enabled(values.device.type):
+        return values
+    return values.to(weight.dtype)

@@ -76,7 +76,7 @@ def check_same_tasks(state: Tensor, batch: Tensor) -> None:
 
 
 @contextmanager
-def reading(module: str, x: Tensor) -> Iterator[None]:
+def reading(name: str, module: nn.Module, x: Tensor) -> Iterator[None]:
     """Makes torch's errors in a module that reads `n *x_shape` a ValueError that names the shape.
 
     A ValueError of the module's own stays what it is.
@@ -86,8 +86,14 @@ def reading(module: str, x: Tensor) -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, IndexError, AssertionError) as error:
+        dtypes = sorted({str(p.dtype) for p in module.parameters() if p.is_floating_point()})
+        if len(dtypes) > 1:
+            raise ValueError(
+                f"The weights of the {name} must have one dtype, as after `.float()`, or its forward "
+                f"must cast between them; got {', '.join(dtypes)}."
+            ) from error
         raise ValueError(
-            f"`{module}` cannot read inputs (n, *x_shape) of the shape {tuple(x.shape)}, {x.dtype}: "
+            f"`{name}` cannot read inputs (n, *x_shape) of the shape {tuple(x.shape)}, {x.dtype}: "
             f"{error}"
         ) from error
 

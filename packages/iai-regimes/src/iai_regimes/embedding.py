@@ -4,6 +4,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from iai_regimes.check import check_sizes
+from iai_regimes.precision import as_weights
+from iai_regimes.scale import within_reach
 
 
 class BilinearEmbedding(nn.Module):
@@ -40,7 +42,10 @@ class BilinearEmbedding(nn.Module):
         self.products = nn.Linear(hidden_dim, out_dim, bias=False)
 
     def forward(self, v: Float[Tensor, "*batch in_dim"]) -> Float[Tensor, "*batch out_dim"]:
-        """Embeds the last axis; gradients flow."""
+        """Embeds the last axis in the dtype of the weights; gradients flow.
+
+        Numbers far beyond any trained range are cut off before and after (`within_reach`).
+        """
+        v = within_reach(as_weights(v, self.linear.weight))
         left, right = self.factors(v).chunk(2, dim=-1)
-        out: Tensor = self.linear(v) + self.products(left * right)
-        return out
+        return within_reach(self.linear(v) + self.products(left * right))

@@ -24,7 +24,7 @@ def mean_loss(
     """
     check_shapes(examples)
     check_outputs(likelihood, outputs, examples.mask)
-    targets = observed_targets(examples)
+    targets = observed_targets(examples, outputs)
     if targets.device.type == "cpu" and not torch.compiler.is_compiling():
         likelihood.check(examples.y, examples.mask)
     observed = outputs.masked_fill(~examples.mask[..., None], 0.0)
@@ -66,10 +66,10 @@ class MinibatchObjective:
         """Derivative of each example's own loss by the outputs at `theta`; 0 where masked."""
         outputs = self._predictor(theta, self._x)
         check_outputs(self._likelihood, outputs, self._hidden)
-        residual = self._likelihood.residual(outputs, observed_targets(self._batch))
+        residual = self._likelihood.residual(outputs, observed_targets(self._batch, outputs))
         return residual.masked_fill(self._hidden[..., None], 0.0)
 
     def _mean(self, outputs: Tensor) -> Tensor:
         check_outputs(self._likelihood, outputs, self._hidden)
-        losses = self._likelihood.negative_log(outputs, observed_targets(self._batch))
+        losses = self._likelihood.negative_log(outputs, observed_targets(self._batch, outputs))
         return losses.masked_fill(self._hidden, 0.0).sum(1) / self._count

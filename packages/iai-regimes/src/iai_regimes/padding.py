@@ -3,6 +3,7 @@
 Masking the results alone is not enough: the gradient of zero times NaN is NaN.
 """
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -20,15 +21,21 @@ def observed_inputs(examples: Examples) -> Tensor:
     return examples.x.masked_fill(~_spread(examples.mask, examples.x), 0.0)
 
 
-def observed_targets(examples: Examples) -> Tensor:
+def observed_targets(examples: Examples, outputs: Tensor | None = None) -> Tensor:
     """The examples' `y` with zeros where nothing is observed.
+
+    Real targets have the dtype of the outputs that they are compared with, if these are given, and
+    float32 at least.
 
     Raises:
         ValueError: If there are no targets.
     """
     if examples.y is None:
         raise ValueError("Targets are needed here; got examples whose `y` is None.")
-    return examples.y.masked_fill(~_spread(examples.mask, examples.y), 0)
+    y = examples.y.masked_fill(~_spread(examples.mask, examples.y), 0)
+    if outputs is None or y.dtype == outputs.dtype or not y.is_floating_point():
+        return y
+    return y.to(torch.promote_types(outputs.dtype, torch.float32))
 
 
 def observed_features(examples: Examples, likelihood: Likelihood) -> Tensor:
@@ -59,7 +66,6 @@ def finite_queries(
 
     Queries come without a mask, so NaN is what marks padding among them.
 
-    >>> import torch
     >>> finite_queries(torch.tensor([[[1.0, 2.0], [torch.nan, 3.0]]]))
     (tensor([[[1., 2.],
              [0., 3.]]]), tensor([[ True, False]]))

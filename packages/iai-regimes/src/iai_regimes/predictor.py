@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map
 from iai_regimes.check import check_statistics, reading
 from iai_regimes.interfaces import Theta
 from iai_regimes.layers import Layers, check_initialized
+from iai_regimes.precision import as_module, as_weights, at_least_single
 from iai_regimes.ravel import unravel
 
 
@@ -90,9 +91,13 @@ class Predictor(nn.Module):
             )
 
     def start(self, num_tasks: int) -> Theta:
-        """The learned start for each task, without a copy; gradients flow to the parameters."""
+        """The learned start for each task; gradients flow to the parameters.
+
+        In float32 at least: a bfloat16 sum of many small steps stands still. No copy is made of
+        parameters that are.
+        """
         return {
-            name: self._parameter(name).expand(num_tasks, *shape)
+            name: at_least_single(self._parameter(name)).expand(num_tasks, *shape)
             for name, shape in self.shapes.items()
         }
 
@@ -129,7 +134,7 @@ class Predictor(nn.Module):
                     f"{name!r} is one of {type(layer).__name__}."
                 )
             bounds[name] = layer.in_features**-0.5
-        like = self._parameter(name)
+        like = at_least_single(self._parameter(name))
         uniform = torch.rand(num_tasks, self.size, dtype=like.dtype, device=like.device)
         drawn = unravel(2 * uniform - 1, self.start(num_tasks))
         return {name: bounds[name] * value for name, value in drawn.items()}
@@ -161,19 +166,33 @@ class Predictor(nn.Module):
             )
         if num_tasks == 1:
             return self.alone({name: value.squeeze(0) for name, value in theta.items()}, x)
+        own, x = self.in_own_dtypes(theta, x)
         if self._buffered:
-            self.check_buffers(theta, x)
-        outputs: Tensor = self.across_tasks(self._outputs, theta, x)
-        return outputs
+            self.check_buffers(own, x)
+        outputs: Tensor = self.across_tasks(self._outputs, own, x)
+        return as_weights(outputs, next(iter(theta.values())))
 
     def alone(
         self, parameters: dict[str, Tensor], x: Float[Tensor, "1 n *x_shape"]
     ) -> Float[Tensor, "1 n num_outputs"]:
         """The outputs of a single task, whose parameters come without the task axis."""
+        own, x = self.in_own_dtypes(parameters, x)
         if self._buffered:
-            self.check_buffers({name: value[None] for name, value in parameters.items()}, x)
-        outputs: Tensor = self._evaluated(lambda x: self._outputs(parameters, x.squeeze(0)), x)
-        return outputs[None]
+            self.check_buffers({name: value[None] for name, value in own.items()}, x)
+        outputs: Tensor = self._evaluated(lambda x: self._outputs(own, x.squeeze(0)), x)
+        return as_weights(outputs, next(iter(parameters.values())))[None]
+
+    def in_own_dtypes(
+        self, parameters: dict[str, Tensor], x: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Adapted parameters in the dtypes that they have in the module, and inputs in its first.
+
+        Gradients flow; what has the dtype already is not copied.
+        """
+        own = {
+            name: as_weights(value, self._parameter(name)) for name, value in parameters.items()
+        }
+        return own, as_module(x, self.module)
 
     def across_tasks(self, function: Callable[..., Any], theta: Theta, *inputs: Tensor) -> Any:
         """A function of one task's parameters, by name, and inputs, for all tasks side by side.
@@ -215,7 +234,7 @@ class Predictor(nn.Module):
         given = {name: value[0] for name, value in theta.items()} | copies
         devices = [x.device] if x.is_cuda else []
         with torch.no_grad(), torch.random.fork_rng(devices), sdpa_kernel(SDPBackend.MATH):
-            with reading("module", x[0]):
+            with reading("module", self.module, x[0]):
                 functional_call(self.module, given, (x[0].clone(),), tie_weights=False)
         for name, copy in copies.items():
             if given[name] is not copy or copy._version:
@@ -246,7 +265,7 @@ class Predictor(nn.Module):
         return outputs
 
     def _outputs(self, adapted: dict[str, Tensor], x: Tensor) -> Tensor:
-        with reading("module", x):
+        with reading("module", self.module, x):
             outputs = functional_call(self.module, adapted, (x,), tie_weights=self._tied)
         if not isinstance(outputs, Tensor) or outputs.dim() != 2 or len(outputs) != len(x):
             got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__

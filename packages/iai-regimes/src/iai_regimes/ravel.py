@@ -43,6 +43,10 @@ def shifted(theta: Theta, shift: Float[Tensor, "task p"]) -> Theta:
 
 
 def task_zeros(theta: Theta) -> Float[Tensor, " task"]:
-    """One zero per task, in the dtype and on the device of `theta`."""
+    """One zero per task, on the device of `theta` and in its dtype, or in float32 for a shorter one.
+
+    >>> task_zeros({"w": torch.zeros(2, 3, dtype=torch.bfloat16)})
+    tensor([0., 0.])
+    """
     value = next(iter(theta.values()))
-    return value.new_zeros(len(value))
+    return value.new_zeros(len(value), dtype=torch.promote_types(value.dtype, torch.float32))

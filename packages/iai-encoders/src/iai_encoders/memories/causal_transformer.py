@@ -9,7 +9,7 @@ from iai_encoders.attention import attend_memory_and_self
 from iai_encoders.block import make_blocks
 from iai_encoders.memories.rotary import rotate, rotation
 from iai_encoders.memory import TransformerMemory
-from iai_encoders.validation import check_num_tasks, check_queries, check_tokens
+from iai_encoders.validation import as_weights, check_num_tasks, check_queries, check_tokens
 
 
 class CausalTransformer(nn.Module):
@@ -92,6 +92,7 @@ class CausalTransformer(nn.Module):
         """
         check_tokens(tokens, mask, self.dim)
         check_num_tasks("tokens", tokens, memory.mask)
+        tokens = as_weights(tokens, self.norm.weight)
         # A whole sequence without padding needs no mask but the kernel's own.
         whole = mask is None and memory.mask.shape[1] == 0
         if mask is None:
@@ -133,6 +134,7 @@ class CausalTransformer(nn.Module):
             ValueError: If `queries` has the wrong shape or not the tasks of `memory`.
         """
         check_queries(queries, memory.mask, self.dim)
+        queries = as_weights(queries, self.norm.weight)
         by = rotation(_next_position(memory), self.dim // self.num_heads, queries.dtype)
         x = queries
         for block, keys, values in zip(self.blocks, memory.keys, memory.values, strict=True):

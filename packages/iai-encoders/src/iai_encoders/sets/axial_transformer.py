@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from iai_encoders.block import Block, make_blocks
-from iai_encoders.validation import check_tokens
+from iai_encoders.validation import as_weights, check_tokens
 
 
 class AxialTransformer(nn.Module):
@@ -68,6 +68,7 @@ class AxialTransformer(nn.Module):
             ValueError: If `cells` or `mask` has the wrong shape, or `mask` is not bool.
         """
         check_tokens(cells, mask, self.dim, "task, n, column", "cells")
+        cells = as_weights(cells, self.norm.weight)
         shape = num_tasks, num_rows, num_columns, _ = cells.shape
         transposed = num_tasks, num_columns, num_rows, self.dim
         if mask is None:

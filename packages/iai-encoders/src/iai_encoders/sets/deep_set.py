@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from iai_encoders.validation import check_queries, check_sizes, check_tokens
+from iai_encoders.validation import as_weights, check_queries, check_sizes, check_tokens
 
 
 class DeepSetMemory(NamedTuple):
@@ -85,6 +85,7 @@ class DeepSet(nn.Module):
             ValueError: If `tokens` or `mask` has the wrong shape, or `mask` is not bool.
         """
         check_tokens(tokens, mask, self.dim)
+        tokens = as_weights(tokens, self.answer.weight)
         if mask is not None:
             tokens = tokens.masked_fill(~mask[..., None], 0.0)
         h = self.embed_token(tokens)
@@ -111,8 +112,9 @@ class DeepSet(nn.Module):
             ValueError: If `queries` has the wrong shape or not the tasks of `memory`.
         """
         check_queries(queries, memory.mean, self.dim)
+        queries, mean = (as_weights(v, self.answer.weight) for v in (queries, memory.mean))
         # A linear map of [query, mean], without a copy of the mean beside every query.
-        h = self.embed_query(queries) + self.embed_mean(memory.mean)[:, None]
+        h = self.embed_query(queries) + self.embed_mean(mean)[:, None]
         for layer in self.query_layers:
             h = layer(F.gelu(h))
         answers: Tensor = self.answer(F.gelu(h))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from iai_encoders.attention import attend_memory_and_self
 from iai_encoders.block import make_blocks
 from iai_encoders.memory import TransformerMemory
-from iai_encoders.validation import check_queries, check_tokens
+from iai_encoders.validation import as_weights, check_queries, check_tokens
 
 
 class SetTransformer(nn.Module):
@@ -76,7 +76,7 @@ class SetTransformer(nn.Module):
             ValueError: If `tokens` or `mask` has the wrong shape, or `mask` is not bool.
         """
         check_tokens(tokens, mask, self.dim)
-        visible = None
+        tokens, visible = as_weights(tokens, self.norm.weight), None
         if mask is None:
             mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         else:
@@ -111,7 +111,7 @@ class SetTransformer(nn.Module):
             ValueError: If `queries` has the wrong shape or not the tasks of `memory`.
         """
         check_queries(queries, memory.mask, self.dim)
-        x = queries
+        x = as_weights(queries, self.norm.weight)
         for block, keys, values in zip(self.blocks, memory.keys, memory.values, strict=True):
             query, key, value = block.project(x)
             x = block.finish(

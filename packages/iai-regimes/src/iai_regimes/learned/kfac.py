@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from iai_regimes.interfaces import Theta
+from iai_regimes.precision import at_least_single
 from iai_regimes.predictor import Predictor
 
 _NEEDS = "Whitening needs linear layers that read one vector for each input; "
@@ -94,8 +95,9 @@ class Whitening(nn.Module):
                 would update running statistics or change another buffer.
         """
         (predictor,) = self._predictor
-        predictor.check_buffers(theta, x)  # before a forward has changed them
-        moments: tuple[Tensor, ...] = predictor.across_tasks(self._moments, theta, x, mask)
+        own, x = predictor.in_own_dtypes(theta, x)
+        predictor.check_buffers(own, x)  # before a forward has changed them
+        moments: tuple[Tensor, ...] = predictor.across_tasks(self._moments, own, x, mask)
         return moments
 
     @torch.no_grad()
@@ -165,7 +167,7 @@ class Whitening(nn.Module):
             Hutchinson (1989), the estimate of a trace.
         """
         num_tasks = len(roots[0])
-        signs = self.signs.expand(num_tasks, -1)
+        signs = self.signs.to(roots[0].dtype).expand(num_tasks, -1)
         diagonal = signs * product(signs)
         means = diagonal.new_zeros(num_tasks, self.num_blocks)
         means = means.index_add(1, self.block, diagonal) / self.numbers
@@ -183,19 +185,20 @@ class Whitening(nn.Module):
 
     def _moments(self, adapted: dict[str, Tensor], x: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
         """The second moments of one task, recorded while its module reads x."""
-        module, share = self._predictor[0].module, (mask / mask.sum().clamp(min=1)).to(x.dtype)
+        module, share = self._predictor[0].module, mask / mask.sum().clamp(min=1)
         moments: dict[str, Tensor] = {}
 
         def hook(layer: str, with_bias: bool) -> Callable[..., None]:
             def record(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
-                (a,) = (*args, *kwargs.values())
+                (a,) = map(at_least_single, (*args, *kwargs.values()))
                 if a.dim() != 2 or len(a) != len(x):
                     raise ValueError(
                         f"{_NEEDS}{layer or 'this one'} reads {tuple(a.shape)} for {len(x)} inputs."
                     )
                 if with_bias:
                     a = torch.cat([a, torch.ones_like(a[:, :1])], dim=1)
-                moments[layer] = moments.get(layer, 0.0) + a.mT @ (share[:, None] * a)
+                shares = share[:, None].to(a.dtype)
+                moments[layer] = moments.get(layer, 0.0) + a.mT @ (shares * a)
 
             return record
 

@@ -31,9 +31,9 @@ class LearnedOptimizer(Optimizer):
     together, as tasks of one step. The rule's weights do not change.
 
     What `torch.optim` promises holds: groups, closures, tensors without `.grad` skipped,
-    `state_dict` without pickled objects, schedulers. The rule computes in the dtype of its own
-    weights, where it has any, and keeps its carry in it; the parameters keep theirs. A gradient
-    that is not finite reaches its own tensor and that tensor's carry alone.
+    `state_dict` without pickled objects, schedulers. The rule is given theta in the dtype of its
+    own weights, where it has any, in float32 at least, and keeps its carry in it; the parameters
+    keep theirs. A gradient that is not finite reaches its own tensor and that tensor's carry alone.
 
     Args:
         params: Parameters, or groups of them, as every optimizer takes them.
@@ -165,4 +165,5 @@ class LearnedOptimizer(Optimizer):
         """Tensors of one shape as tasks, in the dtype that the rule computes in."""
         own = chain(self.rule.parameters(), self.rule.buffers())
         dtype = next((t.dtype for t in own if t.is_floating_point()), tensors[0].dtype)
+        dtype = torch.promote_types(dtype, torch.float32)
         return {_NAME: torch.stack([tensor.detach().to(dtype) for tensor in tensors])}

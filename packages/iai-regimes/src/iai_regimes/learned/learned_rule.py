@@ -19,8 +19,10 @@ from iai_regimes.learned.newton import Newton
 from iai_regimes.learned.parameter_token import ParameterTokens
 from iai_regimes.learned.slope import Slope
 from iai_regimes.padding import observed_features, observed_inputs
+from iai_regimes.precision import as_module, as_weights
 from iai_regimes.predictor import Predictor
 from iai_regimes.ravel import ravel, task_zeros, unravel
+from iai_regimes.scale import shortened
 from iai_regimes.update_form import UpdateForm, move, num_proposals
 from iai_regimes.zero_linear import zero_linear
 
@@ -210,8 +212,10 @@ class LearnedRule(nn.Module):
             residual = [objective.residual(theta)] if self.labelled else []
             members.append(self.embed_example(torch.cat([observed.inputs, *residual], dim=-1)))
             mask.append(observed.mask)
-        memory = self.encoder.encode(torch.cat(members, dim=1), mask=torch.cat(mask, dim=1))
-        answers = self.head(self.encoder.read(tokens, memory))
+        tokens, every = (as_module(t, self.encoder) for t in (tokens, torch.cat(members, dim=1)))
+        memory = self.encoder.encode(every, mask=torch.cat(mask, dim=1))
+        read = shortened(self.encoder.read(tokens, memory))
+        answers = self.head(as_weights(read, self.head.weight))
         parts = [self.tokens.join(part) for part in answers.split(self.tokens.token_dim, dim=-1)]
         return parts[: self.num_proposals], parts[self.num_proposals :]
 
@@ -241,5 +245,5 @@ class LearnedRule(nn.Module):
         rates = self.rates[:, None]
         if self.count:
             counts = evidence.features
-            rates = rates + self.schedule(counts).mT[..., None]
+            rates = rates + self.schedule(as_weights(counts, self.rates)).mT[..., None]
         return rates

@@ -10,6 +10,7 @@ from iai_regimes.check import check_positive, check_sizes
 from iai_regimes.evidence import Evidence
 from iai_regimes.gradient_rule import GradientRule
 from iai_regimes.interfaces import Theta
+from iai_regimes.precision import as_weights
 from iai_regimes.ravel import ravel, shifted, task_zeros
 from iai_regimes.zero_linear import zero_linear
 
@@ -98,7 +99,9 @@ class MLPRule(GradientRule):
         new = MLPCarry(torch.stack(means, dim=-1), square, carry.steps + 1)
         scaled, ratios = _features(theta, g, new)
         time = (carry.steps[:, None] / self.timescales.to(g.dtype) - 1).tanh()
-        hidden = self.coordinate(torch.cat([scaled, ratios], dim=-1)) + self.time(time)[:, None]
+        weight = self.time.weight
+        features = as_weights(torch.cat([scaled, ratios], dim=-1), weight)
+        hidden = self.coordinate(features) + self.time(as_weights(time, weight))[:, None]
         direction, magnitude = self.head(hidden.relu()).to(g.dtype).unbind(-1)
         length = self.step_mult * (self.exp_mult * magnitude).exp()
         return shifted(theta, -length * (ratios[..., 0] + direction)), new

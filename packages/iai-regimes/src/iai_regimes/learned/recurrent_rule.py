@@ -11,6 +11,7 @@ from iai_regimes.check import check_positive, check_sizes
 from iai_regimes.evidence import Evidence
 from iai_regimes.gradient_rule import GradientRule
 from iai_regimes.interfaces import Theta
+from iai_regimes.precision import as_weights
 from iai_regimes.ravel import ravel, shifted
 from iai_regimes.zero_linear import zero_linear
 
@@ -83,10 +84,12 @@ class RecurrentRule(GradientRule):
         """The LSTM's step; outer gradients flow to the memory and to the weights."""
         g = ravel(gradient)
         # A coordinate is a row of the LSTM's batch: it meets no other.
-        h = features = clipped_log(g).flatten(0, 1)
+        weight = self.head.weight
+        h = features = as_weights(clipped_log(g).flatten(0, 1), weight)
         hidden, cell = [], []
         for layer, old_hidden, old_cell in zip(self.layers, *carry, strict=True):
-            h, c = layer(h, (old_hidden.flatten(0, 1), old_cell.flatten(0, 1)))
+            memory = (as_weights(old.flatten(0, 1), weight) for old in (old_hidden, old_cell))
+            h, c = layer(h, tuple(memory))
             hidden.append(h.reshape(old_hidden.shape).to(old_hidden.dtype))
             cell.append(c.reshape(old_cell.shape).to(old_cell.dtype))
         change = self.head(torch.cat([h, features], dim=-1)).reshape(g.shape).to(g.dtype)

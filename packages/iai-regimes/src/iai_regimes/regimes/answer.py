@@ -19,6 +19,7 @@ from iai_regimes.evidence import Evidence, moved_where
 from iai_regimes.interfaces import Examples, Likelihood
 from iai_regimes.objective import mean_loss
 from iai_regimes.padding import finite_queries
+from iai_regimes.precision import as_weights, at_least_single
 from iai_regimes.update_form import UpdateForm, move, num_proposals
 
 AnswerState = Literal["logits", "latents", "probabilities"]
@@ -27,7 +28,7 @@ AnswerState = Literal["logits", "latents", "probabilities"]
 class ImplicitState(NamedTuple):
     """The answer to each query, a running mean of features, and the number of examples read."""
 
-    answer: Float[Tensor, "task query answer"]
+    answer: Float[Tensor, "task query answer"]  # as all of it, in float32 at least
     summary: Float[Tensor, "task *summary"]  # of a task, or of the column that each query is about
     seen: Float[Tensor, " task"]  # distinct examples
 
@@ -103,7 +104,7 @@ class AnswerRegime(nn.Module, ABC):
         check_sizes(0, num_tasks=num_tasks)
         check_queries(query_x, num_tasks)
         flat_inputs("query_x", query_x, self.query_dim)
-        answer = self.start.expand(num_tasks, query_x.shape[1], -1)
+        answer = at_least_single(self.start).expand(num_tasks, query_x.shape[1], -1)
         if self.state == "probabilities":
             answer = answer.softmax(-1)
         return ImplicitState(answer, self.summary(answer), answer.new_zeros(num_tasks))
@@ -124,6 +125,7 @@ class AnswerRegime(nn.Module, ABC):
         check_same_tasks(state.seen, evidence.num_observed)
         told = Evidence(evidence, evidence.num_observed, state.seen, fresh)
         summary, read = self.read(state, told, query_x)
+        read = as_weights(read, self.propose.weight)
         proposal = self.propose(read).split(self.answer_dim, dim=-1)
         if self.state == "probabilities":
             moved = move(self.update_form, _log(state.answer), proposal, told.gain).softmax(-1)
@@ -145,7 +147,7 @@ class AnswerRegime(nn.Module, ABC):
         _, finite = finite_queries(self._asked(state, query_x))
         outputs = state.answer
         if self.state == "latents":
-            outputs = self.head(outputs)
+            outputs = at_least_single(self.head(as_weights(outputs, self.head.weight)))
         elif self.state == "probabilities":
             outputs = _log(outputs)
         return outputs.masked_fill(~finite[..., None], float("nan"))

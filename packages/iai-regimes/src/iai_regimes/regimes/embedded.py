@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from iai_regimes.check import check_queries, check_role, check_statistics, reading
 from iai_regimes.interfaces import Examples, Regime, Theta
 from iai_regimes.padding import finite_queries, observed_inputs
+from iai_regimes.precision import as_module, at_least_single
 
 
 class FeatureExamples(NamedTuple):
@@ -130,8 +131,8 @@ class Embedded(nn.Module):
     def _features(self, x: Tensor) -> Tensor:
         why = "which padding would enter; use GroupNorm or LayerNorm, or freeze it."
         check_statistics(self.embedding, "embedding", why)
-        inputs = x.flatten(0, 1)
-        with reading("embedding", inputs):
+        inputs = as_module(x.flatten(0, 1), self.embedding)
+        with reading("embedding", self.embedding, inputs):
             features: Tensor = self.embedding(inputs)
         num_inputs = x.shape[0] * x.shape[1]
         if features.dim() < 2 or features.shape[0] != num_inputs:
@@ -139,4 +140,5 @@ class Embedded(nn.Module):
                 f"`embedding` must give features for each of {num_inputs} inputs; got the shape "
                 f"{tuple(features.shape)}."
             )
-        return features.reshape(*x.shape[:2], *features.shape[1:]).to(x.dtype)
+        features = features.reshape(*x.shape[:2], *features.shape[1:])
+        return at_least_single(features)

@@ -16,7 +16,9 @@ from iai_regimes.evidence import (
 )
 from iai_regimes.interfaces import Examples, Likelihood, SetEncoder
 from iai_regimes.padding import finite_queries, observed_features, observed_inputs
+from iai_regimes.precision import as_module, as_weights, at_least_single
 from iai_regimes.regimes.answer import AnswerRegime, AnswerState, ImplicitState
+from iai_regimes.scale import shortened, within_reach
 from iai_regimes.update_form import UpdateForm
 from iai_regimes.zero_linear import zero_linear
 
@@ -110,12 +112,14 @@ class Implicit(AnswerRegime):
         """
         x = flat_inputs("x", observed_inputs(batch), self.x_dim)
         inputs = torch.cat([x, observed_features(batch, self.likelihood)], dim=-1)
-        tokens = self.embed_input(x) + self.embed_example(inputs)
+        tokens = _embed(self.embed_input, x) + self.embed_example(inputs)
+        tokens = as_module(tokens, self.encoder)
         memory = self.encoder.encode(tokens, mask=batch.mask)
         statistic = inputs.new_zeros(len(inputs), 0)
         if self.summary_dim:
             statistic = masked_mean(self.statistic(inputs), batch.mask)
-        return ImplicitEvidence(memory, statistic, batch.mask.sum(1).to(x.dtype))
+        num_observed = batch.mask.sum(1).to(at_least_single(x).dtype)
+        return ImplicitEvidence(memory, statistic, num_observed)
 
     def summary(self, answer: Float[Tensor, "task query answer"]) -> Float[Tensor, "task summary"]:
         """Zeros, one vector a task."""
@@ -133,17 +137,23 @@ class Implicit(AnswerRegime):
         summary = running_mean(state.summary, evidence.encoded.statistic, evidence)
         spread = summary[:, None].expand(-1, x.shape[1], -1)
         embed_input = self.embed_input if self.query_dim == self.x_dim else self.embed_query_input
-        tokens = embed_input(x) + self.embed_query(torch.cat([x, state.answer, spread], dim=-1))
+        query = torch.cat([x, state.answer, spread], dim=-1)
+        tokens = _embed(embed_input, x) + self.embed_query(query)
         if self.count:
-            counts = evidence.features
-            tokens = tokens + self.embed_count(counts)[:, None]
+            tokens = tokens + _embed(self.embed_count, evidence.features)[:, None]
+        tokens = as_module(tokens, self.encoder)
         read = self.encoder.read(tokens, evidence.encoded.memory)
         if read.shape != tokens.shape:
             raise ValueError(
                 f"`encoder` must read (task, query, dim), here {tuple(tokens.shape)}; "
                 f"it gave {tuple(read.shape)}."
             )
-        return summary, read
+        return summary, shortened(read)
+
+
+def _embed(layer: nn.Linear, values: Tensor) -> Tensor:
+    embedded: Tensor = layer(within_reach(as_weights(values, layer.weight)))
+    return embedded
 
 
 def _begin_small(embedding: BilinearEmbedding, x_dim: int) -> None:

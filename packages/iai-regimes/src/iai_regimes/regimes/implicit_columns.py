@@ -17,7 +17,9 @@ from iai_regimes.evidence import (
 )
 from iai_regimes.interfaces import Examples, Likelihood, TableEncoder
 from iai_regimes.padding import finite_queries, observed_inputs
+from iai_regimes.precision import as_module, at_least_single
 from iai_regimes.regimes.answer import AnswerRegime, ImplicitState
+from iai_regimes.scale import shortened
 from iai_regimes.update_form import UpdateForm
 from iai_regimes.zero_linear import zero_linear
 
@@ -93,7 +95,7 @@ class ImplicitColumns(AnswerRegime):
             ValueError: If an example is not a row of numbers, at least one, or the encoder does not
                 give a vector for each column.
         """
-        x = observed_inputs(batch)
+        x = at_least_single(observed_inputs(batch))
         if x.dim() != 3:
             raise ValueError(f"`x` must have shape (task, n, column); got {tuple(x.shape)}.")
         if not x.shape[2]:
@@ -110,7 +112,7 @@ class ImplicitColumns(AnswerRegime):
         of_cells = torch.stack([z, rest, x.asinh()], dim=-1)
         spread = of_columns.expand(-1, x.shape[1], -1, -1)
         cells = self.embed_cell(torch.cat([of_cells, spread], dim=-1))
-        vectors = self.encoder.encode(cells, mask=batch.mask)
+        vectors = self.encoder.encode(as_module(cells, self.encoder), mask=batch.mask)
         expected = (len(x), x.shape[2], self.encoder.dim)
         if not isinstance(vectors, Tensor) or vectors.shape != expected:
             got = tuple(vectors.shape) if isinstance(vectors, Tensor) else type(vectors).__name__
@@ -118,6 +120,7 @@ class ImplicitColumns(AnswerRegime):
                 f"`encoder` must give a vector for each column, (task, column, dim) = {expected}; "
                 f"got {got}."
             )
+        vectors = shortened(vectors)
         return ColumnEvidence(vectors, batch.mask.sum(1).to(x.dtype))
 
     def summary(

@@ -150,9 +150,9 @@ def _check_oracle(oracle: Oracle, draw: Draw, spec: TaskSpec) -> None:
     batch = draw(0, num_support=0)
     prior = oracle(batch)
     size = spec.target.dim if isinstance(spec.target, Real) else spec.target.num_classes
-    wanted = (*batch.query.mask.shape, size)
-    got = tuple(prior.shape)
-    assert got == wanted, f"oracle must return shape (task, query, num_outputs), {wanted}; got {got}."
+    wanted, got = (*batch.query.mask.shape, size), tuple(prior.shape)
+    sentence = "oracle must return shape (task, query, num_outputs)"
+    assert got == wanted, f"{sentence}, {wanted}; got {got}."
     assert torch.isfinite(prior).all(), "oracle is not finite for an empty support."
 
     batch = draw(0)

@@ -182,6 +182,15 @@ class CountsItsCalls(Slope):
         return super().predict(state, query_x) * (1 + self.calls / 100)
 
 
+class CountsItsUpdates(Slope):
+    updates = 0
+
+    def update(self, state, evidence, query_x=None, fresh=True):
+        self.updates += 1
+        after = super().update(state, evidence, query_x, fresh)
+        return SlopeState(state.slope + (after.slope - state.slope) / self.updates, after.seen)
+
+
 class IgnoresTheMaskOfQueries(Slope):
     def loss(self, outputs, query):
         y = query.y.nan_to_num()
@@ -263,6 +272,7 @@ class LetsTargetsPass(Slope):
         (TakesFiniteForObserved, "A minibatch without an observed example changes nothing"),
         (TakesFiniteQueriesForObserved, "A masked query changes no loss"),
         (CountsItsCalls, "The same examples give the same answer, bit for bit"),
+        (CountsItsUpdates, "The same minibatch moves a state alike each time, bit for bit"),
         (IgnoresTheMaskOfQueries, "A masked query changes no loss"),
         (LosesWithoutQueries, "A loss on no queries is finite"),
         (LeaksIntoGradients, "Gradients are finite, whatever padding holds; that of"),

@@ -20,11 +20,12 @@ def check_regime(regime: Regime, support: LabelledQuery, query: LabelledQuery) -
 
     A state leads with the axis of tasks and keeps its structure, shapes and dtypes; `seen` counts
     the distinct observed examples behind it. A minibatch moves the answers; one without an observed
-    example changes nothing. Reading leaves its arguments as they were, gives the same each time,
-    and works with gradients disabled. The order of a minibatch, its padding (NaN included), the
-    other queries and the other tasks change no answer and no loss. One step gives every trainable
-    weight a finite gradient. `validate` refuses NaN and impossible targets where they are observed,
-    and only there.
+    example changes nothing. Reading leaves its arguments as they were, gives the same each time
+    (what a regime counts or remembers is in its state, and nowhere else, so that what was saved
+    goes on as it would have), and works with gradients disabled. The order of a minibatch, its
+    padding (NaN included), the other queries and the other tasks change no answer and no loss. One
+    step gives every trainable weight a finite gradient. `validate` refuses NaN and impossible
+    targets where they are observed, and only there.
 
     The suite works in float64 on the CPU, on a copy in evaluation mode. The weights of the copy are
     moved a little, so that a learned update that starts at zero moves the state.
@@ -73,11 +74,11 @@ class _Set:
 
         With `finite` they become other numbers and stay possible: only the mask tells them apart.
         """
-        mask, spoilt = self.mask.clone(), _shifted if finite else _spoilt
+        mask, change = self.mask.clone(), _shifted if finite else _spoilt
         for index in hidden:
             mask[index] = False
-        y = None if self.y is None else spoilt(self.y, mask)
-        return _Set(spoilt(self.x, mask), y, mask)
+        y = None if self.y is None else change(self.y, mask)
+        return _Set(change(self.x, mask), y, mask)
 
 
 def _halves(support: _Set) -> tuple[_Set, _Set]:
@@ -118,6 +119,8 @@ def _check_step(model: Any, old: Any, batch: _Set, query_x: Tensor) -> None:
     new = _read(model, old, query_x, batch)
     check_same(given, before, "Nothing given is changed.")
     assert _kinds(new) == _kinds(old), "A state keeps its structure, shapes and dtypes."
+    again = _read(model, old, query_x, batch)
+    check_same(again, new, "The same minibatch moves a state alike each time, bit for bit.")
     count = batch.mask.sum(1).to(old.seen.dtype)
     check_same(new.seen, old.seen + count, "`seen` counts observed examples.")
     stale = _read(model, old, query_x, batch, fresh=False)

@@ -45,7 +45,7 @@ def accuracy(outputs: Float[Tensor, "task n classes"], query: Query) -> Float[Te
         query: The classes, `task n`, and which are observed.
 
     Returns:
-        One number a task; NaN for a task without an observed query.
+        One number a task; NaN for a task without an observed query, or with NaN in its outputs.
 
     Raises:
         ValueError: There are no classes, or they have another shape.
@@ -63,7 +63,8 @@ def accuracy(outputs: Float[Tensor, "task n classes"], query: Query) -> Float[Te
             f"`outputs` must have one more axis than the classes, {shape}; got "
             f"{tuple(outputs.shape)}."
         )
-    return _mean_observed((outputs.argmax(-1) == query.y).to(outputs.dtype), query)
+    hit = (outputs.argmax(-1) == query.y).to(outputs.dtype)
+    return _mean_observed(torch.where(outputs.isnan().any(-1), torch.nan, hit), query)
 
 
 def _mean_observed(values: Float[Tensor, "task n"], query: Query) -> Float[Tensor, " task"]:

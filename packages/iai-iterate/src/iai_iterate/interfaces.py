@@ -17,7 +17,9 @@ GradientMode = Callable[[Step[State], Loss[State], State, Iterable[Any]], Rollou
 """How a meta-gradient crosses the steps.
 
 `mode(step, loss, state, batches)` gives the losses, `step task`, and the last state, detached.
-`testing.check_gradient_mode` is the contract in full.
+Weights that all tasks share reach it through `step` and `loss` alone. What it draws, it draws from
+torch's global generators, whose states are in a checkpoint; a generator of its own would break
+exact resumption. `testing.check_gradient_mode` is the contract in full.
 """
 
 

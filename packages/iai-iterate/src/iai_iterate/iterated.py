@@ -15,6 +15,7 @@ from iai_iterate.adapted import Adapted, count_tasks
 from iai_iterate.interfaces import Batch, GradientMode, Query, Regime, Tasks
 from iai_iterate.leaf import unaliased
 from iai_iterate.minibatch import as_sizes, longest_set, minibatches, steps_of_a_pass
+from iai_iterate.modes.implicit_gradient import ImplicitGradient
 from iai_iterate.modes.truncated import greedy
 from iai_iterate.rollout import detach
 from iai_iterate.state_file import read_state
@@ -46,7 +47,8 @@ class Iterated(nn.Module):
             loss at the start has the same gradient in every mode, and would be added to theirs.
 
     Raises:
-        ValueError: If `steps` or `minibatch` is below 1, or `loss` is neither "every" nor "last".
+        ValueError: If `steps` or `minibatch` is below 1, `loss` is neither "every" nor "last", or
+            `gradient` is an `ImplicitGradient` and `loss` is not "last".
         TypeError: If `regime` lacks a member of its role.
 
     Source:
@@ -73,6 +75,11 @@ class Iterated(nn.Module):
         as_sizes(minibatch, "minibatch")
         if loss not in ("every", "last"):
             raise ValueError(f"`loss` must be every or last; got {loss!r}.")
+        if loss == "every" and isinstance(gradient, ImplicitGradient):
+            raise ValueError(
+                "`loss` must be last with an `ImplicitGradient`, which is the gradient of the last "
+                "loss alone; got 'every'."
+            )
         self.regime, self.gradient = regime, gradient
         self.steps, self.minibatch, self.loss = steps, minibatch, loss
         self._validated = False

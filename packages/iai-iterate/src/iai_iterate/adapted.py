@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from iai_iterate.check import check_queries, count_tasks
 from iai_iterate.interfaces import Batch, Regime
 from iai_iterate.leaf import contiguous, from_leaves, to_leaves, unaliased
 from iai_iterate.state_file import write_state
@@ -63,7 +64,7 @@ class Adapted:
             ValueError: If the queries are of another number of tasks.
         """
         if query_x is not None:
-            _check_tasks(query_x, num_tasks)
+            check_queries(query_x, num_tasks)
         if regime.needs_query and query_x is None:
             state, seen = None, torch.zeros(num_tasks)
         else:
@@ -153,7 +154,7 @@ class Adapted:
                 their shape is another than the regime's.
             TypeError: If they are no tensor of floating point.
         """
-        _check_tasks(query_x, self.num_tasks)
+        check_queries(query_x, self.num_tasks)
         if self.query_x is not None and not torch.equal(query_x, self.query_x):
             raise ValueError(
                 "This learner was adapted to the queries given up front and answers no others; "
@@ -171,42 +172,6 @@ class Adapted:
         fresh = torch.tensor([fresh for _, fresh in self.evidence], dtype=torch.bool)
         step = torch.tensor(self.step)
         return _Stored(step, self.seen, self.query_x, self.state, evidence, fresh)
-
-
-def count_tasks(batch: Any) -> int:
-    """The tasks of a minibatch.
-
-    Raises:
-        TypeError: If it is no minibatch: an array, say, or a pair of arrays.
-        ValueError: If its mask is not `task n`.
-
-    >>> count_tasks((torch.zeros(20, 3), torch.zeros(20)))
-    Traceback (most recent call last):
-    TypeError: A minibatch must be a set of examples ...; got tuple.
-    """
-    mask = getattr(batch, "mask", None)
-    if not isinstance(mask, Tensor) or not isinstance(batch, Batch):
-        raise TypeError(
-            "A minibatch must be a set of examples with tensors `x`, `y` and `mask`, such as "
-            f"`iai_tasks.Examples.of(x, y)` makes of arrays; got {type(batch).__name__}."
-        )
-    if mask.dim() != 2:
-        raise ValueError(f"`mask` must have two axes, `task n`; got {tuple(mask.shape)}.")
-    return mask.shape[0]
-
-
-def _check_tasks(query_x: Any, num_tasks: int) -> None:
-    if not isinstance(query_x, Tensor) or not query_x.is_floating_point():
-        got = query_x.dtype if isinstance(query_x, Tensor) else type(query_x).__name__
-        raise TypeError(
-            "`query_x` must be a tensor of floating point, such as `iai_tasks.Examples.of(x).x` "
-            f"makes of an array; got {got}."
-        )
-    if query_x.dim() < 2 or query_x.shape[0] != num_tasks:
-        raise ValueError(
-            f"`query_x` must be `task query *x_shape` of {num_tasks} tasks, as the examples are; "
-            f"got {tuple(query_x.shape)}."
-        )
 
 
 def _evidence_of(regime: Regime, like: Batch | None, num_tasks: int) -> tuple[Any, Any]:

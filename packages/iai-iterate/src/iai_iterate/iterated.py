@@ -11,8 +11,9 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from iai_iterate.adapted import Adapted, count_tasks
-from iai_iterate.interfaces import Batch, GradientMode, Query, Regime, Tasks
+from iai_iterate.adapted import Adapted
+from iai_iterate.check import check_tasks, count_tasks
+from iai_iterate.interfaces import Batch, GradientMode, Regime, Tasks
 from iai_iterate.leaf import unaliased
 from iai_iterate.minibatch import as_sizes, longest_set, minibatches, steps_of_a_pass
 from iai_iterate.modes.implicit_gradient import ImplicitGradient
@@ -268,22 +269,17 @@ class Iterated(nn.Module):
         Raises:
             ValueError: If `steps` is below 0.
         """
+        num_tasks = count_tasks(support)
         items = minibatches(support, self.minibatch, steps, generator=generator)
-        start = Adapted.new(self.regime, count_tasks(support), query_x)
+        start = Adapted.new(self.regime, num_tasks, query_x)
         return accumulate(items, _read, initial=start)
 
     def _sizes(self, num_examples: int) -> tuple[int, ...]:
         """The sizes of minibatches, the whole set for None."""
         return as_sizes(self.minibatch, "minibatch") or (max(num_examples, 1),)
 
-
     def _validate(self, tasks: Tasks) -> None:
-        if not isinstance(tasks, Tasks) or not isinstance(tasks.query, Query):
-            raise TypeError(
-                "`tasks` must have a `support` and a `query`, as iai_tasks.TaskBatch has; got "
-                f"{type(tasks).__name__}."
-            )
-        count_tasks(tasks.support)
+        check_tasks(tasks)
         on_cpu = tasks.support.mask.device.type == "cpu"
         if (on_cpu or not self._validated) and not torch.compiler.is_compiling():
             self.regime.validate(tasks.support)

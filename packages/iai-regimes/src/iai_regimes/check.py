@@ -26,9 +26,9 @@ def check_examples(batch: Examples, likelihood: Likelihood) -> None:
 
 
 def check_shapes(batch: Examples) -> None:
-    """Raises ValueError unless inputs, targets and mask are of the same examples.
+    """Raises ValueError unless inputs, targets and mask are tensors of the same examples.
 
-    Reads shapes and dtypes alone, so it never waits for a device.
+    TypeError says that one is no tensor. Reads shapes and dtypes alone, so it never waits for a device.
     """
     _check_inputs(batch)
     y = batch.y
@@ -62,13 +62,13 @@ def check_queries(query_x: Tensor, num_tasks: int) -> None:
     """Raises ValueError unless these are queries, floating point, of so many tasks."""
     if query_x.dim() < 2 or query_x.shape[0] != num_tasks or not query_x.is_floating_point():
         raise ValueError(
-            f"`query_x` must be floating point of the shape (task, query, *x_shape), of {num_tasks} "
-            f"tasks; got {query_x.dtype} of the shape {tuple(query_x.shape)}."
+            "`query_x` must be floating point of the shape (task, query, *x_shape), of "
+            f"{num_tasks} tasks; got {query_x.dtype} of the shape {tuple(query_x.shape)}."
         )
 
 
 def check_same_tasks(state: Tensor, batch: Tensor) -> None:
-    """Raises ValueError unless a state and a minibatch, each a tensor of it, are of as many tasks."""
+    """Raises ValueError unless tensors of a state and of a minibatch have as many tasks."""
     if state.shape[0] != batch.shape[0]:
         raise ValueError(
             f"A minibatch must have the {state.shape[0]} tasks of the state; got {batch.shape[0]}."
@@ -89,12 +89,13 @@ def reading(name: str, module: nn.Module, x: Tensor) -> Iterator[None]:
         dtypes = sorted({str(p.dtype) for p in module.parameters() if p.is_floating_point()})
         if len(dtypes) > 1:
             raise ValueError(
-                f"The weights of the {name} must have one dtype, as after `.float()`, or its forward "
-                f"must cast between them; got {', '.join(dtypes)}."
+                f"The weights of the {name} must have one dtype, as after `.float()`, or its "
+                f"forward must cast between them; got {', '.join(dtypes)}."
             ) from error
+        words = str(error).split("\n")[0].rstrip(". ")
         raise ValueError(
             f"`{name}` cannot read inputs (n, *x_shape) of the shape {tuple(x.shape)}, {x.dtype}: "
-            f"{error}"
+            f"{words}."
         ) from error
 
 
@@ -153,6 +154,10 @@ def check_solver(rule: Any) -> None:
 
 
 def _check_inputs(batch: Examples) -> None:
+    for name in ("x", "y", "mask"):
+        value: object = getattr(batch, name)
+        if not isinstance(value, Tensor) and not (name == "y" and value is None):
+            raise TypeError(f"`{name}` must be a tensor; got {type(value).__name__}.")
     x, mask = batch.x, batch.mask
     if x.dim() < 2:
         raise ValueError(f"`x` must have the shape (task, n, *x_shape); got {tuple(x.shape)}.")

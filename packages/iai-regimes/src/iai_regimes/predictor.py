@@ -189,9 +189,7 @@ class Predictor(nn.Module):
 
         Gradients flow; what has the dtype already is not copied.
         """
-        own = {
-            name: as_weights(value, self._parameter(name)) for name, value in parameters.items()
-        }
+        own = {name: as_weights(value, self._parameter(name)) for name, value in parameters.items()}
         return own, as_module(x, self.module)
 
     def across_tasks(self, function: Callable[..., Any], theta: Theta, *inputs: Tensor) -> Any:
@@ -233,9 +231,9 @@ class Predictor(nn.Module):
         copies = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
         given = {name: value[0] for name, value in theta.items()} | copies
         devices = [x.device] if x.is_cuda else []
-        with torch.no_grad(), torch.random.fork_rng(devices), sdpa_kernel(SDPBackend.MATH):
-            with reading("module", self.module, x[0]):
-                functional_call(self.module, given, (x[0].clone(),), tie_weights=False)
+        math, tried = sdpa_kernel(SDPBackend.MATH), reading("module", self.module, x[0])
+        with torch.no_grad(), torch.random.fork_rng(devices), math, tried:
+            functional_call(self.module, given, (x[0].clone(),), tie_weights=False)
         for name, copy in copies.items():
             if given[name] is not copy or copy._version:
                 raise ValueError(

@@ -56,7 +56,9 @@ def _as_tensor(name: str, values: Any) -> Tensor:
         try:
             array = numpy.array(values)  # a copy, for torch reads no array of negative strides
         except ValueError as error:
-            raise ValueError(f"`{name}` must be an array of numbers, not ragged: {error}") from error
+            raise ValueError(
+                f"`{name}` must be an array of numbers, not ragged: {error}"
+            ) from error
         if array.dtype.kind not in "biuf":
             raise TypeError(f"`{name}` must hold real numbers; got an array of {array.dtype}.")
         known = array.dtype in (numpy.float16, numpy.float32, numpy.float64)

@@ -2,11 +2,12 @@
 
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 
 from torch import Tensor, nn
 from torch.backends import cudnn, mha
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import is_lazy
 
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 _WITHOUT_VMAP = (*_RECURRENT, nn.RReLU, nn.CrossMapLRN2d)
@@ -67,9 +68,9 @@ class Layers:
 
 def check_initialized(module: nn.Module) -> None:
     """Raises ValueError for a layer that gets its weights when it reads its first input."""
-    for name, layer in module.named_modules():
-        if isinstance(layer, LazyModuleMixin) and layer.has_uninitialized_params():
+    for name, tensor in chain(module.named_parameters(), module.named_buffers()):
+        if is_lazy(tensor):
             raise ValueError(
-                f"`module` must have all its weights; {name or 'it'}, a {type(layer).__name__}, "
-                "gets them when it reads its first input."
+                f"`module` must have all its weights; {name} gets its shape when the module reads "
+                "its first input."
             )

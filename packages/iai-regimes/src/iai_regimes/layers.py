@@ -39,13 +39,13 @@ class Layers:
                     f"A forward of the module must leave its weights as they are; {what} has "
                     "`max_norm`, which changes them in place."
                 )
-            if id(layer.weight) not in adapted:
+            if not any(id(parameter) in adapted for parameter in layer.parameters()):
                 continue
             if layer.sparse:
                 raise ValueError(
                     f"An adapted embedding must have dense gradients; {what} has `sparse=True`."
                 )
-            # vmap keeps the padding row out of the gradient of the first task alone.
+            # Under vmap the padding row has no gradient in the first task, and has one in others.
             padded = isinstance(layer, nn.Embedding) and layer.padding_idx is not None
             self.one_by_one = self.one_by_one or padded
 

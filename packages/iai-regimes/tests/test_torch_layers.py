@@ -179,7 +179,7 @@ REFUSED = {
     ),
     "a lazy layer": (
         lambda: nn.Sequential(nn.LazyLinear(2)),
-        "`module` must have all its weights; 0, a LazyLinear, gets them when it reads its first",
+        "`module` must have all its weights; 0.weight gets its shape when the module",
     ),
 }
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
 from iai_iterate.adapted import Adapted
 from iai_iterate.check import check_tasks, count_tasks
@@ -20,6 +20,7 @@ from iai_iterate.modes.implicit_gradient import ImplicitGradient
 from iai_iterate.modes.truncated import greedy
 from iai_iterate.rollout import detach
 from iai_iterate.state_file import read_state
+from iai_iterate.tree import mapped
 
 
 class Refinement(NamedTuple):
@@ -155,7 +156,7 @@ class Iterated(nn.Module):
                 )
             return torch.where(live.reshape(-1, *[1] * (old.dim() - 1)), old, new)
 
-        return tree_map(choose, detach(state), start)
+        return mapped(choose, detach(state), start)
 
     def adapt(
         self,

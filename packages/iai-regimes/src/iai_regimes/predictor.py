@@ -188,9 +188,7 @@ class Predictor(nn.Module):
 
         Gradients flow; what has the dtype already is not copied.
         """
-        own = {
-            name: as_weights(value, self._parameter(name)) for name, value in parameters.items()
-        }
+        own = {name: as_weights(value, self._parameter(name)) for name, value in parameters.items()}
         return own, as_module(x, self.module)
 
     def across_tasks(self, function: Callable[..., Any], theta: Theta, *inputs: Tensor) -> Any:

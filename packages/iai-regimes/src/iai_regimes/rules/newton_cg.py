@@ -81,7 +81,7 @@ class NewtonCG(DescentRule):
     ) -> tuple[Theta, NewtonCarry]:
         """One Newton step, a constant; gradients pass to `theta` unchanged."""
         loss, flat = of_vectors(objective.loss, theta), ravel(theta)
-        gradient, product = hessian_products(loss, flat)
+        _, gradient, product = hessian_products(loss, flat)
         with torch.no_grad(), torch.autocast(flat.device.type, enabled=False):
             gradient = torch.where(evidence.informed[:, None], gradient, 0.0)
             solve = self.solver.solve(product, -gradient)

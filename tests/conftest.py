@@ -254,3 +254,9 @@ def run_here(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], None]:
         runpy.run_path(command[0], run_name="__main__")
 
     return run
+
+
+@pytest.fixture(scope="session", params=MAKERS)
+def make_regime(request: pytest.FixtureRequest) -> Any:
+    """What makes an untrained regime of a likelihood."""
+    return MAKERS[request.param]

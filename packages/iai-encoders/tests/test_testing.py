@@ -66,6 +66,37 @@ class NothingToCount(DeepSet):
         return self.Memory(super().encode(tokens, mask=mask).mean)
 
 
+class TakesFiniteForObserved(DeepSet):
+    def encode(self, tokens, *, mask=None):
+        return super().encode(tokens, mask=tokens.isfinite().all(-1))
+
+
+class Overwrites(DeepSet):
+    def encode(self, tokens, *, mask=None):
+        memory = super().encode(tokens, mask=mask)
+        if not tokens.requires_grad:
+            tokens.mul_(2)
+        return memory
+
+
+class RandomFeatures(DeepSet):
+    def encode(self, tokens, *, mask=None):
+        return DeepSetMemory(super().encode(tokens, mask=mask).mean + torch.randn(()))
+
+
+class OneMemoryForAll(DeepSet):
+    class Memory(NamedTuple):
+        mean: Tensor
+        scale: Tensor
+        num_elements = 5
+
+    def encode(self, tokens, *, mask=None):
+        return self.Memory(super().encode(tokens, mask=mask).mean, torch.ones(()))
+
+    def read(self, queries, memory):
+        return super().read(queries, DeepSetMemory(memory.mean * memory.scale))
+
+
 @pytest.mark.usefixtures("own_errors")
 @pytest.mark.parametrize(
     ("encoder", "sentence"),
@@ -78,6 +109,10 @@ class NothingToCount(DeepSet):
         (DividesByTheTokens(4, 4), "A fully masked set has the finite answers of an empty one."),
         (HasAnIdleLayer(4), "none reaches idle.weight."),
         (NothingToCount(4), "A memory has `num_elements`."),
+        (TakesFiniteForObserved(4), "A masked token, NaN included, changes no answer."),
+        (Overwrites(4), "A set is left as it was."),
+        (RandomFeatures(4), "A set has the same answers each time."),
+        (OneMemoryForAll(4), "A memory is a pytree of tensors that lead with the tasks"),
     ],
 )
 def test_a_broken_set_encoder_is_found(encoder, sentence):
@@ -102,6 +137,18 @@ class MixesUpPieces(CausalTransformer):
         return outputs, longer._replace(values=tuple(v.roll(1, 2) for v in longer.values))
 
 
+class ReadsWearOut(CausalTransformer):
+    def read(self, queries, memory):
+        answers = super().read(queries, memory)
+        memory.keys[0].mul_(1 + 1e-12)
+        return answers
+
+
+class TakesFiniteForTokens(CausalTransformer):
+    def extend(self, memory, tokens, *, mask=None):
+        return super().extend(memory, tokens, mask=tokens.isfinite().all(-1))
+
+
 class CountsPaddingAsTime(CausalTransformer):
     def extend(self, memory, tokens, *, mask=None):
         if mask is None:
@@ -114,6 +161,8 @@ class CountsPaddingAsTime(CausalTransformer):
     [
         (LooksAhead, "A token changes no output before it."),
         (StartsAnew, "A read answers as the next output would"),
+        (ReadsWearOut, "`extend` and `read` leave the memory as it was."),
+        (TakesFiniteForTokens, "A masked token, NaN included, changes nothing before or after it."),
         (MixesUpPieces, "A sequence in pieces is the same as in one pass."),
         (CountsPaddingAsTime, "A masked token, NaN included, changes nothing before or after it."),
     ],
@@ -121,6 +170,11 @@ class CountsPaddingAsTime(CausalTransformer):
 def test_a_broken_sequence_encoder_is_found(build, sentence):
     with pytest.raises(AssertionError, match=sentence):
         check_sequence_encoder(build(4, 1, 2), dim=4)
+
+
+class TakesFiniteForRows(AxialTransformer):
+    def encode(self, cells, *, mask=None):
+        return super().encode(cells, mask=cells.isfinite().flatten(2).all(-1))
 
 
 class CountsRows(AxialTransformer):
@@ -151,6 +205,7 @@ class TablesMeet(AxialTransformer):
         (KnowsTheRows, "Rows in another order change no vector."),
         (KnowsTheColumns, "Vectors follow their columns."),
         (TablesMeet, "A task is the same alone and in a batch."),
+        (TakesFiniteForRows, "A masked row, NaN included, changes no vector."),
         (CountsRows, "A masked row, NaN included, changes no vector."),
     ],
 )

@@ -61,6 +61,14 @@ def draw(num_tasks=3, num_support=12, num_query=4, seed=0, masked=0.0, **options
     return Drawn(support, drawn.query, drawn.latent)
 
 
+def observed_first(support):
+    """The sets with each task's observed examples in front, task by task."""
+    kept = [mask.nonzero()[:, 0].tolist() for mask in support.mask]
+    every = range(support.mask.shape[1])
+    order = torch.tensor([[*own, *(i for i in every if i not in own)] for own in kept])
+    return support[torch.arange(len(kept))[:, None], order]
+
+
 def zeroed(values, mask):
     """The numbers of what is observed, and 0 in place of padding."""
     return None if values is None else values.masked_fill(~mask[..., None], 0)

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from iai_iterate import unrolled
+from iai_iterate import reptile, truncated, unrolled
 from iai_iterate.rollout import detach
 from iai_iterate.testing import check_gradient_mode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 
 def own(state):
@@ -82,6 +82,46 @@ def steps_may_work_in_place(step, loss, state, batches):
     return unrolled(lambda state, batch: step(own(state), batch), loss, state, batches)
 
 
+def blind_to_what_is_shared(step, loss, state, batches):
+    """Finds each leaf's gradient by itself, as evolution strategies do, and nothing else's."""
+    with torch.no_grad():
+        losses, end = unrolled(step, loss, state, batches)
+    pulls = [(leaf - leaf.detach()).reshape(3, -1).sum(1) for leaf in tree_leaves(state)]
+    return losses + sum(pulls), end
+
+
+class OwnGenerator:
+    def __init__(self):
+        self.generator = torch.Generator().manual_seed(0)
+
+    def __call__(self, *rollout):
+        length = int(torch.randint(1, 3, (), generator=self.generator))
+        return truncated(length)(*rollout)
+
+
+class CountsRollouts:
+    calls = 0
+
+    def __call__(self, *rollout):
+        self.calls += 1
+        return truncated(self.calls)(*rollout)
+
+
+def random_truncation(*rollout):
+    return truncated(int(torch.randint(1, 4, ())))(*rollout)
+
+
+def test_a_mode_may_draw_from_the_global_generator():
+    check_gradient_mode(random_truncation)
+
+
+def test_a_mode_that_trains_the_start_alone_says_so():
+    check_gradient_mode(reptile, shared=False)
+    check_gradient_mode(blind_to_what_is_shared, shared=False)
+    with pytest.raises(AssertionError, match="has a gradient by the weights that `step` uses"):
+        check_gradient_mode(reptile)
+
+
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
@@ -96,6 +136,9 @@ def steps_may_work_in_place(step, loss, state, batches):
         (nothing_read, "A rollout without a minibatch is a ValueError"),
         (fails_on_nothing, "A rollout without a minibatch is a ValueError.\nIt is RuntimeError: "),
         (other_without_gradients, "The losses are the same without gradients"),
+        (blind_to_what_is_shared, "The loss after a single step has a gradient by the weights"),
+        (OwnGenerator(), "From the same state of torch's generators a mode gives the same losses"),
+        (CountsRollouts(), "a generator of its own, or a count of its calls, is in no checkpoint"),
         (plain_loop, "A step that changes a state's structure, shapes or dtypes is a ValueError"),
     ],
 )

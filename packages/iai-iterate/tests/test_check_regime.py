@@ -164,6 +164,33 @@ class IgnoresTheMask(Slope):
         return super().encode(Examples(batch.x, batch.y, some))
 
 
+class TakesFiniteForObserved(Slope):
+    def encode(self, batch):
+        return super().encode(Examples(batch.x, batch.y, batch.x.isfinite().all(-1)))
+
+
+class TakesFiniteQueriesForObserved(Slope):
+    def loss(self, outputs, query):
+        return super().loss(outputs, Examples(query.x, query.y, query.y.isfinite().all(-1)))
+
+
+class CountsItsCalls(Slope):
+    calls = 0
+
+    def predict(self, state, query_x):
+        self.calls += 1
+        return super().predict(state, query_x) * (1 + self.calls / 100)
+
+
+class CountsItsUpdates(Slope):
+    updates = 0
+
+    def update(self, state, evidence, query_x=None, fresh=True):
+        self.updates += 1
+        after = super().update(state, evidence, query_x, fresh)
+        return SlopeState(state.slope + (after.slope - state.slope) / self.updates, after.seen)
+
+
 class IgnoresTheMaskOfQueries(Slope):
     def loss(self, outputs, query):
         y = query.y.nan_to_num()
@@ -242,6 +269,10 @@ class LetsTargetsPass(Slope):
         (KnowsTheOrder, "The order of a minibatch changes no answer"),
         (StandsStill, "A minibatch moves the answers of its task"),
         (IgnoresTheMask, "A masked example, NaN included, changes no answer"),
+        (TakesFiniteForObserved, "A minibatch without an observed example changes nothing"),
+        (TakesFiniteQueriesForObserved, "A masked query changes no loss"),
+        (CountsItsCalls, "The same examples give the same answer, bit for bit"),
+        (CountsItsUpdates, "The same minibatch moves a state alike each time, bit for bit"),
         (IgnoresTheMaskOfQueries, "A masked query changes no loss"),
         (LosesWithoutQueries, "A loss on no queries is finite"),
         (LeaksIntoGradients, "Gradients are finite, whatever padding holds; that of"),

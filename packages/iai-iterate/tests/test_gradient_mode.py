@@ -21,7 +21,7 @@ MODES = {
 
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 def test_contract(mode):
-    check_gradient_mode(mode)
+    check_gradient_mode(mode, shared=mode is not reptile)
 
 
 @given(seed=st.integers(0, 2**32), num_steps=st.integers(1, 6), stretch=st.integers(1, 7))

@@ -23,7 +23,7 @@ def test_contract():
     def residual(solution, start, batch):
         return tree_map(torch.sub, solution, start)
 
-    check_gradient_mode(ImplicitGradient(residual, ConjugateGradient()))
+    check_gradient_mode(ImplicitGradient(residual, ConjugateGradient()), shared=False)
 
 
 @pytest.mark.parametrize("seed", [0, 1])

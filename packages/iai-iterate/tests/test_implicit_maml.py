@@ -163,6 +163,13 @@ def test_implicit_maml_is_a_choice_of_iterated(kind, solved, seed, masked):
     assert (mode.report.residual < 1e-7).all()
 
 
+def test_an_implicit_gradient_is_of_the_last_loss_alone():
+    regime = ProximalSlope()
+    mode = ImplicitGradient(regime.residual, ConjugateGradient(), solved=attrgetter("slope"))
+    with pytest.raises(ValueError, match="`loss` must be last with an `ImplicitGradient`"):
+        Iterated(regime, steps=1, gradient=mode)
+
+
 def test_a_learner_that_is_copied_is_its_own():
     regime = ProximalSlope().double()
     mode = ImplicitGradient(regime.residual, ConjugateGradient(), solved=attrgetter("slope"))

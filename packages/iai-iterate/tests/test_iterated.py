@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from iai_iterate import Iterated, first_order, greedy, reptile, truncated, unrolled
-from slopes import Examples, Kernel, Slope, SlopeState, draw
+from slopes import Examples, Kernel, Slope, SlopeState, draw, observed_first
 from torch.utils._pytree import tree_leaves
 
 
@@ -23,7 +23,7 @@ def rollout(regime, tasks, batches):
 def test_it_is_the_loop_through_second_passes_and_ragged_sets(regime, masked):
     tasks = draw(num_support=10, masked=masked)
     losses, seen, state = Iterated(regime, steps=5, minibatch=4)(tasks)
-    parts = [tasks.support[:, i : i + 4] for i in (0, 4, 8, 0, 4)]
+    parts = [observed_first(tasks.support)[:, i : i + 4] for i in (0, 4, 8, 0, 4)]
     batches = list(zip(parts, (True, True, True, False, False), strict=True))
     expected = rollout(regime, tasks, batches)
     torch.testing.assert_close((losses, seen), expected[:2], rtol=0, atol=0)
@@ -37,7 +37,8 @@ def test_it_is_the_loop_over_a_schedule_of_minibatches(regime, masked):
     tasks = draw(num_support=10, masked=masked)
     losses, seen, state = Iterated(regime, steps=5, minibatch=(1, 2, 5))(tasks)
     ends = [(0, 1), (1, 3), (3, 8), (8, 10), (0, 5)]
-    batches = [(tasks.support[:, i:j], step < 4) for step, (i, j) in enumerate(ends)]
+    support = observed_first(tasks.support)
+    batches = [(support[:, i:j], step < 4) for step, (i, j) in enumerate(ends)]
     expected = rollout(regime, tasks, batches)
     torch.testing.assert_close((losses, seen), expected[:2], rtol=0, atol=0)
     torch.testing.assert_close(tuple(state), tuple(expected[2]), rtol=0, atol=0)
@@ -81,6 +82,23 @@ def test_adapt_to_a_set_smaller_than_the_first_size_and_to_an_empty_one():
     assert read == [(3, True), (3, False)]
     adapted, read = counted((5, 2), 0)
     assert read == [(0, True)] and not adapted.seen.any() and (adapted.state.slope == 1).all()
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_in_training_a_set_smaller_than_a_minibatch_is_a_short_one(regime, steps):
+    tasks = draw(num_support=5)
+    small, exact = (Iterated(regime, steps=steps, minibatch=size)(tasks) for size in (64, 5))
+    torch.testing.assert_close(small, exact, rtol=0, atol=0)
+
+
+def test_without_steps_a_learner_reads_a_support_of_any_size_once(regime):
+    learner = Iterated(regime, steps=None, minibatch=(2, 4))
+    for num_support, steps in ((0, 1), (2, 1), (7, 3), (20, 6)):
+        tasks = draw(num_support=num_support)
+        losses, seen, _ = learner(tasks)
+        assert seen[-1].tolist() == [num_support] * 3
+        expected = Iterated(regime, steps=steps, minibatch=(2, 4))(tasks)
+        torch.testing.assert_close(losses, expected.losses, rtol=0, atol=0)
 
 
 def test_a_trace_reads_the_schedule_too():
@@ -200,12 +218,6 @@ def test_errors_of_the_constructor(options, sentence, own_errors):
 
 
 def test_errors_of_training():
-    learner = Iterated(Kernel().double(), steps=1, minibatch=13)
-    with pytest.raises(ValueError, match="`minibatch` must be at most the 12 examples of the set"):
-        learner(draw())
-    learner = Iterated(Kernel().double(), steps=1, minibatch=(13, 1))
-    with pytest.raises(ValueError, match="`minibatch` must be at most the 12 examples of the set"):
-        learner(draw())
     learner = Iterated(Kernel().double(), steps=1, minibatch=12)
     state = learner(draw()).state
     with pytest.raises(ValueError, match="`state` must be of these tasks and queries: "):
@@ -229,7 +241,8 @@ def test_the_queries_are_asked_once_where_the_last_loss_is_all_that_counts(regim
 def test_an_answer_is_that_of_a_pass_and_of_whole_sets_after_it(regime):
     tasks, learner = draw(num_support=7, masked=0.4), Iterated(regime, steps=1, minibatch=3)
     adapted = learner.adapt(tasks.support, tasks.query.x)
-    assert adapted.step == 3
+    longest = int(tasks.support.mask.sum(1).max())
+    assert adapted.step == -(-longest // 3) and adapted.seen.max() == longest
     answers = [learner.answer(tasks, again=again) for again in range(3)]
     for answer in answers:
         assert torch.equal(answer, adapted.predict(tasks.query.x)) and not answer.requires_grad

@@ -108,12 +108,10 @@ def test_the_whole_set_and_the_empty_set():
     ("size", "steps", "sentence"),
     [
         (0, 1, "`minibatch` must be at least 1; got 0"),
-        (6, 1, "`minibatch` must be at most the 5 examples of the set; got 6"),
         (2, -1, "`steps` must be at least 0; got -1"),
         ([], 1, "`minibatch` must be at least 1; got []."),
         ((2, 0), 1, "`minibatch` must be at least 1; got (2, 0)."),
         ((2, -3, 4), 1, "`minibatch` must be at least 1; got (2, -3, 4)."),
-        ((6, 1), 1, "`minibatch` must be at most the 5 examples of the set; got 6."),
     ],
 )
 def test_errors(size, steps, sentence):
@@ -121,8 +119,103 @@ def test_errors(size, steps, sentence):
         minibatches(numbered(5), size, steps)
 
 
-def test_only_the_first_size_must_fit_the_set():
-    assert read(minibatches(numbered(5), (5, 6), 2)) == [(list(range(5)), i == 0) for i in (0, 1)]
+@pytest.mark.parametrize("size", [5, 6, (5, 6), (6, 1)])
+def test_a_set_no_larger_than_the_first_size_is_one_minibatch_in_each_pass(size):
+    whole = list(range(5))
+    assert read(minibatches(numbered(5), size, 2)) == [(whole, True), (whole, False)]
+
+
+def ragged(counts, n, seed=0):
+    """Numbered examples of tasks that have observed so many of them, at random indices."""
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.zeros(len(counts), n, dtype=torch.bool)
+    for row, count in zip(mask, counts, strict=True):
+        row[torch.randperm(n, generator=generator)[:count]] = True
+    return Examples(numbered(n, len(counts)).x, None, mask)
+
+
+def observed(batches, task):
+    """The numbers of a task's observed examples in each minibatch, and whether they are fresh."""
+    return [
+        (batch.x[task, :, 0].int()[batch.mask[task]].tolist(), fresh) for batch, fresh in batches
+    ]
+
+
+def alone(examples, task):
+    """A task's observed examples without padding."""
+    return examples[task : task + 1, examples.mask[task].nonzero()[:, 0]]
+
+
+RAGGED = {
+    "counts": st.lists(st.integers(0, 12), min_size=1, max_size=4),
+    "padding": st.integers(0, 20),
+    "sizes": SCHEDULES,
+    "seed": st.none() | st.integers(0, 99),
+}
+
+
+@given(**RAGGED)
+def test_a_task_gets_the_minibatches_of_a_pass_that_it_gets_alone(counts, padding, sizes, seed):
+    def cut(examples, steps, **options):
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        return list(minibatches(examples, sizes, steps, generator=generator, **options))
+
+    examples = ragged(counts, max(counts) + padding)
+    sizes[0] = min(sizes[0], max(max(counts), 1))
+    steps = steps_of_a_pass(max(counts), sizes)
+    together = cut(examples, steps, length=max(counts))
+    padded = cut(examples, steps + 1)  # a pass over the padding, too
+    for task, count in enumerate(counts):
+        own = steps_of_a_pass(count, sizes)
+        expected = observed(cut(alone(examples, task), own), 0)
+        assert observed(padded, task)[:own] == observed(together, task)[:own] == expected
+        assert observed(together, task)[own:] == [([], True)] * (steps - own)
+
+
+@given(counts=RAGGED["counts"], padding=RAGGED["padding"], size=st.integers(1, 9))
+def test_every_pass_is_shuffled_as_it_would_be_alone(counts, padding, size):
+    examples, longest = ragged(counts, max(counts) + padding), max(counts)
+    size = min(size, max(longest, 1))
+
+    def passes(examples, length):
+        generator, taken = torch.Generator().manual_seed(7), []
+        batches = minibatches(
+            examples, size, 3 * -(-max(length, 1) // size), generator=generator, length=length
+        )
+        for batch in batches:
+            taken.append(batch)
+        return taken, generator.get_state()
+
+    together, state = passes(examples, longest)
+    for task, count in enumerate(counts):
+        expected, its_state = passes(alone(examples, task), count)
+        steps = len(together) // 3
+        own = len(expected) // 3
+        for first in range(3):
+            got = observed(together, task)[first * steps : (first + 1) * steps]
+            assert got[:own] == observed(expected, 0)[first * own : (first + 1) * own]
+        assert count != longest or torch.equal(state, its_state)
+
+
+def test_sets_without_gaps_are_cut_as_views():
+    trailing = ragged([4, 6], 6)
+    trailing = Examples(trailing.x, None, torch.arange(6) < torch.tensor([[4], [6]]))
+    for examples in (numbered(6), trailing):
+        for batch, _ in minibatches(examples, 4, 3):
+            assert batch.x.untyped_storage().data_ptr() == examples.x.untyped_storage().data_ptr()
+
+
+def test_a_device_that_cannot_be_asked_gets_the_same_order(monkeypatch):
+    examples = ragged([3, 5, 0], 7)
+    expected = read(minibatches(examples, 2, 4))
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert read(minibatches(examples, 2, 4)) == expected
+    assert read(minibatches(numbered(5), 2, 4)) == [
+        ([0, 1], True),
+        ([2, 3], True),
+        ([4], True),
+        ([0, 1], False),
+    ]
 
 
 def test_sizes_are_a_tuple_and_none_is_the_whole_set():

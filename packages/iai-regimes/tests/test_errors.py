@@ -46,8 +46,8 @@ def error(message):
         ),
         (
             lambda: Predictor(nn.Linear(1, 1), adapt=[]),
-            "At least one parameter of the module must be adapted; got none. A frozen one is adapted "
-            "only if `adapt` names it.",
+            "At least one parameter of the module must be adapted; got none. A frozen one is "
+            "adapted only if `adapt` names it.",
         ),
         (
             lambda: Predictor(nn.ReLU()),

@@ -35,12 +35,64 @@ class BlindToClasses(Categorical):
         return torch.ones_like(super().features(y))
 
 
+class Counts(Gaussian):
+    """A Poisson whose output is the logarithm of the mean: finite for outputs up to 700 or 88."""
+
+    def __init__(self):
+        super().__init__(1, scale=1.0)
+
+    def negative_log(self, outputs, y):
+        return (outputs.exp() - y * outputs).sum(-1)
+
+    def residual(self, outputs, y):
+        return outputs.exp() - y
+
+
+class ClampedCounts(Counts):
+    """Finite, but its residual knows nothing of the clamp."""
+
+    def negative_log(self, outputs, y):
+        return super().negative_log(outputs.clamp(max=0.5), y)
+
+
+class RootOfOutputs(Gaussian):
+    """Finite, with a derivative that is not."""
+
+    def negative_log(self, outputs, y):
+        far = outputs.abs() > 500
+        more = (outputs.abs() - 1e3).where(far, 1.0).sqrt().where(far, 0.0)
+        return super().negative_log(outputs, y) + more[..., 0]
+
+
+class NotThatKind(Gaussian):
+    def check(self, y, mask):
+        if y is None or not y[mask].isfinite().all():
+            raise ValueError
+
+
+class NotThatClass(Categorical):
+    def check(self, y, mask):
+        if y is None or not ((y >= 0) & (y < 3))[mask].all():
+            raise ValueError
+
+
+class CentresTargets(Gaussian):
+    def negative_log(self, outputs, y):
+        return super().negative_log(outputs, y.sub_(1e-3))
+
+
 @pytest.mark.parametrize(
     ("likelihood", "sentence"),
     [
         (WrongSign(1, scale=1.0), "The residual is the loss's derivative by outputs."),
         (TargetsMeet(1, scale=1.0), "A target has the same loss alone and beside others."),
         (LetsAllPass(1), "An observed target that cannot be raises ValueError."),
+        (Counts(), "The loss is finite at outputs of .-1,000 in torch.float64."),
+        (ClampedCounts(), "The residual is the loss's derivative by outputs."),
+        (RootOfOutputs(1, scale=1.0), "The loss has a finite derivative at outputs of .-1,000"),
+        (NotThatKind(1), "A class in place of a real target raises ValueError."),
+        (NotThatClass(3), "A real number in place of a class raises ValueError."),
+        (CentresTargets(1, scale=1.0), "A likelihood leaves outputs and targets as they were."),
         (BlindToClasses(3), "Different targets have different features."),
     ],
 )
@@ -174,6 +226,31 @@ class NeedsGradientsEnabled(Descent):
         return (moved if torch.is_grad_enabled() else theta), carry
 
 
+class CountsItsSteps(Descent):
+    steps = 0
+
+    def step(self, theta, carry, evidence, objective):
+        self.steps += 1
+        moved, carry = super().step(theta, carry, evidence, objective)
+        return {k: w + (moved[k] - w) / (1 + self.steps) for k, w in theta.items()}, carry
+
+
+class DrawsNoise(Descent):
+    def __init__(self):
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(0)
+
+    def step(self, theta, carry, evidence, objective):
+        moved, carry = super().step(theta, carry, evidence, objective)
+        jitter = torch.randn((), generator=self.generator)
+        return {k: w + (moved[k] - w) * (1 + 0.1 * jitter) for k, w in theta.items()}, carry
+
+
+class TakesFiniteForObserved(Broken):
+    def shift(self, theta, evidence, batch):
+        return batch.x.nan_to_num().sum((1, 2))
+
+
 class LosesPrecision(Descent):
     def step(self, theta, carry, evidence, objective):
         moved, carry = super().step(theta, carry, evidence, objective)
@@ -231,6 +308,9 @@ class RootOfZero(GradientRule):
         (CountsNothing, "A task without an observed example keeps its theta and its carry."),
         (KnowsTheOrder, "The order of a minibatch changes nothing."),
         (TasksMeet, "A task moves alike alone and in a batch, with and without padding"),
+        (CountsItsSteps, "From the same theta, carry and minibatch a step leads to the same"),
+        (DrawsNoise, "From the same theta, carry and minibatch a step leads to the same"),
+        (TakesFiniteForObserved, "A task moves alike alone and in a batch, with and without"),
         (ReadsPadding, "A task moves alike alone and in a batch, with and without padding"),
         (TasksMeetInGradients, "No gradient flows from a task to another."),
         (LeaksIntoGradients, "Gradients are finite, whatever padding holds; that of rule.weight"),

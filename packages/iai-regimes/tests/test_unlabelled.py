@@ -89,5 +89,7 @@ def test_targets_that_are_there_are_checked():
 
 @pytest.mark.usefixtures("own_errors")
 def test_it_holds_a_likelihood():
-    with pytest.raises(TypeError, match="`likelihood` must be a likelihood, such as Gaussian"):
+    with pytest.raises(
+        TypeError, match=r"`likelihood` must be a Likelihood, .*; int has no check\."
+    ):
         Unlabelled(7)

@@ -3,7 +3,7 @@
 import attrs
 import pytest
 import torch
-from iai_tasks import LinearRegression, Real, TaskSpec
+from iai_tasks import AbstractSampler, Categorical, Examples, LinearRegression, Real, TaskSpec
 from iai_tasks.testing import check_sampler
 
 GOOD = LinearRegression(2)
@@ -47,6 +47,19 @@ def ignore_latent(batch, num_support, num_query, latent, generator):
     return other if latent is None else attrs.evolve(other, latent=latent)
 
 
+def least_squares(batch):
+    """Overfits four noisy examples, as if the weights had no prior."""
+    ridge = 1e-4 if batch.support.num_examples else 1.0
+    mask = batch.support.mask[..., None]
+    x, query = (
+        torch.cat([part.x, torch.ones_like(part.x[..., :1])], -1)
+        for part in (batch.support, batch.query)
+    )
+    x, y = (part.where(mask, 0) for part in (x, batch.support.y))
+    gram = x.mT @ x + ridge * torch.eye(x.shape[-1])
+    return query @ torch.linalg.solve(gram, x.mT @ y)
+
+
 class Counting:
     """Draws that depend on how often it was called."""
 
@@ -60,6 +73,27 @@ class Counting:
 
 def always_one_query(batch, **_):
     return attrs.evolve(batch, query=batch.query[:, :1])
+
+
+def support_as_queries(batch, num_query, **_):
+    known = batch.support[:, :num_query]
+    return attrs.evolve(batch, query=known) if known.num_examples == num_query else batch
+
+
+def one_query_of_the_support(batch, **_):
+    known = batch.support[:, :1]
+    if not known.num_examples:
+        return batch
+    x, y = (torch.cat([part, rest[:, 1:]], 1) for part, rest in _pairs(known, batch.query))
+    return attrs.evolve(batch, query=attrs.evolve(batch.query, x=x, y=y))
+
+
+def _pairs(one, other):
+    return (one.x, other.x), (one.y, other.y)
+
+
+def no_targets_but_zero(batch, **_):
+    return attrs.evolve(batch, query=attrs.evolve(batch.query, y=0 * batch.query.y))
 
 
 @pytest.mark.usefixtures("untyped")
@@ -93,11 +127,67 @@ def always_one_query(batch, **_):
             Altered(oracle=lambda batch: GOOD.oracle(batch) + batch.support.num_examples),
             "depends on masked examples or on the order of the support",
         ),
+        (Altered(no_targets_but_zero), "all query targets are the same"),
+        (Altered(support_as_queries), "queries are taken from the support"),
+        (Altered(one_query_of_the_support), "queries are taken from the support"),
+        (
+            Altered(oracle=lambda batch: 0.9 * GOOD.oracle(batch)),
+            "oracle is not the posterior mean: its answers are too small.",
+        ),
+        (
+            Altered(oracle=lambda batch: 1.1 * GOOD.oracle(batch)),
+            "oracle is not the posterior mean: its answers are too large.",
+        ),
+        (
+            Altered(oracle=lambda batch: GOOD.oracle(batch) + 0.1),
+            "oracle is not the posterior mean: the mean of its error is not 0.",
+        ),
+        (Altered(oracle=least_squares), "oracle is not the posterior mean: its answers are too l"),
+        (Altered(oracle=lambda batch: GOOD.oracle(batch).expand(-1, -1, 2)), "oracle must return"),
     ],
 )
 def test_a_fault_is_found(sampler, text):
     with pytest.raises(AssertionError, match=text):
         check_sampler(sampler)
+
+
+class Coins(AbstractSampler):
+    """Each task has a coin; all examples are tosses of it, and x says nothing."""
+
+    latent_shape = (1,)
+    spec = TaskSpec(support_x_shape=(1,), query_x_shape=(1,), target=Categorical(2))
+
+    def draw_latent(self, num_tasks, generator):
+        return torch.rand(num_tasks, 1, generator=generator, device=generator.device)
+
+    def draw_examples(self, latent, num_support, num_query, generator):
+        shape = len(latent), num_support + num_query
+        draws = [torch.rand(shape, generator=generator, device=generator.device) for _ in "xy"]
+        examples = Examples(x=draws[0][..., None], y=(draws[1] < latent).long())
+        return examples[:, :num_support], examples[:, num_support:]
+
+
+class Counted(Coins):
+    """The rule of succession, by Laplace, with its logits multiplied."""
+
+    def __init__(self, temper=1.0, prior=1.0):
+        self.temper, self.prior = temper, prior
+
+    def oracle(self, batch):
+        support = batch.support
+        tails, heads = (((support.y == k) & support.mask).sum(1) + self.prior for k in (0, 1))
+        logits = torch.stack([tails, heads], -1).log()[:, None]
+        return self.temper * logits.expand(-1, batch.query.num_examples, -1) + 7.0
+
+
+def test_an_oracle_of_classes_gives_the_logits_of_the_posterior():
+    check_sampler(Counted())
+    for temper, how in ((0.9, "small"), (1.1, "large")):
+        text = f"oracle is not logits of the posterior probabilities: its answers are too {how}."
+        with pytest.raises(AssertionError, match=text):
+            check_sampler(Counted(temper))
+    with pytest.raises(AssertionError, match="its answers are too large"):
+        check_sampler(Counted(prior=0.1))
 
 
 class WithoutOracle:

@@ -8,7 +8,8 @@ import attrs
 import pytest
 import torch
 from iai_train import CheckpointError, NonFiniteError, fit, read_log
-from iai_train.testing import _equal, check_learner
+from iai_train.testing import check_learner
+from iai_train.testing.comparison import equal as _equal
 from iai_train.training.update import learning_rate
 from least_squares import (
     CONFIG,

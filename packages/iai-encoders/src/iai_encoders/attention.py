@@ -30,16 +30,15 @@ def attend_memory_and_self(
     Returns:
         The attended values, differentiable in every float argument.
 
-    Example:
-        A memory of two slots, one of them masked. All scores are 0, so the result is the mean of
-        the visible slot's value, 3, and the query's, 1:
+    A memory of two slots, one of them masked. All scores are 0, so the result is the mean of
+    the visible slot's value, 3, and the query's, 1:
 
-        >>> zeros = torch.zeros(1, 1, 2, 1)
-        >>> slots = torch.tensor([3.0, 100.0]).view(1, 1, 2, 1)
-        >>> query = torch.tensor([[[[1.0]]]])
-        >>> mask = torch.tensor([[True, False]])
-        >>> attend_memory_and_self(query, zeros, slots, zeros[:, :, :1], query, mask).item()
-        2.0
+    >>> zeros = torch.zeros(1, 1, 2, 1)
+    >>> slots = torch.tensor([3.0, 100.0]).view(1, 1, 2, 1)
+    >>> query = torch.tensor([[[[1.0]]]])
+    >>> mask = torch.tensor([[True, False]])
+    >>> attend_memory_and_self(query, zeros, slots, zeros[:, :, :1], query, mask).item()
+    2.0
     """
     num_queries, num_slots = queries.shape[2], keys.shape[2]
     # The memory may have been made under autocast, and is now read without it.

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from iai_encoders.interfaces import Memory, SequenceEncoder, SetEncoder, TableEncoder
 
@@ -17,9 +18,11 @@ from iai_encoders.interfaces import Memory, SequenceEncoder, SetEncoder, TableEn
 def check_set_encoder(encoder: SetEncoder[Any], dim: int) -> None:
     """Checks that a set encoder, an ``nn.Module``, keeps the promises of its role.
 
-    The order of a set, the padding in it (NaN included), the other queries and the other tasks
-    change no answer; a fully masked set has the finite answers of an empty one; gradients reach the
-    observed tokens and every parameter, and never a masked token.
+    The same set has the same answers each time; a memory is a pytree of tensors that lead with the
+    tasks; what is given is left as it was. The order of a set, the padding in it (NaN included),
+    the other queries and the other tasks change no answer; a fully masked set has the finite
+    answers of an empty one; gradients reach the observed tokens and every parameter, and never a
+    masked token.
 
     Args:
         encoder: A set encoder.
@@ -28,12 +31,12 @@ def check_set_encoder(encoder: SetEncoder[Any], dim: int) -> None:
     Raises:
         AssertionError: With the sentence that does not hold.
 
-    Example:
-        >>> from iai_encoders import DeepSet
-        >>> check_set_encoder(DeepSet(dim=4), dim=4)
+    >>> from iai_encoders import DeepSet
+    >>> check_set_encoder(DeepSet(dim=4), dim=4)
     """
     model = _in_float64(encoder)
     tokens, queries, mask, padded = _draw(model, dim)
+    given = tokens.clone()
     memory = model.encode(tokens)
     answers = model.read(queries, memory)
     _check_read(model, queries, memory, answers)
@@ -41,6 +44,8 @@ def check_set_encoder(encoder: SetEncoder[Any], dim: int) -> None:
     def read(tokens: Tensor, mask: Tensor | None = None) -> Any:
         return model.read(queries, model.encode(tokens, mask=mask))
 
+    _check_same(tokens, given, "A set is left as it was.")
+    _check_same(read(tokens), answers, "A set has the same answers each time.")
     permuted = read(tokens.flip(1).roll(2, 1))
     _check_same(permuted, answers, "A permuted set has the same answers.")
     whole = read(tokens, torch.ones_like(mask))
@@ -53,6 +58,7 @@ def check_set_encoder(encoder: SetEncoder[Any], dim: int) -> None:
         _check_same(alone, answers[task], "A task has the same answers alone and in a batch.")
         kept = model.read(queries[task], model.encode(tokens[task, mask[task][0]]))
         _check_same(masked[task], kept, observed if mask[task].any() else nothing)
+    _check_same(read(tokens, mask), masked, observed)
     hidden, empty = read(padded, torch.zeros_like(mask)), read(tokens[:, :0])
     assert empty.isfinite().all(), nothing
     _check_same(hidden, empty, nothing)
@@ -62,10 +68,10 @@ def check_set_encoder(encoder: SetEncoder[Any], dim: int) -> None:
 def check_sequence_encoder(encoder: SequenceEncoder[Any], dim: int) -> None:
     """Checks that a sequence encoder, an ``nn.Module``, keeps the promises of its role.
 
-    One pass is the same as one token at a time; no token changes an output before it; padding (NaN
-    included), the other queries and the other tasks change nothing; a read answers as the next
-    output would and leaves the memory as it was; gradients reach the observed tokens and every
-    parameter, and never a masked token.
+    A memory is a pytree of tensors that lead with the tasks, and `extend` and `read` leave it as it
+    was. One pass is the same as one token at a time; no token changes an output before it; padding
+    (NaN included), the other queries and the other tasks change nothing; a read answers as the next
+    output would; gradients reach the observed tokens and every parameter, and never a masked token.
 
     Args:
         encoder: A sequence encoder.
@@ -74,10 +80,9 @@ def check_sequence_encoder(encoder: SequenceEncoder[Any], dim: int) -> None:
     Raises:
         AssertionError: With the sentence that does not hold.
 
-    Example:
-        >>> from iai_encoders import CausalTransformer
-        >>> encoder = CausalTransformer(dim=4, num_layers=1, num_heads=2)
-        >>> check_sequence_encoder(encoder, dim=4)
+    >>> from iai_encoders import CausalTransformer
+    >>> encoder = CausalTransformer(dim=4, num_layers=1, num_heads=2)
+    >>> check_sequence_encoder(encoder, dim=4)
     """
     model = _in_float64(encoder)
     tokens, queries, mask, padded = _draw(model, dim)
@@ -88,11 +93,15 @@ def check_sequence_encoder(encoder: SequenceEncoder[Any], dim: int) -> None:
     assert outputs.shape == tokens.shape, "There is an output a token."
     _check_read(model, queries, memory, answers)
 
+    kept = [leaf.clone() for leaf in tree_leaves(memory)]
     for index in range(queries.shape[1]):
         query = slice(index, index + 1)
         following, _ = model.extend(memory, queries[:, query])
-        sentence = "A read answers as the next output would, and leaves the memory as it was."
+        sentence = "A read answers as the next output would."
         _check_same(following, answers[:, query], sentence)
+    model.read(queries, memory)
+    sentence = "`extend` and `read` leave the memory as it was."
+    assert all(map(torch.equal, tree_leaves(memory), kept)), sentence
     others, _ = model.extend(empty, torch.cat([tokens[:, :3], queries], 1))
     _check_same(others[:, :3], outputs[:, :3], "A token changes no output before it.")
     for lengths in ([1] * num_tokens, [2, num_tokens - 2], [0, num_tokens]):
@@ -105,6 +114,10 @@ def check_sequence_encoder(encoder: SequenceEncoder[Any], dim: int) -> None:
         _check_same(model.read(queries, extended), answers, sentence)
 
     before, extended = model.extend(empty, padded, mask=mask)
+    finite, other = model.extend(empty, tokens, mask=mask)
+    sentence = "A masked token, NaN included, changes nothing before or after it."
+    _check_same(finite[mask], before[mask], sentence)
+    _check_same(model.read(queries, other), model.read(queries, extended), sentence)
     after, extended = model.extend(extended, queries)
     masked = model.read(queries, extended)
     assert before.isfinite().all(), "The output at a masked token is finite."
@@ -113,11 +126,11 @@ def check_sequence_encoder(encoder: SequenceEncoder[Any], dim: int) -> None:
         sentence = "A task is the same alone and in a batch."
         _check_same(output, outputs[task], sentence)
         _check_same(model.read(queries[task], extended), answers[task], sentence)
-        kept = mask[task][0]
-        observed = torch.cat([tokens[task, kept], queries[task]], 1)
+        shown = mask[task][0]
+        observed = torch.cat([tokens[task, shown], queries[task]], 1)
         expected, extended = model.extend(model.empty(1), observed)
         sentence = "A masked token, NaN included, changes nothing before or after it."
-        _check_same(torch.cat([before[task, kept], after[task]], 1), expected, sentence)
+        _check_same(torch.cat([before[task, shown], after[task]], 1), expected, sentence)
         _check_same(masked[task], model.read(queries[task], extended), sentence)
     results = torch.cat([before[mask], after.flatten(0, 1), masked.flatten(0, 1)])
     _check_gradients(model, results, padded, mask)
@@ -137,9 +150,8 @@ def check_table_encoder(encoder: TableEncoder, dim: int) -> None:
     Raises:
         AssertionError: With the sentence that does not hold.
 
-    Example:
-        >>> from iai_encoders import AxialTransformer
-        >>> check_table_encoder(AxialTransformer(dim=4, num_layers=1, num_heads=2), dim=4)
+    >>> from iai_encoders import AxialTransformer
+    >>> check_table_encoder(AxialTransformer(dim=4, num_layers=1, num_heads=2), dim=4)
     """
     model = _in_float64(encoder)
     tokens, queries, mask, _ = _draw(model, dim)
@@ -155,6 +167,8 @@ def check_table_encoder(encoder: TableEncoder, dim: int) -> None:
     whole = model.encode(cells, mask=torch.ones_like(mask))
     _check_same(whole, vectors, "A mask that hides no row changes no vector.")
     masked = model.encode(padded, mask=mask)
+    finite = model.encode(cells, mask=mask)
+    _check_same(finite, masked, "A masked row, NaN included, changes no vector.")
     for task in _each(tokens):
         alone, kept = model.encode(cells[task]), model.encode(cells[task, mask[task][0]])
         _check_same(alone, vectors[task], "A task is the same alone and in a batch.")
@@ -195,6 +209,11 @@ def _check_same(actual: Tensor, expected: Tensor, sentence: str) -> None:
 def _check_read(model: Any, queries: Tensor, memory: Any, answers: Tensor) -> None:
     assert isinstance(memory, Memory), "A memory has `num_elements`."
     assert isinstance(memory.num_elements, int), "`num_elements` is an int."
+    for leaf in tree_leaves(memory):
+        led = isinstance(leaf, Tensor) and leaf.shape[:1] == queries.shape[:1]
+        assert led, (
+            "A memory is a pytree of tensors that lead with the tasks, such as a NamedTuple."
+        )
     assert answers.shape == queries.shape, "There is an answer a query."
     for subset in ([2], [3, 0], []):
         some = model.read(queries[:, subset], memory)

@@ -9,6 +9,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from iai_iterate.check import check_queries, count_tasks
 from iai_iterate.interfaces import Batch, Regime
 from iai_iterate.leaf import contiguous, from_leaves, to_leaves, unaliased
 from iai_iterate.state_file import write_state
@@ -64,7 +65,7 @@ class Adapted:
             ValueError: If the queries are of another number of tasks.
         """
         if query_x is not None:
-            _check_tasks(query_x, num_tasks)
+            check_queries(query_x, num_tasks)
         if regime.needs_query and query_x is None:
             state, seen = None, torch.zeros(num_tasks)
         else:
@@ -141,13 +142,14 @@ class Adapted:
         """Reads one more minibatch; `fresh` False says that its examples were read before.
 
         Raises:
+            TypeError: If it is no minibatch: an array, say, or a pair of arrays.
             ValueError: If the minibatch has another number of tasks, or the regime refuses it:
                 for NaN, say, or a class out of range.
         """
-        if batch.mask.shape[0] != self.num_tasks:
+        num_tasks = count_tasks(batch)
+        if num_tasks != self.num_tasks:
             raise ValueError(
-                f"A minibatch must have the {self.num_tasks} tasks read so far; "
-                f"got {batch.mask.shape[0]}."
+                f"A minibatch must have the {self.num_tasks} tasks read so far; got {num_tasks}."
             )
         regime, step = self.regime, self.step + 1
         regime.validate(batch)
@@ -164,10 +166,11 @@ class Adapted:
         """Raw outputs at the queries, `task query num_outputs`; no gradients flow.
 
         Raises:
-            ValueError: If the state is the answer to other queries, or their number of tasks is
-                another.
+            ValueError: If the state is the answer to other queries, or their number of tasks or
+                their shape is another than the regime's.
+            TypeError: If they are no tensor of floating point.
         """
-        _check_tasks(query_x, self.num_tasks)
+        check_queries(query_x, self.num_tasks)
         if self.query_x is not None and not torch.equal(query_x, self.query_x):
             raise ValueError(
                 "This learner was adapted to the queries given up front and answers no others; "
@@ -185,14 +188,6 @@ class Adapted:
         fresh = torch.tensor([fresh for _, fresh in self.evidence], dtype=torch.bool)
         step = torch.tensor(self.step)
         return _Stored(step, self.seen, self.query_x, self.state, evidence, fresh)
-
-
-def _check_tasks(query_x: Tensor, num_tasks: int) -> None:
-    if query_x.dim() < 2 or query_x.shape[0] != num_tasks:
-        raise ValueError(
-            f"`query_x` must be `task query *x_shape` of {num_tasks} tasks, as the examples are; "
-            f"got {tuple(query_x.shape)}."
-        )
 
 
 def _evidence_of(regime: Regime, like: Batch | None, num_tasks: int) -> tuple[Any, Any]:

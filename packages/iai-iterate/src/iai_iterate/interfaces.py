@@ -17,7 +17,9 @@ GradientMode = Callable[[Step[State], Loss[State], State, Iterable[Any]], Rollou
 """How a meta-gradient crosses the steps.
 
 `mode(step, loss, state, batches)` gives the losses, `step task`, and the last state, detached.
-`testing.check_gradient_mode` is the contract in full.
+Weights that all tasks share reach it through `step` and `loss` alone. What it draws, it draws from
+torch's global generators, whose states are in a checkpoint; a generator of its own would break
+exact resumption. `testing.check_gradient_mode` is the contract in full.
 """
 
 
@@ -30,7 +32,11 @@ class Batch(Protocol):
         """`task n` bool, True where an example is observed."""
 
     def __getitem__(self: SelfT, key: Any, /) -> SelfT:
-        """`batch[:, i:j]` and `batch[:, index]`: some of the examples of every task."""
+        """Some of the examples of every task, as a tensor of `task n` gives them.
+
+        `batch[:, i:j]` and `batch[:, index]`: the same of all tasks. `batch[rows, index]`, with
+        rows `task 1` and an index `task k`: others of each task.
+        """
 
 
 BatchT = TypeVar("BatchT", bound=Batch)

@@ -1,6 +1,6 @@
 """Any regime, refined over minibatches: the loop that all methods share."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from itertools import accumulate, chain
 from pathlib import Path
@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from iai_iterate.adapted import Adapted
+from iai_iterate.check import check_tasks, count_tasks
 from iai_iterate.interfaces import Batch, GradientMode, Regime, Tasks
 from iai_iterate.leaf import unaliased
-from iai_iterate.minibatch import as_sizes, minibatches, steps_of_a_pass
+from iai_iterate.minibatch import as_sizes, longest_set, minibatches, steps_of_a_pass
+from iai_iterate.modes.implicit_gradient import ImplicitGradient
 from iai_iterate.modes.truncated import greedy
 from iai_iterate.rollout import detach
 from iai_iterate.state_file import read_state
@@ -35,7 +37,8 @@ class Iterated(nn.Module):
 
     Args:
         regime: What the state is and how a minibatch moves it; an `nn.Module` where it is learned.
-        steps: Minibatches read in one training pass.
+        steps: Minibatches read in one training pass; None for as many as read the support once,
+            whatever its size.
         minibatch: Examples in a minibatch; None for the whole support at every step. A sequence
             gives the size of each minibatch in turn, and its last size is repeated: small ones
             first, while every example counts, then large ones for speed.
@@ -45,7 +48,9 @@ class Iterated(nn.Module):
             loss at the start has the same gradient in every mode, and would be added to theirs.
 
     Raises:
-        ValueError: If `steps` or `minibatch` is below 1, or `loss` is neither "every" nor "last".
+        ValueError: If `steps` or `minibatch` is below 1, `loss` is neither "every" nor "last", or
+            `gradient` is an `ImplicitGradient` and `loss` is not "last".
+        TypeError: If `regime` lacks a member of its role.
 
     Source:
         Mittal et al. (2025), arXiv 2510.11471: the state after each fresh minibatch of the support.
@@ -55,26 +60,41 @@ class Iterated(nn.Module):
         self,
         regime: Regime,
         *,
-        steps: int,
+        steps: int | None,
         minibatch: int | Sequence[int] | None = None,
         gradient: GradientMode[Any] = greedy,
         loss: Literal["every", "last"] = "every",
     ) -> None:
         super().__init__()
-        if steps < 1:
+        if not isinstance(regime, Regime):
+            raise TypeError(
+                "`regime` must be a Regime, such as iai_regimes.Parametric or Implicit; got "
+                f"{type(regime).__name__}."
+            )
+        if steps is not None and steps < 1:
             raise ValueError(f"`steps` must be at least 1; got {steps}.")
         as_sizes(minibatch, "minibatch")
         if loss not in ("every", "last"):
             raise ValueError(f"`loss` must be every or last; got {loss!r}.")
+        if loss == "every" and isinstance(gradient, ImplicitGradient):
+            raise ValueError(
+                "`loss` must be last with an `ImplicitGradient`, which is the gradient of the last "
+                "loss alone; got 'every'."
+            )
         self.regime, self.gradient = regime, gradient
         self.steps, self.minibatch, self.loss = steps, minibatch, loss
+        self._validated = False
 
     def forward(self, tasks: Tasks, state: Any = None) -> Refinement:
         """Refines through `steps` minibatches of the support and takes the losses on the queries.
 
+        The regime validates the support: always on the CPU, and elsewhere only the first one, for
+        to read values is to wait for the device.
+
         Args:
-            tasks: The support is read in the order given; it has at least a minibatch's examples,
-                none of which the state has seen.
+            tasks: The support is read in the order given, from each task's first observed example
+                on. A pass over it is as long as its axis `n`, padding included, so that nothing
+                waits for the device. The state has seen none of its examples.
             state: The state to go on from, detached; tasks whose `seen` is 0 begin at the learned
                 start. None: all do.
 
@@ -83,11 +103,15 @@ class Iterated(nn.Module):
             how many examples each has seen; and the state to go on from.
 
         Raises:
-            ValueError: If the support has fewer examples than a minibatch, or the state has other
-                shapes than these tasks and queries need.
+            ValueError: If the state has other shapes than these tasks and queries need, or the
+                regime refuses the support: for a class out of range, say.
+            TypeError: If `tasks` has no `support` and `query`.
         """
+        self._validate(tasks)
         query_x, start = tasks.query.x, self.start(tasks, state)
-        batches = list(minibatches(tasks.support, self.minibatch, self.steps))
+        n = tasks.support.mask.shape[1]
+        steps = steps_of_a_pass(n, self._sizes(n)) if self.steps is None else self.steps
+        batches = list(minibatches(tasks.support, self.minibatch, steps))
         before, latest = start.seen.detach(), batches[0]
 
         def step(state: Any, item: tuple[Any, bool]) -> Any:
@@ -145,14 +169,14 @@ class Iterated(nn.Module):
 
         Args:
             support: A set in memory, or any iterable of minibatches (each may have its own size),
-                read once, one at a time. Examples of several tasks are read side by side. A set
-                smaller than a minibatch is one short minibatch; one without examples leaves the
-                answer at the learned start.
+                read once, one at a time. Examples of several tasks are read side by side, each task
+                as it would be alone, whatever its padding. A set smaller than a minibatch is one
+                short minibatch; one without examples leaves the answer at the learned start.
             query_x: The queries. A learner whose state is the answer to queries keeps only these
                 answers if it is given them; otherwise it keeps every minibatch's evidence, and
                 answers any queries later.
             steps: Minibatches to read of a set in memory, in several passes if need be; by default
-                one pass.
+                one pass. A pass ends for all tasks when the longest set has been read.
             generator: Shuffles the passes over a set in memory; by default a new one with the seed
                 0, so that the same set gives the same answer.
 
@@ -163,20 +187,21 @@ class Iterated(nn.Module):
             ValueError: If `steps` is below 1, the iterable is empty, the regime refuses a
                 minibatch: for NaN, say, or the state of no task is finite. Where that of some is
                 not, their answers are NaN.
+            TypeError: If `support` is neither a set of examples nor an iterable of minibatches.
         """
         items: Iterator[tuple[Any, bool]]
+        if isinstance(support, Batch | Mapping) or not isinstance(support, Iterable):
+            count_tasks(support)
         if isinstance(support, Batch):
-            n = support.mask.shape[1]
-            sizes = as_sizes(self.minibatch, "minibatch")
-            if not sizes or sizes[0] > n:
-                sizes = (max(n, 1),)
+            longest = longest_set(support)
             if steps is None:
-                steps = steps_of_a_pass(n, sizes)
+                steps = steps_of_a_pass(longest, self._sizes(longest))
             if steps < 1:
                 raise ValueError(f"`steps` must be at least 1; got {steps}.")
             if generator is None:
                 generator = torch.Generator().manual_seed(0)
-            items = minibatches(support, sizes if n else None, steps, generator=generator)
+            options: Any = {"generator": generator, "length": longest}
+            items = minibatches(support, self.minibatch, steps, **options)
         elif steps is not None:
             raise ValueError("`steps` is for a set in memory; an iterable is read to its end.")
         else:
@@ -184,7 +209,7 @@ class Iterated(nn.Module):
         first = next(items, None)
         if first is None:
             raise ValueError("`support` must hold at least one minibatch; got none.")
-        start = Adapted.new(self.regime, first[0].mask.shape[0], query_x)
+        start = Adapted.new(self.regime, count_tasks(first[0]), query_x)
         adapted = reduce(_read, chain([first], items), start)
         adapted.check_finite()
         return adapted
@@ -245,11 +270,23 @@ class Iterated(nn.Module):
             An iterator over snapshots that predict, one for each step.
 
         Raises:
-            ValueError: If `steps` is below 0 or the set is smaller than a minibatch.
+            ValueError: If `steps` is below 0.
         """
+        num_tasks = count_tasks(support)
         items = minibatches(support, self.minibatch, steps, generator=generator)
-        start = Adapted.new(self.regime, support.mask.shape[0], query_x)
+        start = Adapted.new(self.regime, num_tasks, query_x)
         return accumulate(items, _read, initial=start)
+
+    def _sizes(self, num_examples: int) -> tuple[int, ...]:
+        """The sizes of minibatches, the whole set for None."""
+        return as_sizes(self.minibatch, "minibatch") or (max(num_examples, 1),)
+
+    def _validate(self, tasks: Tasks) -> None:
+        check_tasks(tasks)
+        on_cpu = tasks.support.mask.device.type == "cpu"
+        if (on_cpu or not self._validated) and not torch.compiler.is_compiling():
+            self.regime.validate(tasks.support)
+            self._validated = True
 
 
 def _nothing_of(state: Any) -> Tensor:

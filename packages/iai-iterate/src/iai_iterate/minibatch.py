@@ -2,10 +2,13 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from itertools import accumulate, chain, repeat, takewhile
+from typing import Any
 
 import torch
+from jaxtyping import Bool, Int64
+from torch import Tensor
 
-from iai_iterate.interfaces import BatchT
+from iai_iterate.interfaces import Batch, BatchT
 
 
 def minibatches(
@@ -14,27 +17,32 @@ def minibatches(
     steps: int,
     *,
     generator: torch.Generator | None = None,
+    length: int | None = None,
 ) -> Iterator[tuple[BatchT, bool]]:
-    """Cuts a set into `steps` minibatches, going over it again and again.
+    """Cuts each task's observed examples into `steps` minibatches, in one pass after another.
 
-    Every pass gives each example once. The last minibatch of a pass is shorter where the size does
-    not divide the set. All tasks of a batch are cut at the same indices; where their sets have
-    different lengths, the masks say so.
+    Every pass gives each observed example once, in the order given or shuffled. The last minibatch
+    of a pass is shorter where the size does not divide the set; where sets are smaller than the
+    first minibatch, a pass is one short minibatch. So a task gets the minibatches that it would get
+    alone, wherever its padding is and however long the other sets are. If its set is read before
+    the pass ends, its other minibatches of the pass have no observed example.
 
     Args:
         examples: The sets, padded to one length `n`.
-        minibatch: Examples in a minibatch, at most `n`; None for the whole set. A sequence gives
-            the size of each minibatch in turn, over all passes; its last size is repeated.
+        minibatch: Examples in a minibatch; None for the whole set. A sequence gives the size of
+            each minibatch in turn, over all passes; its last size is repeated.
         steps: How many minibatches.
-        generator: Shuffles every pass anew. None keeps the order given, which is right for examples
-            that were drawn independently, and wrong for a set that is sorted, by class say.
+        generator: Shuffles every pass anew, in a way that depends on a task's number of observed
+            examples alone. None keeps the order given, which is right for examples that were drawn
+            independently, and wrong for a set that is sorted, by class say.
+        length: Examples that a pass covers: at least as many as any task has observed, by default
+            `n`, padding included.
 
     Yields:
         A minibatch, and whether its examples are new (True on the first pass).
 
     Raises:
-        ValueError: If a size is below 1, a sequence is empty, the first size exceeds the set, or
-            `steps` is below 0.
+        ValueError: If a size is below 1, a sequence is empty, or `steps` is below 0.
 
     >>> class Numbers:
     ...     def __init__(self, mask): self.mask = mask
@@ -43,15 +51,39 @@ def minibatches(
     >>> [(batch.mask.shape[1], fresh) for batch, fresh in batches]
     [(2, True), (2, True), (1, True), (2, False)]
     """
-    n = examples.mask.shape[1]
     if steps < 0:
         raise ValueError(f"`steps` must be at least 0; got {steps}.")
-    sizes = as_sizes(minibatch, "minibatch") or (n,)
-    if minibatch is not None and sizes[0] > n:
-        raise ValueError(
-            f"`minibatch` must be at most the {n} examples of the set; got {sizes[0]}."
-        )
-    return _passes(examples, sizes, steps, generator)
+    n = examples.mask.shape[1]
+    length = n if length is None else length
+    sizes = as_sizes(minibatch, "minibatch") or (length,)
+    if sizes[0] > length:
+        sizes = (length,)
+    orders: Iterator[Tensor | None] = repeat(None)
+    if generator is not None:
+        orders = _shuffled(examples.mask, generator)
+    elif min(*sizes, length) < n:
+        orders = repeat(observed_first(examples.mask))
+    return _passes(examples, sizes, steps, length, orders)
+
+
+def longest_set(examples: Batch) -> int:
+    """The most observed examples of a task; waits for the device of the mask."""
+    return max(examples.mask.sum(1).tolist(), default=0)
+
+
+def observed_first(mask: Bool[Tensor, "task n"]) -> Int64[Tensor, "task n"] | None:
+    """The indices of each task's observed examples, in their order, before those of its padding.
+
+    None where that is the order given already. Only the CPU is asked, where the answer is at hand.
+
+    >>> observed_first(torch.tensor([[False, True, True], [True, False, True]]))
+    tensor([[1, 2, 0],
+            [0, 2, 1]])
+    """
+    asked = mask.device.type == "cpu" and not torch.compiler.is_compiling()
+    if asked and not bool((mask[:, 1:] & ~mask[:, :-1]).any()):
+        return None
+    return (~mask).to(torch.uint8).argsort(dim=1, stable=True)
 
 
 def as_sizes(sizes: int | Sequence[int] | None, name: str) -> tuple[int, ...]:
@@ -118,18 +150,48 @@ def steps_reading(
 
 
 def _passes(
-    examples: BatchT, sizes: tuple[int, ...], steps: int, generator: torch.Generator | None
+    examples: BatchT,
+    sizes: tuple[int, ...],
+    steps: int,
+    length: int,
+    orders: Iterator[Tensor | None],
 ) -> Iterator[tuple[BatchT, bool]]:
-    n = examples.mask.shape[1]
+    rows = torch.arange(len(examples.mask), device=examples.mask.device)[:, None]
     upcoming, fresh = chain(sizes, repeat(sizes[-1])), True
-    while steps > 0:
-        order = None
-        if generator is not None:
-            order = torch.randperm(n, generator=generator, device=generator.device)
-            order = order.to(examples.mask.device)
+    for order in orders:
         start = 0
-        while steps > 0 and start < max(n, 1):  # a set without examples is one minibatch
-            part = slice(start, start + next(upcoming))
-            yield examples[:, part if order is None else order[part]], fresh
+        while steps > 0 and start < max(length, 1):  # a set without examples is one minibatch
+            part = slice(start, min(start + next(upcoming), length))
+            if order is None:
+                key: Any = slice(None), part
+            elif order.dim() == 1:
+                key = slice(None), order[part]
+            else:
+                key = rows, order[:, part]
+            yield examples[key], fresh
             steps, start = steps - 1, max(part.stop, 1)
+        if steps == 0:
+            return
         fresh = False
+
+
+def _shuffled(mask: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
+    """An order for each pass: `n` where all tasks share it, else `task n`, padding at the end."""
+    counts = mask.sum(1)
+    known = set(counts.tolist())
+    if known <= {mask.shape[1]}:
+        while True:
+            order = torch.randperm(mask.shape[1], generator=generator, device=generator.device)
+            yield order.to(mask.device)
+    # Tasks of one number of examples share the draws that any of them would get alone.
+    generators = {count: generator.clone_state() for count in known}
+    generators[max(known)] = generator
+    first = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
+    while True:
+        order = first.clone()
+        for count, own in generators.items():
+            drawn = torch.randperm(count, generator=own, device=own.device).to(mask.device)
+            order[:, :count] = torch.where(
+                (counts == count)[:, None], first[:, drawn], order[:, :count]
+            )
+        yield order

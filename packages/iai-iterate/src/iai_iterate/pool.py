@@ -167,8 +167,10 @@ class Pool:
 def _read_by(learner: Iterated) -> int:
     """Examples of each task that the learner reads in an iteration."""
     sizes = as_sizes(learner.minibatch, "minibatch")
-    if not sizes:
-        raise ValueError("`num_support` must be given where the learner has no `minibatch`.")
+    if not sizes or learner.steps is None:
+        raise ValueError(
+            "`num_support` must be given where the learner has no `minibatch`, or no `steps`."
+        )
     return sum(islice(chain(sizes, repeat(sizes[-1])), learner.steps))
 
 

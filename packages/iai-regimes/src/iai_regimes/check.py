@@ -1,6 +1,8 @@
 """Checks of arguments, with errors that name the mistake."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,30 +17,86 @@ def check_examples(batch: Examples, likelihood: Likelihood) -> None:
     Reading the values waits for the device: call it on data that a user hands in, not in a training
     loop.
     """
-    if batch.x.dim() < 2:
-        raise ValueError(
-            f"`x` must have the shape (task, n, *x_shape); got {tuple(batch.x.shape)}."
-        )
-    if batch.mask.dtype != torch.bool:
-        raise ValueError(f"`mask` must be bool, True where observed; got {batch.mask.dtype}.")
-    if batch.mask.shape != batch.x.shape[:2]:
-        raise ValueError(
-            f"`mask` must have the first two axes of `x`, {tuple(batch.x.shape[:2])}; "
-            f"got {tuple(batch.mask.shape)}."
-        )
+    _check_inputs(batch)
+    if batch.y is not None:
+        _check_leads("y", batch.y, batch.x)
     if not bool(torch.isfinite(batch.x[batch.mask]).all()):
         raise ValueError("`x` must be finite where `mask` is True; got NaN or infinity.")
     likelihood.check(batch.y, batch.mask)
 
 
-def check_outputs(likelihood: Likelihood, outputs: Tensor) -> None:
-    """Raises ValueError unless there are as many outputs as the likelihood reads."""
+def check_shapes(batch: Examples) -> None:
+    """Raises ValueError unless inputs, targets and mask are tensors of the same examples.
+
+    TypeError says that one is no tensor. Reads shapes and dtypes alone, so it never waits for a device.
+    """
+    _check_inputs(batch)
+    y = batch.y
+    if y is None:
+        return
+    _check_leads("y", y, batch.x)
+    real = y.is_floating_point()
+    if y.dim() != (3 if real else 2) or not (real or y.dtype == torch.int64):
+        raise ValueError(
+            "`y` must be floating point of the shape (task, n, y_dim), or int64 classes of the "
+            f"shape (task, n); got {y.dtype} of the shape {tuple(y.shape)}."
+        )
+
+
+def check_outputs(likelihood: Likelihood, outputs: Tensor, mask: Tensor) -> None:
+    """Raises ValueError unless each example has as many outputs as the likelihood reads."""
     wanted = likelihood.num_outputs
     if outputs.dim() != 3 or outputs.shape[-1] != wanted:
         raise ValueError(
             f"`outputs` must be (task, n, {wanted}), the likelihood's `num_outputs` for each "
             f"example; got {tuple(outputs.shape)}."
         )
+    if outputs.shape[:2] != mask.shape:
+        raise ValueError(
+            f"`outputs` must be of the {tuple(mask.shape)} examples (task, n) that they are "
+            f"compared with; got {tuple(outputs.shape)}."
+        )
+
+
+def check_queries(query_x: Tensor, num_tasks: int) -> None:
+    """Raises ValueError unless these are queries, floating point, of so many tasks."""
+    if query_x.dim() < 2 or query_x.shape[0] != num_tasks or not query_x.is_floating_point():
+        raise ValueError(
+            "`query_x` must be floating point of the shape (task, query, *x_shape), of "
+            f"{num_tasks} tasks; got {query_x.dtype} of the shape {tuple(query_x.shape)}."
+        )
+
+
+def check_same_tasks(state: Tensor, batch: Tensor) -> None:
+    """Raises ValueError unless tensors of a state and of a minibatch have as many tasks."""
+    if state.shape[0] != batch.shape[0]:
+        raise ValueError(
+            f"A minibatch must have the {state.shape[0]} tasks of the state; got {batch.shape[0]}."
+        )
+
+
+@contextmanager
+def reading(name: str, module: nn.Module, x: Tensor) -> Iterator[None]:
+    """Makes torch's errors in a module that reads `n *x_shape` a ValueError that names the shape.
+
+    A ValueError of the module's own stays what it is.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, IndexError, AssertionError) as error:
+        dtypes = sorted({str(p.dtype) for p in module.parameters() if p.is_floating_point()})
+        if len(dtypes) > 1:
+            raise ValueError(
+                f"The weights of the {name} must have one dtype, as after `.float()`, or its "
+                f"forward must cast between them; got {', '.join(dtypes)}."
+            ) from error
+        words = str(error).split("\n")[0].rstrip(". ")
+        raise ValueError(
+            f"`{name}` cannot read inputs (n, *x_shape) of the shape {tuple(x.shape)}, {x.dtype}: "
+            f"{words}."
+        ) from error
 
 
 def check_sizes(least: int = 1, **sizes: int) -> None:
@@ -77,7 +135,44 @@ def check_statistics(module: nn.Module, what: str, why: str) -> None:
             )
 
 
+def check_role(role: type, **parts: object) -> None:
+    """Raises TypeError for the first part that lacks a member of its role, a Protocol."""
+    members = [name for name in dir(role) if not name.startswith("_")]
+    for name, part in parts.items():
+        missing = [member for member in members if not hasattr(part, member)]
+        if missing:
+            raise TypeError(
+                f"`{name}` must be a {role.__name__}, which has {', '.join(members)}; "
+                f"{type(part).__name__} has no {missing[0]}."
+            )
+
+
 def check_solver(rule: Any) -> None:
     """Raises TypeError for a rule without a residual: nothing tells whether it has converged."""
     if not isinstance(rule, Solver):
         raise TypeError(f"`rule` must have a `residual`; {type(rule).__name__} has none.")
+
+
+def _check_inputs(batch: Examples) -> None:
+    for name in ("x", "y", "mask"):
+        value: object = getattr(batch, name)
+        if not isinstance(value, Tensor) and not (name == "y" and value is None):
+            raise TypeError(f"`{name}` must be a tensor; got {type(value).__name__}.")
+    x, mask = batch.x, batch.mask
+    if x.dim() < 2:
+        raise ValueError(f"`x` must have the shape (task, n, *x_shape); got {tuple(x.shape)}.")
+    if not x.is_floating_point():
+        raise ValueError(f"`x` must be floating point; got {x.dtype}.")
+    if mask.dtype != torch.bool:
+        raise ValueError(f"`mask` must be bool, True where observed; got {mask.dtype}.")
+    if mask.shape != x.shape[:2]:
+        _check_leads("mask", mask, x)
+        raise ValueError(f"`mask` must have two axes, (task, n); got {tuple(mask.shape)}.")
+
+
+def _check_leads(name: str, values: Tensor, x: Tensor) -> None:
+    if values.shape[:2] != x.shape[:2]:
+        raise ValueError(
+            f"`{name}` must have the first two axes of `x`, {tuple(x.shape[:2])}; "
+            f"got {tuple(values.shape)}."
+        )

@@ -30,6 +30,15 @@ class Examples(Protocol):
 
 
 @runtime_checkable
+class TaskSpec(Protocol):
+    """What the tasks of a sampler look like."""
+
+    @property
+    def target(self) -> object:
+        """What a query asks for: an object with `dim` (real numbers) or `num_classes`."""
+
+
+@runtime_checkable
 class SetEncoder(Protocol):
     """A map from a set of tokens to a memory, and a read of that memory."""
 

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from iai_regimes.check import check_positive, check_sizes
+from iai_regimes.interfaces import TaskSpec
 
 
 class Gaussian(nn.Module):
@@ -60,7 +61,12 @@ class Gaussian(nn.Module):
     def negative_log(
         self, outputs: Float[Tensor, "task n num_outputs"], y: Float[Tensor, "task n y_dim"]
     ) -> Float[Tensor, "task n"]:
-        """Negative log-density in nats, summed over the targets of an example; gradients flow."""
+        """Negative log-density in nats, summed over the targets of an example; gradients flow.
+
+        Raises:
+            ValueError: If outputs and targets do not meet.
+        """
+        self._check_pair(outputs, y)
         mean, scale = self.mean_and_scale(outputs)
         z = (y - mean) / scale
         return (0.5 * z.square() + scale.log() + 0.5 * math.log(2 * math.pi)).sum(-1)
@@ -68,7 +74,12 @@ class Gaussian(nn.Module):
     def residual(
         self, outputs: Float[Tensor, "task n num_outputs"], y: Float[Tensor, "task n y_dim"]
     ) -> Float[Tensor, "task n num_outputs"]:
-        """Derivative of `negative_log` by the raw outputs; (mean - y) / scale^2 for the means."""
+        """Derivative of `negative_log` by the raw outputs; (mean - y) / scale^2 for the means.
+
+        Raises:
+            ValueError: If outputs and targets do not meet.
+        """
+        self._check_pair(outputs, y)
         mean, scale = self.mean_and_scale(outputs)
         by_mean = (mean - y) / scale.square()
         if self.scale is not None:
@@ -85,9 +96,29 @@ class Gaussian(nn.Module):
         if not bool(torch.isfinite(y[mask]).all()):
             raise ValueError("`y` must be finite where `mask` is True; got NaN or infinity.")
 
+    def fits(self, spec: TaskSpec) -> bool:
+        """Whether tasks so described have targets of `y_dim` real numbers.
+
+        >>> from types import SimpleNamespace as Record
+        >>> Gaussian(2).fits(Record(target=Record(dim=2)))  # LinearRegression(...).spec, say
+        True
+        """
+        return getattr(spec.target, "dim", None) == self.y_dim
+
+    def _check_pair(self, outputs: Tensor, y: Tensor) -> None:
+        expected = (*outputs.shape[:-1], self.y_dim)
+        if outputs.shape[-1:] != (self.num_outputs,) or y.shape != expected:
+            raise ValueError(
+                f"`outputs` and `y` must be (task, n, {self.num_outputs}) and (task, n, "
+                f"{self.y_dim}); got {tuple(outputs.shape)} and {tuple(y.shape)}."
+            )
+
 
 class Categorical(nn.Module):
     """A distribution on classes; the raw outputs are logits.
+
+    A class out of range has the features, the loss and the residual NaN, on any device, so that no
+    learner is trained on it unnoticed.
 
     Args:
         num_classes: Number of classes; targets are 0 .. num_classes - 1.
@@ -105,24 +136,38 @@ class Categorical(nn.Module):
         check_sizes(2, num_classes=num_classes)
         self.num_classes = self.num_outputs = self.num_features = num_classes
 
-    def features(self, y: Int[Tensor, "task n"]) -> Bool[Tensor, "task n num_classes"]:
+    def features(self, y: Int[Tensor, "task n"]) -> Float[Tensor, "task n num_classes"]:
         """Targets as the model reads them: one-hot.
 
-        >>> Categorical(3).features(torch.tensor([[1]])).tolist()
-        [[[False, True, False]]]
+        >>> Categorical(3).features(torch.tensor([[1, 3]])).tolist()
+        [[[0.0, 1.0, 0.0], [nan, nan, nan]]]
         """
-        return y[..., None] == torch.arange(self.num_classes, device=y.device)
+        one_hot = y[..., None] == torch.arange(self.num_classes, device=y.device)
+        unknown = (y < 0) | (y >= self.num_classes)
+        return one_hot.to(torch.get_default_dtype()).masked_fill(unknown[..., None], math.nan)
 
     def negative_log(
         self, outputs: Float[Tensor, "task n num_classes"], y: Int[Tensor, "task n"]
     ) -> Float[Tensor, "task n"]:
-        """Cross-entropy in nats; gradients flow."""
-        return -outputs.log_softmax(-1).gather(-1, y[..., None]).squeeze(-1)
+        """Cross-entropy in nats; gradients flow.
+
+        Raises:
+            ValueError: If outputs and targets do not meet.
+        """
+        self._check_pair(outputs, y)
+        known = y.clamp(0, self.num_classes - 1)
+        losses = -outputs.log_softmax(-1).gather(-1, known[..., None]).squeeze(-1)
+        return losses.masked_fill(known != y, math.nan)
 
     def residual(
         self, outputs: Float[Tensor, "task n num_classes"], y: Int[Tensor, "task n"]
     ) -> Float[Tensor, "task n num_classes"]:
-        """Derivative of `negative_log` by the logits: probabilities minus one-hot."""
+        """Derivative of `negative_log` by the logits: probabilities minus one-hot.
+
+        Raises:
+            ValueError: If outputs and targets do not meet.
+        """
+        self._check_pair(outputs, y)
         return outputs.softmax(-1) - self.features(y).to(outputs.dtype)
 
     def check(self, y: Tensor | None, mask: Bool[Tensor, "task n"]) -> None:
@@ -136,6 +181,23 @@ class Categorical(nn.Module):
             raise ValueError(
                 f"`y` must lie in 0 .. {self.num_classes - 1} where `mask` is True; "
                 f"got {low} .. {high}."
+            )
+
+    def fits(self, spec: TaskSpec) -> bool:
+        """Whether tasks so described have classes as targets, at most `num_classes` of them.
+
+        >>> from types import SimpleNamespace as Record
+        >>> Categorical(3).fits(Record(target=Record(dim=1)))  # real targets
+        False
+        """
+        num_classes: int | None = getattr(spec.target, "num_classes", None)
+        return num_classes is not None and num_classes <= self.num_classes
+
+    def _check_pair(self, outputs: Tensor, y: Tensor) -> None:
+        if outputs.shape != (*y.shape, self.num_classes) or y.dtype != torch.int64:
+            raise ValueError(
+                f"`outputs` and `y` must be (task, n, {self.num_classes}) and (task, n) int64; got "
+                f"{tuple(outputs.shape)} and {tuple(y.shape)} {y.dtype}."
             )
 
 

@@ -1,9 +1,10 @@
 """The mean loss on a set of examples, and the loss on a minibatch as a function of theta."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from iai_regimes.check import check_outputs
+from iai_regimes.check import check_outputs, check_shapes
 from iai_regimes.evidence import masked_mean
 from iai_regimes.interfaces import Examples, Likelihood, Theta
 from iai_regimes.padding import observed_inputs, observed_targets
@@ -15,13 +16,19 @@ def mean_loss(
 ) -> Float[Tensor, " task"]:
     """Mean negative log-likelihood of each task's observed examples, in nats; 0 where none is.
 
+    Observed targets are checked on the CPU alone: elsewhere that would be to wait for the device.
+
     Raises:
-        ValueError: If the examples have no targets, or the outputs are not as many as the
-            likelihood reads.
+        ValueError: If the examples have no targets or those of another likelihood, or the outputs
+            are not as many as the likelihood reads, for each example.
     """
-    check_outputs(likelihood, outputs)
+    check_shapes(examples)
+    check_outputs(likelihood, outputs, examples.mask)
+    targets = observed_targets(examples, outputs)
+    if targets.device.type == "cpu" and not torch.compiler.is_compiling():
+        likelihood.check(examples.y, examples.mask)
     observed = outputs.masked_fill(~examples.mask[..., None], 0.0)
-    losses = likelihood.negative_log(observed, observed_targets(examples, outputs))
+    losses = likelihood.negative_log(observed, targets)
     return masked_mean(losses[..., None], examples.mask)[:, 0]
 
 
@@ -58,11 +65,11 @@ class MinibatchObjective:
     def residual(self, theta: Theta) -> Float[Tensor, "task n num_outputs"]:
         """Derivative of each example's own loss by the outputs at `theta`; 0 where masked."""
         outputs = self._predictor(theta, self._x)
-        check_outputs(self._likelihood, outputs)
+        check_outputs(self._likelihood, outputs, self._hidden)
         residual = self._likelihood.residual(outputs, observed_targets(self._batch, outputs))
         return residual.masked_fill(self._hidden[..., None], 0.0)
 
     def _mean(self, outputs: Tensor) -> Tensor:
-        check_outputs(self._likelihood, outputs)
+        check_outputs(self._likelihood, outputs, self._hidden)
         losses = self._likelihood.negative_log(outputs, observed_targets(self._batch, outputs))
         return losses.masked_fill(self._hidden, 0.0).sum(1) / self._count

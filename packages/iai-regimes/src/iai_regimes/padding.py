@@ -7,11 +7,17 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from iai_regimes.check import check_shapes
 from iai_regimes.interfaces import Examples, Likelihood
 
 
 def observed_inputs(examples: Examples) -> Tensor:
-    """The examples' `x`, `task n *x_shape`, with zeros where nothing is observed."""
+    """The examples' `x`, `task n *x_shape`, with zeros where nothing is observed.
+
+    Raises:
+        ValueError: If inputs, targets and mask are not of the same examples.
+    """
+    check_shapes(examples)
     return examples.x.masked_fill(~_spread(examples.mask, examples.x), 0.0)
 
 
@@ -38,12 +44,19 @@ def observed_features(examples: Examples, likelihood: Likelihood) -> Tensor:
     Zeros where nothing is observed.
 
     Raises:
-        ValueError: If a target has features and there are no targets.
+        ValueError: If a target has features and there are no targets, or they are others.
     """
     if not likelihood.num_features:
         return examples.x.new_zeros(*examples.mask.shape, 0)
-    features = likelihood.features(observed_targets(examples)).to(examples.x.dtype)
-    return features.masked_fill(~examples.mask[..., None], 0.0)
+    targets = observed_targets(examples)
+    features = likelihood.features(targets)
+    if features.shape != (*examples.mask.shape, likelihood.num_features):
+        raise ValueError(
+            f"`y` must have {likelihood.num_features} features an example, the likelihood's "
+            f"`num_features`; {targets.dtype} of the shape {tuple(targets.shape)} has "
+            f"{tuple(features.shape)}."
+        )
+    return features.to(examples.x.dtype).masked_fill(~examples.mask[..., None], 0.0)
 
 
 def finite_queries(

@@ -4,8 +4,6 @@ States, counts and running means have float32 at least: a bfloat16 count stops a
 whose gain is below 1/256 no longer moves. Networks compute in the dtype of their weights.
 """
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor, nn
 
@@ -40,13 +38,3 @@ def as_module(values: Tensor, module: object) -> Tensor:
     """As `as_weights`, for the first floating-point parameter of a module, if there is one."""
     weights = module.parameters() if isinstance(module, nn.Module) else ()
     return as_weights(values, next((w for w in weights if w.is_floating_point()), None))
-
-
-def refuse_mixture(what: str, weights: Iterable[Tensor], error: RuntimeError) -> None:
-    """Raises ValueError if weights of several dtypes may be why torch raised an error."""
-    dtypes = sorted({str(weight.dtype) for weight in weights if weight.is_floating_point()})
-    if len(dtypes) > 1:
-        raise ValueError(
-            f"The weights of the {what} must have one dtype, as after `.float()`, or its forward "
-            f"must cast between them; got {', '.join(dtypes)}."
-        ) from error

@@ -11,10 +11,10 @@ from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
 
-from iai_regimes.check import check_statistics
+from iai_regimes.check import check_statistics, reading
 from iai_regimes.interfaces import Theta
 from iai_regimes.layers import Layers, check_initialized
-from iai_regimes.precision import as_module, as_weights, at_least_single, refuse_mixture
+from iai_regimes.precision import as_module, as_weights, at_least_single
 from iai_regimes.ravel import unravel
 
 
@@ -155,8 +155,9 @@ class Predictor(nn.Module):
         Gradients of any order flow to `theta`, `x` and the shared parameters.
 
         Raises:
-            ValueError: If `theta` and `x` differ in their number of tasks, or the module would
-                update running statistics or change another buffer.
+            ValueError: If `theta` and `x` differ in their number of tasks, the inputs do not fit
+                the module, it does not give `n num_outputs`, or it would update running statistics
+                or change another buffer.
         """
         num_tasks = len(next(iter(theta.values())))
         if num_tasks != len(x):
@@ -230,7 +231,8 @@ class Predictor(nn.Module):
         copies = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
         given = {name: value[0] for name, value in theta.items()} | copies
         devices = [x.device] if x.is_cuda else []
-        with torch.no_grad(), torch.random.fork_rng(devices), sdpa_kernel(SDPBackend.MATH):
+        math, tried = sdpa_kernel(SDPBackend.MATH), reading("module", self.module, x[0])
+        with torch.no_grad(), torch.random.fork_rng(devices), math, tried:
             functional_call(self.module, given, (x[0].clone(),), tie_weights=False)
         for name, copy in copies.items():
             if given[name] is not copy or copy._version:
@@ -261,11 +263,14 @@ class Predictor(nn.Module):
         return outputs
 
     def _outputs(self, adapted: dict[str, Tensor], x: Tensor) -> Tensor:
-        try:
-            outputs: Tensor = functional_call(self.module, adapted, (x,), tie_weights=self._tied)
-        except RuntimeError as error:
-            refuse_mixture("module", self.module.parameters(), error)
-            raise
+        with reading("module", self.module, x):
+            outputs = functional_call(self.module, adapted, (x,), tie_weights=self._tied)
+        if not isinstance(outputs, Tensor) or outputs.dim() != 2 or len(outputs) != len(x):
+            got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise ValueError(
+                "`module` must map inputs (n, *x_shape) to outputs (n, num_outputs); of "
+                f"{tuple(x.shape)} it made {got}."
+            )
         return outputs
 
     def _parameter(self, name: str) -> Tensor:

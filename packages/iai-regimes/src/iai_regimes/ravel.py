@@ -43,7 +43,7 @@ def shifted(theta: Theta, shift: Float[Tensor, "task p"]) -> Theta:
 
 
 def task_zeros(theta: Theta) -> Float[Tensor, " task"]:
-    """One zero per task on the device of `theta`, in its dtype or in float32 if that is longer.
+    """One zero per task, on the device of `theta` and in its dtype, in float32 at least.
 
     >>> task_zeros({"w": torch.zeros(2, 3, dtype=torch.bfloat16)})
     tensor([0., 0.])

@@ -1,10 +1,13 @@
 """A likelihood for tasks whose support has no targets: samples of a distribution, or a table."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from iai_regimes.interfaces import Likelihood
+from iai_regimes.check import check_role
+from iai_regimes.interfaces import Likelihood, TaskSpec
 
 
 class Unlabelled(nn.Module):
@@ -28,10 +31,7 @@ class Unlabelled(nn.Module):
 
     def __init__(self, likelihood: Likelihood) -> None:
         super().__init__()
-        if not isinstance(likelihood, Likelihood):
-            raise TypeError(
-                f"`likelihood` must be a likelihood, such as Gaussian(1); got {likelihood!r}."
-            )
+        check_role(Likelihood, likelihood=likelihood)
         self.likelihood, self.num_outputs = likelihood, likelihood.num_outputs
         self.num_features = 0  # there is no target to read
 
@@ -56,3 +56,8 @@ class Unlabelled(nn.Module):
         """Raises ValueError if there are targets that the wrapped likelihood refuses."""
         if y is not None:
             self.likelihood.check(y, mask)
+
+    def fits(self, spec: TaskSpec) -> bool:
+        """As the wrapped likelihood, whose `fits` is asked."""
+        wrapped: Any = self.likelihood
+        return bool(wrapped.fits(spec))

@@ -8,6 +8,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.utils._pytree import keystr, tree_leaves_with_path, tree_map
 
+from iai_tasks._arrays import as_fields
+
 RecordT = TypeVar("RecordT")
 
 Key = slice | Tensor
@@ -54,6 +56,31 @@ class Examples:
     x: Float[Tensor, "task n *x_shape"] = attrs.field(converter=_checked_x)
     y: Float[Tensor, "task n y_dim"] | Int64[Tensor, "task n"] | None = attrs.field(default=None)
     mask: Bool[Tensor, "task n"] = attrs.field()
+
+    @classmethod
+    def of(cls, x: Any, y: Any = None, *, dtype: torch.dtype | None = None) -> "Examples":
+        """Examples of arrays, tensors or lists of numbers: of one task, or of a batch of tasks.
+
+        Args:
+            x: Inputs of one task, `n *x_shape` or `n` numbers, or of a batch, `task n *x_shape`.
+            y: Targets. Whole numbers are classes: `n` of one task, `task n` of a batch. Others are
+                real targets: `n` or `n y_dim` of one task, `task n y_dim` of a batch. Counts are
+                real targets, so give them as floating point. None: x is of one task, and has none.
+            dtype: That of x and of a real y; torch's default dtype if None.
+
+        Returns:
+            Examples, all observed; a copy of what is no tensor. Gradients flow from tensors.
+
+        Raises:
+            TypeError: If `x` or `y` do not hold real numbers.
+            ValueError: If they are ragged, differ in the number of examples, or may be either one
+                task or a batch.
+
+        >>> Examples.of([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]], [0, 1, 1]).x.shape
+        torch.Size([1, 3, 2])
+        """
+        inputs, targets = as_fields(x, y, dtype)
+        return cls(x=inputs, y=targets)
 
     @mask.default
     def _all_observed(self) -> Tensor:

@@ -15,7 +15,8 @@ class Sampler(Protocol):
     """Draws batches of tasks. `iai_tasks.testing.check_sampler` checks that a class does so.
 
     `AbstractSampler` is a base for it, but any class with these methods is a sampler. If the best
-    answer has a closed form, it may also have `oracle(batch) -> outputs`, `task query num_outputs`.
+    answer has a closed form, it may also have `oracle(batch) -> outputs`, `task query num_outputs`:
+    the posterior mean of real targets, or the logits of a class.
     """
 
     @property

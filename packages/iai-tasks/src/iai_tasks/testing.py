@@ -1,11 +1,13 @@
 """The contract of a sampler, for whoever writes one: call `check_sampler(sampler)` in a test."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 from torch.utils._pytree import tree_flatten
 
 from iai_tasks.examples import Examples, TaskBatch
@@ -15,6 +17,8 @@ from iai_tasks.spec import Real, TaskSpec, check_examples
 Draw = Callable[..., TaskBatch]
 Oracle = Callable[[TaskBatch], Tensor]
 
+_TASKS, _DRAWS = 64, 64  # for questions of statistics: tasks of a draw, and draws
+
 
 def check_sampler(sampler: Sampler, *, device: torch.device | str = "cpu") -> None:
     """Checks what learners and training loops rely on.
@@ -22,8 +26,18 @@ def check_sampler(sampler: Sampler, *, device: torch.device | str = "cpu") -> No
     Batches match the `spec`, are on the generator's device and have inputs of torch's default
     dtype; the generator alone determines a batch; the tasks of a batch differ; a support may be
     empty; the `latent` of a batch gives new examples of the same tasks, and another latent gives
-    others. An `oracle`, if there is one, answers every query, ignores masked examples and the order
-    of the support, and is better with the support of its task than with the support of another.
+    others. Query targets differ, and queries are not taken from their support: an input occurs in
+    both no more often than in two draws of the task.
+
+    An `oracle`, if there is one, answers every query, ignores masked examples and the order of the
+    support, and is better with the support of its task than with the support of another. It gives
+    the posterior mean m of a real target y, or the logits of a class, up to a constant: y - m has
+    mean 0 and is not correlated with m, as the one-hot class minus its probabilities is not
+    correlated with the logits. An oracle that is a tenth too small fails this.
+
+    Where a mean over tasks must be 0, it is refused if it lies more than 6 standard errors from 0,
+    which by chance happens less often than once in a million, and is above a hundredth of its
+    scale, which rounding is not.
 
     Args:
         sampler: What to check. It must be able to draw 64 support and 8 query examples for a task.
@@ -49,6 +63,7 @@ def check_sampler(sampler: Sampler, *, device: torch.device | str = "cpu") -> No
         _check_batch(batch, sizes, sampler.spec, torch.device(device))
     _check_generator(draw)
     _check_latent(draw, sampler.spec)
+    _check_queries(draw)
     oracle: Oracle | None = getattr(sampler, "oracle", None)
     if oracle is not None:
         _check_oracle(oracle, draw, sampler.spec)
@@ -107,11 +122,38 @@ def _check_latent(draw: Draw, spec: TaskSpec) -> None:
         assert not alike, "the examples do not depend on the latent."
 
 
+def _check_queries(draw: Draw) -> None:
+    batch = draw(0, num_tasks=_TASKS)
+    y = batch.query.y
+    assert y is None or (y != y[:1, :1]).any(), "all query targets are the same."
+    support, query = batch.support.x, batch.query.x
+    if support.shape[2:] == query.shape[2:]:
+        redrawn = draw(1, num_tasks=_TASKS, latent=batch.latent).support.x
+        more = _share_found(query, support) - _share_found(query, redrawn)
+        assert not (more.mean() > 0 and _differs(more)), (
+            "queries are taken from the support: they must be other examples of the task."
+        )
+
+
+def _share_found(query: Tensor, support: Tensor) -> Tensor:
+    """The share of a task's queries that are among its support, `task 1`."""
+    found = [(query == one[:, None]).flatten(2).all(-1) for one in support.unbind(1)]
+    return torch.stack(found).any(0).double().mean(1, keepdim=True)
+
+
+def _differs(values: Tensor, scale: Tensor | float = 1.0) -> bool:
+    """Whether the mean over tasks of any column, `task k`, is not 0: see `check_sampler`."""
+    mean, error = values.mean(0).abs(), values.std(0) / len(values) ** 0.5
+    return bool(((mean > 6 * error) & (mean > 0.01 * scale)).any())
+
+
 def _check_oracle(oracle: Oracle, draw: Draw, spec: TaskSpec) -> None:
     batch = draw(0, num_support=0)
     prior = oracle(batch)
-    fits = prior.ndim == 3 and prior.shape[:2] == batch.query.mask.shape
-    assert fits, f"oracle must return shape (task, query, num_outputs); got {tuple(prior.shape)}."
+    size = spec.target.dim if isinstance(spec.target, Real) else spec.target.num_classes
+    wanted, got = (*batch.query.mask.shape, size), tuple(prior.shape)
+    sentence = "oracle must return shape (task, query, num_outputs)"
+    assert got == wanted, f"{sentence}, {wanted}; got {got}."
     assert torch.isfinite(prior).all(), "oracle is not finite for an empty support."
 
     batch = draw(0)
@@ -130,6 +172,43 @@ def _check_oracle(oracle: Oracle, draw: Draw, spec: TaskSpec) -> None:
     assert same_error < other_error, (
         "oracle is no better with the support of a task than with another task's."
     )
+    for num_support in (4, 64):
+        _check_calibration(oracle, partial(draw, num_support=num_support), spec)
+
+
+def _check_calibration(oracle: Oracle, draw: Draw, spec: TaskSpec) -> None:
+    """The error of a posterior mean has mean 0, and is not correlated with the answer."""
+    real = isinstance(spec.target, Real)
+    sums: list[Tensor] = []
+    for seed in range(_DRAWS):
+        batch = draw(seed, num_tasks=_TASKS)
+        assert batch.query.y is not None, "an oracle has no use without query targets."
+        part = _moments(oracle(batch).double(), batch.query.y, real=real)
+        sums.append(torch.where(batch.query.mask[..., None], part, 0).mean(1))
+    values = torch.cat(sums)
+    along, curvature, error, size = values.split([1, 1, *[values.shape[1] // 2 - 1] * 2], dim=1)
+    kind = "the posterior mean" if real else "logits of the posterior probabilities"
+    assert not _differs(error, size.mean(0).sqrt()), (
+        f"oracle is not {kind}: the mean of its error is not 0."
+    )
+    assert not _differs(along, curvature.mean()), (
+        f"oracle is not {kind}: its answers are too {'small' if along.mean() > 0 else 'large'}."
+    )
+
+
+def _moments(outputs: Tensor, y: Tensor, *, real: bool) -> Tensor:
+    """For each query: error times answer, its scale, the errors, and the squares of the targets."""
+    if real:
+        target, mean, answer, weight = y.to(outputs), outputs, outputs, 1.0
+    else:
+        mean = weight = outputs.softmax(-1)
+        answer = outputs.log_softmax(-1).clamp(min=-30)
+        answer = answer - (mean * answer).sum(-1, keepdim=True)  # a constant says nothing
+        target = one_hot(y.clamp(0, outputs.shape[-1] - 1), outputs.shape[-1]).to(outputs)
+    error = target - mean
+    along, curvature = error * answer, weight * answer.square()
+    sums = [part.sum(-1, keepdim=True) for part in (along, curvature)]
+    return torch.cat([*sums, error, target.square()], dim=-1)
 
 
 def _equal(a: TaskBatch, b: TaskBatch) -> bool:

@@ -42,7 +42,8 @@ class Learner(Protocol[TasksT_contra, StateT]):
     """An `nn.Module` that refines a state over the examples of a batch of tasks.
 
     `fit` calls `forward` and nothing else, so that the learner can be wrapped for several
-    processes. `testing.check_learner` is the contract in full.
+    processes. What it draws, it draws from torch's global generators, whose states are in a
+    checkpoint beside its `state_dict`. `testing.check_learner` is the contract in full.
     """
 
     def forward(

@@ -36,15 +36,14 @@ class CausalTransformer(nn.Module):
         The Transformer of "General-Purpose In-Context Learning by Meta-Learning Transformers"
         (4 layers, 8 heads, `dim` 256), with rotary positions.
 
-    Example:
-        >>> encoder = CausalTransformer(dim=8, num_layers=2, num_heads=2)
-        >>> outputs, memory = encoder.extend(encoder.empty(3), torch.zeros(3, 5, 8))
-        >>> outputs.shape
-        torch.Size([3, 5, 8])
-        >>> memory.num_elements  # keys and values, 2 layers, 5 tokens of 8 numbers
-        160
-        >>> encoder.read(torch.zeros(3, 4, 8), memory).shape
-        torch.Size([3, 4, 8])
+    >>> encoder = CausalTransformer(dim=8, num_layers=2, num_heads=2)
+    >>> outputs, memory = encoder.extend(encoder.empty(3), torch.zeros(3, 5, 8))
+    >>> outputs.shape
+    torch.Size([3, 5, 8])
+    >>> memory.num_elements  # keys and values, 2 layers, 5 tokens of 8 numbers
+    160
+    >>> encoder.read(torch.zeros(3, 4, 8), memory).shape
+    torch.Size([3, 4, 8])
     """
 
     def __init__(

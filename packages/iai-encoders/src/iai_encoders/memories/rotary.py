@@ -47,13 +47,12 @@ def rotation(positions: Int[Tensor, "task n"], key_dim: int, dtype: torch.dtype)
 def rotate(x: Float[Tensor, "task head n key"], by: Rotation) -> Float[Tensor, "task head n key"]:
     """Rotates the pairs of each head: number `i` with number ``i + half``.
 
-    Example:
-        At position 0 nothing changes; at position 1 the first pair is rotated by one radian:
+    At position 0 nothing changes; at position 1 the first pair is rotated by one radian:
 
-        >>> by = rotation(torch.tensor([[0, 1]]), key_dim=2, dtype=torch.float32)
-        >>> rotate(torch.tensor([[[[1.0, 0.0], [1.0, 0.0]]]]), by)
-        tensor([[[[1.0000, 0.0000],
-                  [0.5403, 0.8415]]]])
+    >>> by = rotation(torch.tensor([[0, 1]]), key_dim=2, dtype=torch.float32)
+    >>> rotate(torch.tensor([[[[1.0, 0.0], [1.0, 0.0]]]]), by)
+    tensor([[[[1.0000, 0.0000],
+              [0.5403, 0.8415]]]])
     """
     first, second = x.chunk(2, dim=3)
     rotated = [first * by.cos - second * by.sin, first * by.sin + second * by.cos]

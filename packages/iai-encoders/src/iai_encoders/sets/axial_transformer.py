@@ -32,10 +32,9 @@ class AxialTransformer(nn.Module):
         Modeling", arXiv 2404.06969. They take the maximum over the rows; a mean can be continued
         over minibatches of rows.
 
-    Example:
-        >>> encoder = AxialTransformer(dim=8, num_layers=1, num_heads=2)
-        >>> encoder.encode(torch.zeros(3, 20, 5, 8)).shape  # 3 tables of 20 rows and 5 columns
-        torch.Size([3, 5, 8])
+    >>> encoder = AxialTransformer(dim=8, num_layers=1, num_heads=2)
+    >>> encoder.encode(torch.zeros(3, 20, 5, 8)).shape  # 3 tables of 20 rows and 5 columns
+    torch.Size([3, 5, 8])
     """
 
     def __init__(

@@ -43,14 +43,13 @@ class DeepSet(nn.Module):
         Zaheer et al., "Deep Sets", 2017, with a mean in place of the sum, so that the memory of a
         set larger than any in training stays in range.
 
-    Example:
-        >>> import torch
-        >>> encoder = DeepSet(dim=8, hidden_dim=16)
-        >>> memory = encoder.encode(torch.zeros(3, 5, 8))  # 3 tasks of 5 tokens
-        >>> memory.num_elements
-        16
-        >>> encoder.read(torch.zeros(3, 4, 8), memory).shape
-        torch.Size([3, 4, 8])
+    >>> import torch
+    >>> encoder = DeepSet(dim=8, hidden_dim=16)
+    >>> memory = encoder.encode(torch.zeros(3, 5, 8))  # 3 tasks of 5 tokens
+    >>> memory.num_elements
+    16
+    >>> encoder.read(torch.zeros(3, 4, 8), memory).shape
+    torch.Size([3, 4, 8])
     """
 
     def __init__(self, dim: int, hidden_dim: int | None = None, num_layers: int = 2) -> None:

@@ -39,13 +39,12 @@ class SetTransformer(nn.Module):
         The implicit architecture of "Iterative Amortized Inference" and of prior-fitted networks
         (Müller et al. 2022): queries attend to the context and to themselves only.
 
-    Example:
-        >>> encoder = SetTransformer(dim=8, num_layers=2, num_heads=2)
-        >>> memory = encoder.encode(torch.zeros(3, 5, 8))  # 3 tasks of 5 tokens
-        >>> memory.num_elements  # keys and values, 2 layers, 5 tokens of 8 numbers
-        160
-        >>> encoder.read(torch.zeros(3, 4, 8), memory).shape
-        torch.Size([3, 4, 8])
+    >>> encoder = SetTransformer(dim=8, num_layers=2, num_heads=2)
+    >>> memory = encoder.encode(torch.zeros(3, 5, 8))  # 3 tasks of 5 tokens
+    >>> memory.num_elements  # keys and values, 2 layers, 5 tokens of 8 numbers
+    160
+    >>> encoder.read(torch.zeros(3, 4, 8), memory).shape
+    torch.Size([3, 4, 8])
     """
 
     def __init__(

@@ -20,11 +20,12 @@ def check_regime(regime: Regime, support: LabelledQuery, query: LabelledQuery) -
 
     A state leads with the axis of tasks and keeps its structure, shapes and dtypes; `seen` counts
     the distinct observed examples behind it. A minibatch moves the answers; one without an observed
-    example changes nothing. Reading leaves its arguments as they were, gives the same each time,
-    and works with gradients disabled. The order of a minibatch, its padding (NaN included), the
-    other queries and the other tasks change no answer and no loss. One step gives every trainable
-    weight a finite gradient. `validate` refuses NaN and impossible targets where they are observed,
-    and only there.
+    example changes nothing. Reading leaves its arguments as they were, gives the same each time
+    (what a regime counts or remembers is in its state, and nowhere else, so that what was saved
+    goes on as it would have), and works with gradients disabled. The order of a minibatch, its
+    padding (NaN included), the other queries and the other tasks change no answer and no loss. One
+    step gives every trainable weight a finite gradient. `validate` refuses NaN and impossible
+    targets where they are observed, and only there.
 
     The suite works in float64 on the CPU, on a copy in evaluation mode. The weights of the copy are
     moved a little, so that a learned update that starts at zero moves the state.
@@ -68,13 +69,16 @@ class _Set:
     def __getitem__(self, key: Any) -> "_Set":
         return _Set(self.x[key], None if self.y is None else self.y[key], self.mask[key])
 
-    def padded(self, *hidden: Any) -> "_Set":
-        """The set without the examples of these indices, where x and y become impossible."""
-        mask = self.mask.clone()
+    def padded(self, *hidden: Any, finite: bool = False) -> "_Set":
+        """The set without the examples of these indices, where x and y become impossible.
+
+        With `finite` they become other numbers and stay possible: only the mask tells them apart.
+        """
+        mask, change = self.mask.clone(), _shifted if finite else _spoilt
         for index in hidden:
             mask[index] = False
-        y = None if self.y is None else _spoilt(self.y, mask)
-        return _Set(_spoilt(self.x, mask), y, mask)
+        y = None if self.y is None else change(self.y, mask)
+        return _Set(change(self.x, mask), y, mask)
 
 
 def _halves(support: _Set) -> tuple[_Set, _Set]:
@@ -115,11 +119,13 @@ def _check_step(model: Any, old: Any, batch: _Set, query_x: Tensor) -> None:
     new = _read(model, old, query_x, batch)
     check_same(given, before, "Nothing given is changed.")
     assert _kinds(new) == _kinds(old), "A state keeps its structure, shapes and dtypes."
+    again = _read(model, old, query_x, batch)
+    check_same(again, new, "The same minibatch moves a state alike each time, bit for bit.")
     count = batch.mask.sum(1).to(old.seen.dtype)
     check_same(new.seen, old.seen + count, "`seen` counts observed examples.")
     stale = _read(model, old, query_x, batch, fresh=False)
     check_same(stale.seen, old.seen, "With `fresh` False nothing is added to `seen`.")
-    for nothing in (batch[:, :0], batch.padded(...)):
+    for nothing in (batch[:, :0], batch.padded(...), batch.padded(..., finite=True)):
         for fresh in (True, False):
             same = _read(model, old, query_x, nothing, fresh=fresh)
             check_same(same, old, "A minibatch without an observed example changes nothing.")
@@ -174,15 +180,16 @@ def _check_company(model: Any, support: _Set, query: _Set) -> None:
 
 
 def _check_padding(model: Any, support: _Set, query: _Set) -> None:
-    padded = support.padded((0, 1), (1, slice(2, None)))
-    answers = _answers(model, query.x, padded)
-    for task in range(len(answers)):
-        rows, kept = slice(task, task + 1), padded.mask[task].nonzero()[:, 0]
-        alone = _answers(model, query.x[rows], support[rows, kept])
-        _check_near(answers[rows], alone, "A masked example, NaN included, changes no answer.")
-    losses = model.loss(answers, query.padded((0, 0)))
-    rest = model.loss(answers[:1, 1:], query[:1, 1:])
-    _check_near(losses[:1], rest, "A masked query changes no loss.")
+    for finite in (True, False):
+        padded = support.padded((0, 1), (1, slice(2, None)), finite=finite)
+        answers = _answers(model, query.x, padded)
+        for task in range(len(answers)):
+            rows, kept = slice(task, task + 1), padded.mask[task].nonzero()[:, 0]
+            alone = _answers(model, query.x[rows], support[rows, kept])
+            _check_near(answers[rows], alone, "A masked example, NaN included, changes no answer.")
+        losses = model.loss(answers, query.padded((0, 0), finite=finite))
+        rest = model.loss(answers[:1, 1:], query[:1, 1:])
+        _check_near(losses[:1], rest, "A masked query changes no loss.")
     losses = model.loss(answers, query.padded(...))
     assert losses.isfinite().all(), "A loss on no queries is finite."
 
@@ -238,3 +245,9 @@ def _double(examples: LabelledQuery) -> _Set:
 def _spoilt(values: Tensor, mask: Tensor) -> Tensor:
     wrong = torch.nan if values.is_floating_point() else -(10**6)
     return values.masked_fill(~mask.reshape(*mask.shape, *[1] * (values.dim() - 2)), wrong)
+
+
+def _shifted(values: Tensor, mask: Tensor) -> Tensor:
+    """Classes stay what they are."""
+    hidden = ~mask.reshape(*mask.shape, *[1] * (values.dim() - 2))
+    return torch.where(hidden, 3 - 2 * values, values) if values.is_floating_point() else values

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from iai_regimes.check import check_sizes, flat_inputs
+from iai_regimes.check import check_role, check_sizes, flat_inputs
 from iai_regimes.embedding import BilinearEmbedding
 from iai_regimes.evidence import (
     NUM_COUNT_FEATURES,
@@ -85,6 +85,7 @@ class LearnedRule(nn.Module):
     Raises:
         ValueError: If `signal` or `update` is unknown, a size is out of range, or a slope is given
             or asked for where there is none.
+        TypeError: If `encoder` or `likelihood` lacks a member of its role.
 
     Source:
         Mittal et al. (2025), arXiv 2510.11471, the parametric and explicit regimes. Ours: the
@@ -109,6 +110,8 @@ class LearnedRule(nn.Module):
         super().__init__()
         if signal not in ("data", "gradient", "both"):
             raise ValueError(f"`signal` must be one of data, gradient, both; got {signal!r}.")
+        check_role(SetEncoder, encoder=encoder)
+        check_role(Likelihood, likelihood=likelihood)
         check_sizes(x_dim=x_dim)
         check_sizes(0, summary_dim=summary_dim)
         self.labelled = likelihood.num_features > 0

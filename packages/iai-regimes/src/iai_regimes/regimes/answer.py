@@ -7,7 +7,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from iai_regimes.check import check_examples
+from iai_regimes.check import (
+    check_examples,
+    check_queries,
+    check_role,
+    check_same_tasks,
+    check_sizes,
+    flat_inputs,
+)
 from iai_regimes.evidence import Evidence, moved_where
 from iai_regimes.interfaces import Examples, Likelihood
 from iai_regimes.objective import mean_loss
@@ -30,7 +37,7 @@ class AnswerRegime(nn.Module, ABC):
     """Amortizes f: what a query reads in a minibatch moves the query's answer.
 
     A subclass writes `encode`, whose evidence has the field `num_observed`, `read` and `summary`;
-    it sets `propose`, and `head` if answers are latents.
+    it sets `query_dim`, `propose`, and `head` if answers are latents.
 
     Args:
         likelihood: Compares raw outputs with targets.
@@ -41,9 +48,11 @@ class AnswerRegime(nn.Module, ABC):
 
     Raises:
         ValueError: If `state` or `update` is unknown or does not fit the likelihood.
+        TypeError: If `likelihood` lacks a member of its role.
     """
 
     needs_query = True  # the state is the answer to given queries
+    query_dim: int  # numbers of one flattened query
     propose: nn.Linear  # what a query has read, to proposals for its answer
     head: nn.Linear
 
@@ -51,6 +60,7 @@ class AnswerRegime(nn.Module, ABC):
         self, likelihood: Likelihood, state: AnswerState, update: UpdateForm, dim: int
     ) -> None:
         super().__init__()
+        check_role(Likelihood, likelihood=likelihood)
         if state not in ("logits", "latents", "probabilities"):
             raise ValueError(
                 f"`state` must be one of logits, latents, probabilities; got {state!r}."
@@ -86,10 +96,14 @@ class AnswerRegime(nn.Module, ABC):
         """The same learned answer for every query; gradients flow to it.
 
         Raises:
-            ValueError: If there are no queries.
+            ValueError: If there are no queries, or they are of another number of tasks or another
+                size.
         """
         if query_x is None:
             raise ValueError("An implicit state is the answer to given queries; give `query_x`.")
+        check_sizes(0, num_tasks=num_tasks)
+        check_queries(query_x, num_tasks)
+        flat_inputs("query_x", query_x, self.query_dim)
         answer = at_least_single(self.start).expand(num_tasks, query_x.shape[1], -1)
         if self.state == "probabilities":
             answer = answer.softmax(-1)
@@ -104,9 +118,11 @@ class AnswerRegime(nn.Module, ABC):
         state.
 
         Raises:
-            ValueError: If there are no queries, or not those that the state answers.
+            ValueError: If there are no queries, or not those that the state answers, or the
+                minibatch has another number of tasks.
         """
-        query_x = _asked(state, query_x)
+        query_x = self._asked(state, query_x)
+        check_same_tasks(state.seen, evidence.num_observed)
         told = Evidence(evidence, evidence.num_observed, state.seen, fresh)
         summary, read = self.read(state, told, query_x)
         read = as_weights(read, self.propose.weight)
@@ -126,9 +142,9 @@ class AnswerRegime(nn.Module, ABC):
         Gradients flow to the state.
 
         Raises:
-            ValueError: If these are not as many queries as the state answers.
+            ValueError: If these are not as many queries as the state answers, of their size.
         """
-        _, finite = finite_queries(_asked(state, query_x))
+        _, finite = finite_queries(self._asked(state, query_x))
         outputs = state.answer
         if self.state == "latents":
             outputs = at_least_single(self.head(as_weights(outputs, self.head.weight)))
@@ -146,16 +162,17 @@ class AnswerRegime(nn.Module, ABC):
         """Raises ValueError for examples that are not finite or whose targets cannot be."""
         check_examples(batch, self.likelihood)
 
-
-def _asked(state: ImplicitState, query_x: Tensor | None) -> Tensor:
-    expected = tuple(state.answer.shape[:2])
-    if query_x is None or query_x.shape[:2] != expected:
-        got = None if query_x is None else tuple(query_x.shape[:2])
-        raise ValueError(
-            "An implicit state answers the queries that it was started with, (task, query) = "
-            f"{expected}; got {got}."
-        )
-    return query_x
+    def _asked(self, state: ImplicitState, query_x: Tensor | None) -> Tensor:
+        expected = tuple(state.answer.shape[:2])
+        if query_x is None or query_x.shape[:2] != expected:
+            got = None if query_x is None else tuple(query_x.shape[:2])
+            raise ValueError(
+                "An implicit state answers the queries that it was started with, (task, query) = "
+                f"{expected}; got {got}."
+            )
+        check_queries(query_x, expected[0])
+        flat_inputs("query_x", query_x, self.query_dim)
+        return query_x
 
 
 def _log(probabilities: Tensor) -> Tensor:

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from iai_regimes.check import check_statistics
+from iai_regimes.check import check_queries, check_role, check_statistics, reading
 from iai_regimes.interfaces import Examples, Regime, Theta
 from iai_regimes.padding import finite_queries, observed_inputs
-from iai_regimes.precision import as_module, at_least_single, refuse_mixture
+from iai_regimes.precision import as_module, at_least_single
 
 
 class FeatureExamples(NamedTuple):
@@ -30,6 +30,9 @@ class Embedded(nn.Module):
         regime: The regime that reads the features.
         embedding: Maps inputs `n *x_shape` to features `n *feature_shape`, each input by itself.
 
+    Raises:
+        TypeError: If `regime` lacks a member of its role, or `embedding` is no `nn.Module`.
+
     Source:
         The representation network under ANIL (Raghu et al. (2020), arXiv 1909.09157) and neural
         processes on images; here around any regime.
@@ -44,6 +47,9 @@ class Embedded(nn.Module):
 
     def __init__(self, regime: Regime, embedding: nn.Module) -> None:
         super().__init__()
+        check_role(Regime, regime=regime)
+        if not isinstance(embedding, nn.Module):
+            raise TypeError(f"`embedding` must be an nn.Module; got {type(embedding).__name__}.")
         self.regime, self.embedding, self.needs_query = regime, embedding, regime.needs_query
         self._rest_if_frozen()
 
@@ -64,8 +70,8 @@ class Embedded(nn.Module):
         """The wrapped regime's evidence from the minibatch's features.
 
         Raises:
-            ValueError: If the embedding gives no features for each input, or would update running
-                statistics.
+            ValueError: If the inputs do not fit the embedding, or it gives no features for each
+                input, or would update running statistics.
         """
         features = self._features(observed_inputs(batch))
         return self.regime.encode(FeatureExamples(features, batch.y, batch.mask))
@@ -116,6 +122,7 @@ class Embedded(nn.Module):
         return self._query_features(query_x)
 
     def _query_features(self, query_x: Tensor) -> Tensor:
+        check_queries(query_x, len(query_x) if query_x.dim() else 0)  # the regime counts the tasks
         x, finite = finite_queries(query_x)
         features = self._features(x)
         unknown = ~finite.reshape(*finite.shape, *[1] * (features.dim() - 2))
@@ -125,11 +132,8 @@ class Embedded(nn.Module):
         why = "which padding would enter; use GroupNorm or LayerNorm, or freeze it."
         check_statistics(self.embedding, "embedding", why)
         inputs = as_module(x.flatten(0, 1), self.embedding)
-        try:
+        with reading("embedding", self.embedding, inputs):
             features: Tensor = self.embedding(inputs)
-        except RuntimeError as error:
-            refuse_mixture("embedding", self.embedding.parameters(), error)
-            raise
         num_inputs = x.shape[0] * x.shape[1]
         if features.dim() < 2 or features.shape[0] != num_inputs:
             raise ValueError(

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from iai_regimes.check import check_sizes, flat_inputs
+from iai_regimes.check import check_role, check_sizes, flat_inputs
 from iai_regimes.embedding import BilinearEmbedding
 from iai_regimes.evidence import (
     NUM_COUNT_FEATURES,
@@ -57,6 +57,7 @@ class Implicit(AnswerRegime):
     Raises:
         ValueError: If an option is unknown or does not fit the likelihood, or a size is out of
             range.
+        TypeError: If `encoder` or `likelihood` lacks a member of its role.
 
     Source:
         Mittal et al. (2025), arXiv 2510.11471: y_{i+1} = r([x, y_i], B_i). Ours: the evidence
@@ -76,6 +77,8 @@ class Implicit(AnswerRegime):
         summary_dim: int = 32,
         count: bool = True,
     ) -> None:
+        check_role(SetEncoder, encoder=encoder)
+        check_role(Likelihood, likelihood=likelihood)
         dim, example_dim = encoder.dim, x_dim + likelihood.num_features
         super().__init__(likelihood, state, update, dim)
         query_dim = x_dim if query_dim is None else query_dim
@@ -125,7 +128,11 @@ class Implicit(AnswerRegime):
     def read(
         self, state: ImplicitState, evidence: Evidence, query_x: Tensor
     ) -> tuple[Float[Tensor, "task summary"], Float[Tensor, "task query dim"]]:
-        """What the encoder reads for each query's input, its answer so far and the summary."""
+        """What the encoder reads for each query's input, its answer so far and the summary.
+
+        Raises:
+            ValueError: If the encoder does not give `dim` numbers for each query.
+        """
         x = flat_inputs("query_x", finite_queries(query_x)[0], self.query_dim)
         summary = running_mean(state.summary, evidence.encoded.statistic, evidence)
         spread = summary[:, None].expand(-1, x.shape[1], -1)
@@ -135,7 +142,13 @@ class Implicit(AnswerRegime):
         if self.count:
             tokens = tokens + _embed(self.embed_count, evidence.features)[:, None]
         tokens = as_module(tokens, self.encoder)
-        return summary, shortened(self.encoder.read(tokens, evidence.encoded.memory))
+        read = self.encoder.read(tokens, evidence.encoded.memory)
+        if read.shape != tokens.shape:
+            raise ValueError(
+                f"`encoder` must read (task, query, dim), here {tuple(tokens.shape)}; "
+                f"it gave {tuple(read.shape)}."
+            )
+        return summary, shortened(read)
 
 
 def _embed(layer: nn.Linear, values: Tensor) -> Tensor:

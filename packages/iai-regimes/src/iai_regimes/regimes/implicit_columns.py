@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from iai_regimes.check import check_sizes, flat_inputs
+from iai_regimes.check import check_role, check_sizes, flat_inputs
 from iai_regimes.embedding import BilinearEmbedding
 from iai_regimes.evidence import (
     NUM_COUNT_FEATURES,
@@ -56,11 +56,14 @@ class ImplicitColumns(AnswerRegime):
 
     Raises:
         ValueError: If `update` is unknown, a size is below 1, or examples would need targets.
+        TypeError: If `encoder` or `likelihood` lacks a member of its role.
 
     Source:
         Mittal et al. (2025), arXiv 2510.11471, of topological orders. Ours: the evidence count,
         the annealed form, the running mean, and the regression on the other columns.
     """
+
+    query_dim = 1
 
     def __init__(
         self,
@@ -70,6 +73,8 @@ class ImplicitColumns(AnswerRegime):
         update: UpdateForm = "annealed",
         hidden_dim: int | None = None,
     ) -> None:
+        check_role(TableEncoder, encoder=encoder)
+        check_role(Likelihood, likelihood=likelihood)
         if likelihood.num_features:
             raise ValueError("`likelihood` must be Unlabelled: the rows of a table have no target.")
         dim = encoder.dim
@@ -87,7 +92,8 @@ class ImplicitColumns(AnswerRegime):
         """The vector of each column of a minibatch, for any number of queries.
 
         Raises:
-            ValueError: If an example is not a row of numbers, at least one.
+            ValueError: If an example is not a row of numbers, at least one, or the encoder does not
+                give a vector for each column.
         """
         x = at_least_single(observed_inputs(batch))
         if x.dim() != 3:
@@ -106,8 +112,15 @@ class ImplicitColumns(AnswerRegime):
         of_cells = torch.stack([z, rest, x.asinh()], dim=-1)
         spread = of_columns.expand(-1, x.shape[1], -1, -1)
         cells = self.embed_cell(torch.cat([of_cells, spread], dim=-1))
-        cells = as_module(cells, self.encoder)
-        vectors = shortened(self.encoder.encode(cells, mask=batch.mask))
+        vectors = self.encoder.encode(as_module(cells, self.encoder), mask=batch.mask)
+        expected = (len(x), x.shape[2], self.encoder.dim)
+        if not isinstance(vectors, Tensor) or vectors.shape != expected:
+            got = tuple(vectors.shape) if isinstance(vectors, Tensor) else type(vectors).__name__
+            raise ValueError(
+                f"`encoder` must give a vector for each column, (task, column, dim) = {expected}; "
+                f"got {got}."
+            )
+        vectors = shortened(vectors)
         return ColumnEvidence(vectors, batch.mask.sum(1).to(x.dtype))
 
     def summary(

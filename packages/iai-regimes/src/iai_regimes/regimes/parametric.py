@@ -6,7 +6,15 @@ from typing import Any, NamedTuple
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from iai_regimes.check import check_examples, check_solver
+from iai_regimes.check import (
+    check_examples,
+    check_outputs,
+    check_queries,
+    check_role,
+    check_same_tasks,
+    check_shapes,
+    check_solver,
+)
 from iai_regimes.evidence import Evidence
 from iai_regimes.interfaces import Examples, Likelihood, Rule, Theta
 from iai_regimes.objective import MinibatchObjective, mean_loss
@@ -37,6 +45,10 @@ class Parametric(nn.Module):
             `predictor.start`, whose values are learned, by default. A random start differs from
             call to call, which `check_regime` of iai-iterate refuses.
 
+    Raises:
+        TypeError: If `predictor` is no `Predictor`, or `likelihood` or `rule` lacks a member of its
+            role.
+
     Source:
         Mittal et al. (2025), arXiv 2510.11471: theta_{i+1} = h(theta_i, B_i), prediction
         f(x, theta_K).
@@ -52,6 +64,13 @@ class Parametric(nn.Module):
         start: Callable[[int], Theta] | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(predictor, Predictor):
+            raise TypeError(
+                "`predictor` must be a Predictor, made by `Predictor(module)`; "
+                f"got {type(predictor).__name__}."
+            )
+        check_role(Likelihood, likelihood=likelihood)
+        check_role(Rule, rule=rule)
         self.predictor, self.likelihood, self.rule = predictor, likelihood, rule
         self._start = start
 
@@ -64,8 +83,10 @@ class Parametric(nn.Module):
         """The minibatch, and what the rule computes from it alone.
 
         Raises:
-            ValueError: If the rule cannot read such examples.
+            ValueError: If inputs, targets and mask are not of the same examples, or the rule cannot
+                read such examples.
         """
+        check_shapes(batch)
         return batch, self.rule.encode(batch)
 
     def update(
@@ -79,8 +100,13 @@ class Parametric(nn.Module):
 
         A task without an observed example in the minibatch keeps its state. Gradients flow to the
         state.
+
+        Raises:
+            ValueError: If the minibatch has another number of tasks, or its inputs or targets do
+                not fit the predictor and the likelihood.
         """
         batch, encoded = evidence
+        check_same_tasks(state.seen, batch.mask)
         told = Evidence(encoded, batch.mask.sum(1).to(state.seen.dtype), state.seen, fresh)
         objective = MinibatchObjective(self.predictor, self.likelihood, batch)
         theta, carry = self.rule.step(state.theta, state.carry, told, objective)
@@ -118,9 +144,14 @@ class Parametric(nn.Module):
         """Raw outputs at the queries; NaN for a query that is not finite.
 
         Gradients flow to the state and to the shared parameters; such a query gives none.
+
+        Raises:
+            ValueError: If the queries are of another number of tasks, or do not fit the predictor.
         """
+        check_queries(query_x, len(state.seen))
         x, finite = finite_queries(query_x)
         outputs: Tensor = self.predictor(state.theta, x)
+        check_outputs(self.likelihood, outputs, finite)
         return outputs.masked_fill(~finite[..., None], float("nan"))
 
     def loss(

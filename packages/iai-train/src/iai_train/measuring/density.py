@@ -23,7 +23,7 @@ def sample_by_bic(
         num_samples: How many samples to draw of each task.
 
     Raises:
-        ValueError: There is no estimator.
+        ValueError: There is no estimator, or `samples` have another number of axes.
 
     >>> class Mean:
     ...     def fit(self, x):
@@ -37,6 +37,10 @@ def sample_by_bic(
     """
     if not estimators:
         raise ValueError("`estimators` must hold at least one; got none.")
+    if samples.dim() != 3 or not len(samples):
+        raise ValueError(
+            f"`samples` must be (task, n, dim), of at least one task; got {tuple(samples.shape)}."
+        )
     drawn = []
     for task in samples.double().cpu().numpy():
         fitted = [copy.deepcopy(estimator) for estimator in estimators]

@@ -23,7 +23,7 @@ def each_task(estimator: Estimator) -> Answer:
     Returns:
         A function from labelled tasks to outputs for their queries: a 1 at the predicted class,
         `task n num_classes`, or the predicted numbers, `task n y_dim`. Masked queries have 0s. It
-        raises `ValueError` for a task without an observed example.
+        raises `ValueError` for a task without an observed example, and without targets.
 
     >>> from types import SimpleNamespace as Record
     >>> class Mean:
@@ -40,6 +40,8 @@ def each_task(estimator: Estimator) -> Answer:
 
     def answer(tasks: Any) -> Tensor:
         support, query = tasks.support, tasks.query
+        if support.y is None:
+            raise ValueError("`tasks` must have targets in their support; got None.")
         if not support.mask.any(1).all():
             raise ValueError("`tasks` must have at least one observed example each; one has none.")
         classes = not support.y.is_floating_point()

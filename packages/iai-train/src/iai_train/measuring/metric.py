@@ -20,7 +20,7 @@ def mean_squared_error(
         One number a task; NaN for a task without an observed query.
 
     Raises:
-        ValueError: There are no targets, or they have another shape.
+        ValueError: There are no targets, or outputs, targets and mask differ in shape.
 
     >>> from types import SimpleNamespace
     >>> query = SimpleNamespace(
@@ -34,6 +34,7 @@ def mean_squared_error(
         raise ValueError(
             f"`outputs` must have the targets' shape, {shape}; got {tuple(outputs.shape)}."
         )
+    _check_axes(outputs, query)
     return _mean_observed((outputs - query.y).square().mean(-1), query)
 
 
@@ -45,10 +46,10 @@ def accuracy(outputs: Float[Tensor, "task n classes"], query: Query) -> Float[Te
         query: The classes, `task n`, and which are observed.
 
     Returns:
-        One number a task; NaN for a task without an observed query.
+        One number a task; NaN for a task without an observed query, or with NaN in its outputs.
 
     Raises:
-        ValueError: There are no classes, or they have another shape.
+        ValueError: There are no classes, or outputs, classes and mask differ in shape.
 
     >>> from types import SimpleNamespace
     >>> query = SimpleNamespace(
@@ -63,7 +64,21 @@ def accuracy(outputs: Float[Tensor, "task n classes"], query: Query) -> Float[Te
             f"`outputs` must have one more axis than the classes, {shape}; got "
             f"{tuple(outputs.shape)}."
         )
-    return _mean_observed((outputs.argmax(-1) == query.y).to(outputs.dtype), query)
+    _check_axes(outputs, query)
+    if query.y.is_floating_point():
+        raise ValueError(f"`query.y` must hold classes, int64; got {query.y.dtype}.")
+    hit = (outputs.argmax(-1) == query.y).to(outputs.dtype)
+    return _mean_observed(torch.where(outputs.isnan().any(-1), torch.nan, hit), query)
+
+
+def _check_axes(outputs: Tensor, query: Query) -> None:
+    if outputs.dim() != 3 or outputs.shape[-1] < 1 or query.mask.shape != outputs.shape[:2]:
+        raise ValueError(
+            "`outputs` must be (task, n, numbers of an answer), of the examples (task, n) of "
+            f"`query.mask`, {tuple(query.mask.shape)}; got {tuple(outputs.shape)}."
+        )
+    if not outputs.is_floating_point():
+        raise ValueError(f"`outputs` must be floating point; got {outputs.dtype}.")
 
 
 def _mean_observed(values: Float[Tensor, "task n"], query: Query) -> Float[Tensor, " task"]:

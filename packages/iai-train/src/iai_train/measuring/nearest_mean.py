@@ -17,6 +17,9 @@ def nearest_mean(tasks: Any) -> Float[Tensor, "task n num_classes"]:
         Minus the Euclidean distance of each query to the mean of each class's observed examples,
         and minus infinity for a class without one.
 
+    Raises:
+        ValueError: Targets are no classes, or inputs of support and queries differ in size.
+
     >>> import torch
     >>> from types import SimpleNamespace as Record
     >>> x, mask = torch.tensor([[[0.0], [2.0], [9.0]]]), torch.ones(1, 3, dtype=torch.bool)
@@ -25,6 +28,14 @@ def nearest_mean(tasks: Any) -> Float[Tensor, "task n num_classes"]:
     tensor([[[-2., -6.]]])
     """
     support, query = tasks.support, tasks.query
+    if support.y is None or support.y.is_floating_point() or support.y.dim() != 2:
+        got = None if support.y is None else f"{support.y.dtype} of {tuple(support.y.shape)}"
+        raise ValueError(f"`support.y` must hold classes, int64 of (task, n); got {got}.")
+    if (len(support.x), *support.x.shape[2:]) != (len(query.x), *query.x.shape[2:]):
+        raise ValueError(
+            "`support.x` and `query.x` must be of the same tasks and have inputs of one shape; got "
+            f"{tuple(support.x.shape)} and {tuple(query.x.shape)}."
+        )
     observed = support.mask[..., None]
     of_class = one_hot(support.y.where(support.mask, 0)).to(support.x.dtype) * observed
     counts = of_class.sum(1)[..., None]

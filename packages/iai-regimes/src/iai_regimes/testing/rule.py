@@ -1,71 +1,25 @@
-"""Contract suites for anyone who writes a likelihood or a rule: one call in a test.
+"""The contract of a rule."""
 
-Each suite asks for results that the role makes equal, and raises AssertionError with the sentence
-of the role that does not hold. It works in float64 on a copy, in evaluation mode, on the CPU.
-"""
-
-import copy
-from collections.abc import Callable
 from itertools import product
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
 from iai_regimes.interfaces import Examples, Likelihood, Rule, Solver, Theta
 from iai_regimes.predictor import Predictor
 from iai_regimes.ravel import ravel, unravel
 from iai_regimes.regimes.parametric import AdaptedState, Parametric
-
-
-def check_likelihood(likelihood: Likelihood, y: Tensor) -> None:
-    """Hold a likelihood to its role.
-
-    Each target is judged by its own outputs alone, `residual` is the derivative of `negative_log`,
-    and `check` refuses what cannot be, wherever it is observed and only there.
-
-    Args:
-        likelihood: What to check.
-        y: Targets that can be, at least two tasks of two: `task n y_dim` or `task n`.
-
-    Raises:
-        AssertionError: With the sentence that does not hold.
-
-    Example:
-        >>> from iai_regimes import Categorical
-        >>> check_likelihood(Categorical(3), torch.tensor([[0, 1], [2, 0]]))
-    """
-    assert isinstance(likelihood, Likelihood), "A likelihood has every method of its role."
-    model, y = _in_float64(likelihood), _double(y)
-    tasks_and_n = tuple(y.shape[:2])
-    assert min(tasks_and_n) > 1, f"The suite needs two tasks of two targets; got {tasks_and_n}."
-    fits = y.ndim == 3 or not y.is_floating_point()
-    assert fits, f"Real targets are `task n y_dim`; got shape {tuple(y.shape)}."
-    outputs = _noise(*tasks_and_n, model.num_outputs).requires_grad_()
-    losses = model.negative_log(outputs, y)
-
-    assert losses.shape == tasks_and_n, "There is a negative log-likelihood a target."
-    assert losses.isfinite().all(), "The loss is finite at any outputs."
-    features = model.features(y)
-    assert features.shape == (*tasks_and_n, model.num_features), "Features are `num_features`."
-    if model.num_features:
-        assert (features != features[:1, :1]).any(), "Different targets have different features."
-    (derivative,) = torch.autograd.grad(losses.sum(), outputs)
-    residual = model.residual(outputs, y)
-    _check_near(residual, derivative, "The residual is the loss's derivative by outputs.")
-    for part in (slice(1, 2), slice(0, 1)):
-        alone = model.negative_log(outputs[part, part], y[part, part])
-        sentence = "A target has the same loss alone and beside others."
-        _check_near(alone, losses[part, part], sentence)
-    mask = torch.ones(tasks_and_n, dtype=torch.bool)
-    mask[0, 0] = False
-    bad = _spoilt(y, mask)
-    model.check(y, torch.ones_like(mask))
-    model.check(bad, mask)
-    _check_refuses(lambda: model.check(bad, ~mask), "An observed target that cannot be")
-    if model.num_features:
-        _check_refuses(lambda: model.check(None, mask), "A set without targets")
+from iai_regimes.testing.comparison import (
+    check_near,
+    check_same,
+    double,
+    in_float64,
+    noise,
+    shifted,
+    spoilt,
+)
 
 
 def check_rule(rule: Rule, predictor: Predictor, likelihood: Likelihood, support: Examples) -> None:
@@ -74,10 +28,12 @@ def check_rule(rule: Rule, predictor: Predictor, likelihood: Likelihood, support
     A step keeps the names, shapes and dtypes of theta and the structure of the carry, changes
     nothing that it is given, and works with gradients disabled. A task without an observed example
     keeps its theta and its carry. The order of a minibatch, its padding (NaN included) and the
-    other tasks change nothing, neither in values nor in gradients. A step gives every weight a
-    finite gradient, also beside a task without an observed example. The residual of a `Solver` has
-    the names and shapes of theta, and a gradient by it. The weights of the copy are moved a little,
-    so that a learned rule that starts at zero moves theta.
+    other tasks change nothing, neither in values nor in gradients. A step depends on what it is
+    given alone: what it counts or remembers is in the carry, so that a run that was stopped goes on
+    as it would have. A step gives every weight a finite gradient, also beside a task without an
+    observed example. The residual of a `Solver` has the names and shapes of theta, and a gradient
+    by it. The weights of the copy are moved a little, so that a learned rule that starts at zero
+    moves theta.
 
     Args:
         rule: What to check.
@@ -88,27 +44,27 @@ def check_rule(rule: Rule, predictor: Predictor, likelihood: Likelihood, support
     Raises:
         AssertionError: With the sentence that does not hold.
 
-    Example:
-        >>> from typing import NamedTuple
-        >>> from iai_regimes import Adam, Gaussian
-        >>> class Examples(NamedTuple):
-        ...     x: Tensor
-        ...     y: Tensor
-        ...     mask: Tensor
-        >>> x = torch.linspace(-1, 1, 24).reshape(2, 4, 3)
-        >>> examples = Examples(x, x[..., :1] ** 2, torch.ones(2, 4, dtype=torch.bool))
-        >>> check_rule(Adam(0.1), Predictor(nn.Linear(3, 1)), Gaussian(1, scale=1.0), examples)
+    >>> from typing import NamedTuple
+    >>> from iai_regimes import Adam, Gaussian
+    >>> from torch import nn
+    >>> class Examples(NamedTuple):
+    ...     x: Tensor
+    ...     y: Tensor
+    ...     mask: Tensor
+    >>> x = torch.linspace(-1, 1, 24).reshape(2, 4, 3)
+    >>> examples = Examples(x, x[..., :1] ** 2, torch.ones(2, 4, dtype=torch.bool))
+    >>> check_rule(Adam(0.1), Predictor(nn.Linear(3, 1)), Gaussian(1, scale=1.0), examples)
     """
     assert isinstance(rule, Rule), "A rule has the methods `start`, `encode` and `step`."
     assert support.y is not None, "The suite needs targets."
-    examples = _Set(_double(support.x), _double(support.y), support.mask.cpu())
+    examples = _Set(double(support.x), double(support.y), support.mask.cpu())
     num_tasks, num_examples = examples.mask.shape
     enough = num_tasks > 1 and num_examples > 3 and bool(examples.mask.all())
     assert enough, "The suite needs two tasks of four examples, all observed."
-    model = _in_float64(Parametric(predictor, likelihood, rule))
+    model = in_float64(Parametric(predictor, likelihood, rule))
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(0.1 * _noise(*parameter.shape))
+            parameter.add_(0.1 * noise(*parameter.shape))
     _check_step(model, examples)
     _check_nothing(model, examples)
     _check_company(model, examples)
@@ -125,12 +81,15 @@ class _Set(NamedTuple):
     def at(self, *index: Any) -> "_Set":
         return _Set(*(field[index] for field in self))
 
-    def padded(self, *hidden: Any) -> "_Set":
-        """The set without the examples of these indices, where x and y become impossible."""
-        mask = self.mask.clone()
+    def padded(self, *hidden: Any, finite: bool = False) -> "_Set":
+        """The set without the examples of these indices, where x and y become impossible.
+
+        With `finite` they become other numbers and stay possible: only the mask tells them apart.
+        """
+        mask, change = self.mask.clone(), shifted if finite else spoilt
         for index in hidden:
             mask[index] = False
-        return _Set(_spoilt(self.x, mask), _spoilt(self.y, mask), mask)
+        return _Set(change(self.x, mask), change(self.y, mask), mask)
 
 
 def _read(model: Parametric, *batches: _Set) -> AdaptedState:
@@ -150,9 +109,12 @@ def _check_step(model: Parametric, support: _Set) -> None:
         assert led, f"{sentence}; got {got}."
     before = tree_map(Tensor.clone, start)
     state = model.update(start, model.encode(support))
-    _check_same(start, before, "A step leaves theta and the carry as they were.")
+    check_same(start, before, "A step leaves theta and the carry as they were.")
     same = _kinds(state) == _kinds(start)
     assert same, "A step keeps the names, shapes and dtypes of theta and of the carry."
+    again = model.update(start, model.encode(support))
+    sentence = "From the same theta, carry and minibatch a step leads to the same, bit for bit."
+    check_same(again, state, sentence)
     moved = (ravel(state.theta) - ravel(start.theta)).abs().amax(1) > 1e-9
     assert moved.all(), "A minibatch moves theta in each of its tasks."
     sentence = "A step needs no gradients to be enabled."
@@ -161,31 +123,33 @@ def _check_step(model: Parametric, support: _Set) -> None:
             constant = _read(model, support)
         except RuntimeError as error:  # torch's own, of a step that differentiates by theta itself
             raise AssertionError(f"{sentence}\n{error}") from error
-        _check_near(constant, state, sentence)
+        check_near(constant, state, sentence)
 
 
 def _check_nothing(model: Parametric, support: _Set) -> None:
     sentence = "A task without an observed example keeps its theta and its carry."
-    nothing = (support.at(slice(None), slice(0)), support.padded(...))
+    none, finite = support.at(slice(None), slice(0)), support.padded(..., finite=True)
+    nothing = (none, support.padded(...), finite)
     for state in (model.init(len(support.mask)), _read(model, support)):
         for empty, fresh in product(nothing, (True, False)):
-            _check_same(model.update(state, model.encode(empty), fresh=fresh), state, sentence)
+            check_same(model.update(state, model.encode(empty), fresh=fresh), state, sentence)
         partly = model.update(state, model.encode(support.padded(0)))
-        _check_same(_task(partly, 0), _task(state, 0), sentence)
+        check_same(_task(partly, 0), _task(state, 0), sentence)
 
 
 def _check_company(model: Parametric, support: _Set) -> None:
     """Order, padding and the other tasks change nothing."""
     backwards = _Set(*(field.flip(1) for field in support))
     sentence = "The order of a minibatch changes nothing."
-    _check_near(_read(model, backwards), _read(model, support), sentence)
-    padded = support.padded((0, 1), (1, slice(2, None)))
-    state = _read(model, padded, support)
-    for task in range(len(support.mask)):
-        rows, kept = slice(task, task + 1), padded.mask[task].nonzero()[:, 0]
-        alone = _read(model, support.at(rows, kept), support.at(rows))
-        sentence = "A task moves alike alone and in a batch, with and without padding (NaN, say)."
-        _check_near(_task(state, task), alone, sentence)
+    check_near(_read(model, backwards), _read(model, support), sentence)
+    sentence = "A task moves alike alone and in a batch, with and without padding (NaN, say)."
+    for finite in (True, False):
+        padded = support.padded((0, 1), (1, slice(2, None)), finite=finite)
+        state = _read(model, padded, support)
+        for task in range(len(support.mask)):
+            rows, kept = slice(task, task + 1), padded.mask[task].nonzero()[:, 0]
+            alone = _read(model, support.at(rows, kept), support.at(rows))
+            check_near(_task(state, task), alone, sentence)
 
 
 def _check_gradients(model: Parametric, support: _Set) -> None:
@@ -227,7 +191,7 @@ def _check_residual(model: Parametric, support: _Set) -> None:
     alone = model.residual(_task(state, 0), _task(start, 0), (kept, True))
     together = model.residual(state, start, (support.padded((0, 1)), True))
     sentence = "A task has the same residual alone, and without its padding."
-    _check_near(_task(together, 0), alone, sentence)
+    check_near(_task(together, 0), alone, sentence)
 
 
 def _beside(state: AdaptedState) -> tuple[AdaptedState, Tensor]:
@@ -251,43 +215,3 @@ def _task(tree: Any, index: int) -> Any:
 def _kinds(tree: Any) -> Any:
     leaves, structure = tree_flatten(tree)
     return structure, [(leaf.shape, leaf.dtype) for leaf in leaves]
-
-
-def _in_float64(thing: Any) -> Any:
-    thing = copy.deepcopy(thing)
-    return thing.cpu().double().eval() if isinstance(thing, nn.Module) else thing
-
-
-def _double(values: Tensor) -> Tensor:
-    return values.detach().cpu().to(torch.float64 if values.is_floating_point() else values.dtype)
-
-
-def _noise(*shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-
-
-def _spoilt(values: Tensor, mask: Tensor) -> Tensor:
-    wrong = torch.nan if values.is_floating_point() else -(10**6)
-    return values.masked_fill(~mask.reshape(*mask.shape, *[1] * (values.dim() - 2)), wrong)
-
-
-def _check_same(actual: Any, expected: Any, sentence: str) -> None:
-    pairs = zip(tree_leaves(actual), tree_leaves(expected), strict=True)
-    assert all(torch.equal(one, other) for one, other in pairs), sentence
-
-
-def _check_near(actual: Any, expected: Any, sentence: str) -> None:
-    for one, other in zip(tree_leaves(actual), tree_leaves(expected), strict=True):
-        torch.testing.assert_close(
-            one, other, rtol=1e-9, atol=1e-10, msg=lambda details: f"{sentence}\n{details}"
-        )
-
-
-def _check_refuses(call: Callable[[], object], what: str) -> None:
-    try:
-        call()
-    except ValueError:
-        return
-    except Exception as error:
-        raise AssertionError(f"{what} raises ValueError; got {error!r}.") from error
-    raise AssertionError(f"{what} raises ValueError.")

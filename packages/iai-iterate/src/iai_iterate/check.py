@@ -1,0 +1,73 @@
+"""Checks of tasks, minibatches and queries, with errors that say what to hand in."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from iai_iterate.interfaces import Batch, Query, Tasks
+
+
+def check_tasks(tasks: Any) -> None:
+    """Raises TypeError unless these are tasks, and ValueError unless their parts fit together."""
+    if not isinstance(tasks, Tasks) or not isinstance(tasks.query, Query):
+        raise TypeError(
+            "`tasks` must have a `support` and a `query`, as iai_tasks.TaskBatch has; got "
+            f"{type(tasks).__name__}."
+        )
+    check_queries(tasks.query.x, count_tasks(tasks.support))
+
+
+def count_tasks(batch: Any) -> int:
+    """The tasks of a set of examples, whose mask, and x and y where it has them, fit together.
+
+    Reads types and shapes alone, so it never waits for a device.
+
+    Raises:
+        TypeError: If it is no set of examples: an array, say, or a pair of arrays.
+        ValueError: If the mask is not bool `task n`, or x or y are of other examples.
+
+    >>> count_tasks([0.0, 1.0])
+    Traceback (most recent call last):
+    TypeError: A minibatch must be a set of examples with ...; got list.
+    """
+    if not isinstance(batch, Batch):
+        raise TypeError(
+            "A minibatch must be a set of examples with tensors `x`, `y` and `mask`, such as "
+            f"`iai_tasks.Examples.of(x, y)` makes of arrays; got {type(batch).__name__}."
+        )
+    mask: Any = batch.mask
+    fields = {"mask": mask, "x": getattr(batch, "x", mask), "y": getattr(batch, "y", None)}
+    for name, value in fields.items():
+        if not isinstance(value, Tensor) and not (name == "y" and value is None):
+            raise TypeError(
+                f"`{name}` must be a tensor, such as `iai_tasks.Examples.of(x, y)` makes of arrays; "
+                f"got {type(value).__name__}."
+            )
+    if mask.dim() != 2 or mask.dtype != torch.bool:
+        raise ValueError(
+            "`mask` must be bool of the shape (task, n), True where observed; got "
+            f"{mask.dtype} of the shape {tuple(mask.shape)}."
+        )
+    for name, value in fields.items():
+        if value is not None and value.shape[:2] != mask.shape:
+            raise ValueError(
+                f"`{name}` must be of the {tuple(mask.shape)} examples (task, n) of `mask`; got the "
+                f"shape {tuple(value.shape)}."
+            )
+    return mask.shape[0]
+
+
+def check_queries(query_x: Any, num_tasks: int) -> None:
+    """Raises TypeError for what is no tensor of real numbers, ValueError for other tasks."""
+    if not isinstance(query_x, Tensor) or not query_x.is_floating_point():
+        got = query_x.dtype if isinstance(query_x, Tensor) else type(query_x).__name__
+        raise TypeError(
+            "`query_x` must be a tensor of floating point, such as `iai_tasks.Examples.of(x).x` "
+            f"makes of an array; got {got}."
+        )
+    if query_x.dim() < 2 or query_x.shape[0] != num_tasks:
+        raise ValueError(
+            f"`query_x` must be `task query *x_shape` of {num_tasks} tasks, as the examples are; "
+            f"got {tuple(query_x.shape)}."
+        )

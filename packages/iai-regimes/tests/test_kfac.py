@@ -246,7 +246,7 @@ def test_the_hessian_of_linear_regression_becomes_the_identity(scale):
     objective, theta = MinibatchObjective(predictor, likelihood, batch), predictor.start(3)
     moments = whitening.moments(theta, batch.x, batch.mask)
     roots = roots_of(whitening, moments, prior_count=1e-12)
-    _, product = hessian_products(
+    _, _, product = hessian_products(
         lambda u: objective.loss(shifted(theta, colour(predictor, whitening, u, roots))),
         torch.zeros(3, 8).double(),
     )

@@ -30,7 +30,7 @@ class Objective:
 
 def split(loss, theta, num_products):
     """The gradient, |Ritz values| and the parts of the gradient."""
-    gradient, product = hessian_products(loss, theta)
+    _, gradient, product = hessian_products(loss, theta)
     return gradient, *ritz(gradient, product, num_products)
 
 
@@ -44,7 +44,9 @@ def mean_curvature(loss, theta, num_products):
     """Of the minibatch alone, which is h where nothing was seen before."""
     newton, evidence = Newton(num_products), told([1.0] * len(theta), dtype=theta.dtype)
     start = newton.start({"w": theta})
-    return newton.to(theta.dtype).directions({"w": theta}, start, evidence, Objective(loss))[1]
+    return newton.to(theta.dtype).directions(
+        {"w": theta}, start, evidence, Objective(loss), evidence.gain
+    )[1]
 
 
 def mlp_loss(seed=0, dtype=torch.float64):
@@ -71,7 +73,7 @@ def explicit_hessian(loss, theta, task):
 @given(seed=st.integers(0, 99))
 def test_products_are_those_of_the_explicit_hessian(seed):
     loss, theta = mlp_loss(seed)
-    gradient, product = hessian_products(loss, theta)
+    _, gradient, product = hessian_products(loss, theta)
     vector = torch.randn(theta.shape, generator=torch.Generator().manual_seed(seed)).double()
     for task in range(3):
         jacobian, hessian = explicit_hessian(loss, theta, task)
@@ -124,7 +126,9 @@ def test_outer_gradients_flow_through_a_gradient_where_asked_for():
 
     def gradient(theta, differentiate=True):
         slope, evidence = Gradient(differentiate=differentiate), told([6.0] * 3)
-        (direction,), _ = slope.directions({"w": theta}, (), evidence, Objective(loss))
+        (direction,), _ = slope.directions(
+            {"w": theta}, (), evidence, Objective(loss), evidence.gain
+        )
         return direction
 
     assert torch.autograd.gradcheck(gradient, theta)
@@ -145,7 +149,9 @@ def test_outer_gradients_flow_through_a_gradient_where_asked_for():
 def test_a_zero_gradient_leads_nowhere(loss):
     theta = {"w": torch.zeros(2, 3)}
     newton, evidence = Newton(2), told([1.0, 1.0], dtype=torch.float32)
-    (gradient, step), h = newton.directions(theta, newton.start(theta), evidence, Objective(loss))
+    (gradient, step), h = newton.directions(
+        theta, newton.start(theta), evidence, Objective(loss), evidence.gain
+    )
     assert not gradient.any() and not step.any() and h.isfinite().all()
     step.sum().backward()
     assert all(p.grad.isfinite().all() for p in newton.parameters())
@@ -154,7 +160,9 @@ def test_a_zero_gradient_leads_nowhere(loss):
 def test_a_linear_loss_has_a_gradient_and_no_curvature():
     theta, objective = {"w": torch.zeros(1, 2)}, Objective(lambda theta: 3 * theta.sum(-1))
     newton, evidence = Newton(2), told([1.0], dtype=torch.float32)
-    (gradient, step), h = newton.directions(theta, newton.start(theta), evidence, objective)
+    (gradient, step), h = newton.directions(
+        theta, newton.start(theta), evidence, objective, evidence.gain
+    )
     assert gradient.tolist() == [[3.0, 3.0]] and not step.any() and not h.any()
 
 
@@ -171,7 +179,9 @@ def test_no_examples_have_no_gradient():
     objective = MinibatchObjective(predictor, likelihood, draw(likelihood, n=0))
     theta, newton = predictor.start(3), Newton(2)
     evidence = told([0.0] * 3, dtype=torch.float32)
-    directions, h = newton.directions(theta, newton.start(theta), evidence, objective)
+    directions, h = newton.directions(
+        theta, newton.start(theta), evidence, objective, evidence.gain
+    )
     assert not any(direction.any() for direction in directions) and not h.any()
 
 
@@ -223,7 +233,7 @@ def test_the_mean_curvature_of_late_is_weighted_by_the_root_of_the_gain():
     theta, newton = {"w": torch.ones(1, 1, dtype=torch.float64)}, Newton(1).double()
     objective = Objective(lambda theta: 3 * theta.square().sum(-1))  # a curvature of 6
     memory = torch.tensor([2.0], dtype=torch.float64)
-    _, h = newton.directions(theta, memory, told(4.0, seen=12.0), objective)
+    _, h = newton.directions(theta, memory, told(4.0, seen=12.0), objective, torch.ones(1))
     assert h.item() == 4.0  # 2 + sqrt(4 / 16) (6 - 2)
 
 
@@ -246,9 +256,9 @@ def test_autocast_does_not_reach_the_step():
     theta, newton = {"w": flat}, Newton(3)
     evidence = told([6.0] * 3, seen=6.0, dtype=torch.float32)
     objective = Objective(loss)
-    plain, _ = newton.directions(theta, newton.start(theta), evidence, objective)
+    plain, _ = newton.directions(theta, newton.start(theta), evidence, objective, evidence.gain)
     with torch.autocast("cpu", torch.bfloat16):
-        cast, _ = newton.directions(theta, newton.start(theta), evidence, objective)
+        cast, _ = newton.directions(theta, newton.start(theta), evidence, objective, evidence.gain)
     for one, other in zip(plain, cast, strict=True):
         assert torch.equal(one, other)
 
@@ -259,7 +269,7 @@ def test_inference_mode_is_refused():
     for slope in (Gradient(), Newton(1)):
         memory = slope.start(theta)
         with torch.inference_mode(), pytest.raises(ValueError, match=r"torch.no_grad\(\)"):
-            slope.directions(theta, memory, evidence, objective)
+            slope.directions(theta, memory, evidence, objective, evidence.gain)
 
 
 def test_newtons_numbers_learn():

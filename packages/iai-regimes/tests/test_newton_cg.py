@@ -48,12 +48,15 @@ class TruncatedSolver:
 
 
 class BadSolver:
-    """Answers that no Newton step should follow."""
+    """Answers that no Newton step should follow, where the matrix is not a multiple of I."""
 
     def __init__(self, value):
         self.value = value
 
     def solve(self, product, right):
+        scale = product(right) / right
+        if torch.equal(scale, scale[:, :1].expand_as(scale)):
+            return Solve(right / scale, torch.zeros(len(right), dtype=torch.bool))
         return Solve(self.value * right, torch.ones(len(right), dtype=torch.bool))
 
 
@@ -180,6 +183,36 @@ def test_autocast_changes_nothing():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         path, _ = run(rule, objective, theta, 2)
     assert torch.equal(path[-1], expected[-1])
+
+
+class Series:
+    """The series of Neumann, which converges for eigenvalues below 2 / scale alone."""
+
+    def __init__(self, steps, scale):
+        self.steps, self.scale = steps, scale
+
+    def __repr__(self):
+        return f"Series({self.steps}, {self.scale})"
+
+    def solve(self, product, right):
+        solution, rest = torch.zeros_like(right), right
+        for _ in range(self.steps):
+            solution = solution + self.scale * rest
+            rest = rest - self.scale * product(rest)
+        return Solve(solution, torch.zeros(len(right), dtype=torch.bool))
+
+
+@pytest.mark.parametrize(("scale", "fails"), [(1.0, 1024), (0.01, 1024), (0.001, 1)])
+def test_a_solver_with_a_scale_of_its_own_is_refused(scale, fails):
+    # At a scale of 0.01, 200 steps did not reach the tolerance that four steps reach by conjugate
+    # gradients, and nothing said so.
+    objective, theta = network()
+    message = (
+        "`solver` must solve A x = b at any scale of A, as ConjugateGradient does; "
+        f"Series(20, {scale}) fails at A = {fails} I."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        run(NewtonCG(Series(20, scale)), objective, theta, 1)
 
 
 def test_errors(own_errors):

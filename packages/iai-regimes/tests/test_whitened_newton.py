@@ -45,7 +45,7 @@ def step(slope, predictor, likelihood, batch, theta, memory=None, seen=0.0, fres
     objective = MinibatchObjective(predictor, likelihood, batch)
     count = batch.mask.sum(1).to(batch.x.dtype)
     evidence = Evidence(batch, count, torch.full_like(count, seen), fresh)
-    directions, memory = slope.directions(theta, memory, evidence, objective)
+    directions, memory = slope.directions(theta, memory, evidence, objective, evidence.gain)
     return directions[-1], memory
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from iai_iterate.check import check_queries, count_tasks
 from iai_iterate.interfaces import Batch, Regime
@@ -100,6 +101,21 @@ class Adapted:
             step=int(stored.step),
             seen=stored.seen.to(device),
         )
+
+    def check_finite(self) -> None:
+        """Raises ValueError if there is a state, and that of no task is finite.
+
+        Reading it waits for the device.
+        """
+        if self.state is None or not self.num_tasks:
+            return
+        leaves = [leaf.isfinite() for leaf in tree_leaves(self.state)]
+        finite = [leaf if leaf.dim() == 1 else leaf.flatten(1).all(1) for leaf in leaves]
+        if not bool(torch.stack(finite).all(0).any()):
+            raise ValueError(
+                "`support` led to a state that is not finite in any task; scale its `x` and `y` to "
+                "about 1, or let the rule take shorter steps."
+            )
 
     def save(self, path: str | Path) -> None:
         """Puts it on disk as tensors: `Iterated.resume` goes on from there, bit for bit.

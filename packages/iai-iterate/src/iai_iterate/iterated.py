@@ -185,8 +185,9 @@ class Iterated(nn.Module):
             A snapshot that predicts, and can read on.
 
         Raises:
-            ValueError: If `steps` is below 1, the iterable is empty, or the regime refuses a
-                minibatch: for NaN, say.
+            ValueError: If `steps` is below 1, the iterable is empty, the regime refuses a
+                minibatch: for NaN, say, or the state of no task is finite. Where that of some is
+                not, their answers are NaN.
             TypeError: If `support` is neither a set of examples nor an iterable of minibatches.
         """
         items: Iterator[tuple[Any, bool]]
@@ -210,7 +211,9 @@ class Iterated(nn.Module):
         if first is None:
             raise ValueError("`support` must hold at least one minibatch; got none.")
         start = Adapted.new(self.regime, count_tasks(first[0]), query_x)
-        return reduce(_read, chain([first], items), start)
+        adapted = reduce(_read, chain([first], items), start)
+        adapted.check_finite()
+        return adapted
 
     def answer(self, tasks: Tasks, *, again: int = 0) -> Tensor:
         """Reads the support of labelled tasks, and answers their queries, without gradients.

@@ -1,4 +1,4 @@
-"""The gradient of each task's loss, and products of its Hessian with vectors."""
+"""Each task's loss, its gradient, and products of its Hessian with vectors."""
 
 from collections.abc import Callable
 
@@ -11,8 +11,8 @@ from iai_regimes.gradient import refuse_inference_mode
 
 def hessian_products(
     loss: Callable[[Tensor], Tensor], theta: Float[Tensor, "task p"]
-) -> tuple[Float[Tensor, "task p"], Callable[[Tensor], Tensor]]:
-    """The gradient of each task's loss, and the product of its Hessian with a vector.
+) -> tuple[Float[Tensor, " task"], Float[Tensor, "task p"], Callable[[Tensor], Tensor]]:
+    """Each task's loss, its gradient, and the product of its Hessian with a vector.
 
     All products share one graph of the gradient. They are computed in full precision, also under
     autocast: Lanczos' method and conjugate gradients subtract nearly equal vectors.
@@ -22,21 +22,22 @@ def hessian_products(
         theta: The point at which the derivatives are taken.
 
     Returns:
-        The gradient, `task p`, and a function of `task p` to `task p`. Both give constants: no
-        outer gradient flows through them.
+        The losses, the gradient, `task p`, and a function of `task p` to `task p`. All give
+        constants: no outer gradient flows through them.
 
     Raises:
         ValueError: In inference mode.
 
     >>> loss = lambda theta: (theta**3).sum(-1)
-    >>> gradient, product = hessian_products(loss, torch.tensor([[1.0, 2.0]]))
+    >>> _, gradient, product = hessian_products(loss, torch.tensor([[1.0, 2.0]]))
     >>> gradient.tolist(), product(torch.ones(1, 2)).tolist()  # 3 theta^2, 6 theta
     ([[3.0, 12.0]], [[6.0, 12.0]])
     """
     refuse_inference_mode()
     with torch.enable_grad(), torch.autocast(theta.device.type, enabled=False):
         point = theta.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(loss(point).sum(), point, create_graph=True)
+        losses = loss(point)
+        (gradient,) = torch.autograd.grad(losses.sum(), point, create_graph=True)
 
     def product(vector: Tensor) -> Tensor:
         if not gradient.requires_grad:  # a loss that is linear in theta
@@ -47,4 +48,4 @@ def hessian_products(
             )
         return result
 
-    return gradient.detach(), product
+    return losses.detach(), gradient.detach(), product

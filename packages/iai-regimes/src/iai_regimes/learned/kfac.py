@@ -179,9 +179,11 @@ class Whitening(nn.Module):
     def levels(self, curvatures: Float[Tensor, "task block"]) -> Float[Tensor, "task p"]:
         """S, h^-1/2 for each number of theta.
 
-        An h of 0 is unknown and taken to be 1, the curvature of a squared error.
+        An h of 0 is unknown and taken to be 1, the curvature of a squared error; so is one that is
+        so small that its inverse may not be finite.
         """
-        return torch.where(curvatures > 0, curvatures, 1.0).rsqrt()[:, self.block]
+        known = curvatures > torch.finfo(curvatures.dtype).tiny ** 0.5
+        return torch.where(known, curvatures, 1.0).rsqrt()[:, self.block]
 
     def _moments(self, adapted: dict[str, Tensor], x: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
         """The second moments of one task, recorded while its module reads x."""

@@ -188,7 +188,8 @@ class LearnedRule(nn.Module):
     ) -> tuple[list[Tensor], Any]:
         if self.slope is None:
             return [], ()
-        return self.slope.directions(theta, carry.slope, evidence, objective)
+        share = self._share(evidence)
+        return self.slope.directions(theta, carry.slope, evidence, objective, share)
 
     def _state_tokens(
         self, theta: Tensor, directions: list[Tensor], summary: Tensor, evidence: Evidence
@@ -230,7 +231,7 @@ class LearnedRule(nn.Module):
         """The equation of the class."""
         change, *gate = proposal
         if directions:
-            share = evidence.gain[:, None] if self.update == "annealed" else 1.0
+            share = self._share(evidence)[:, None]
             change = share * change
             for base, rate, direction in zip(
                 self._base_rates(evidence), rates, directions, strict=True
@@ -239,6 +240,11 @@ class LearnedRule(nn.Module):
             if self.update == "gated":  # it proposes a value of theta, not a change
                 change = theta.detach() + change
         return move(self.update, theta, (change, *gate), evidence.gain)
+
+    def _share(self, evidence: Evidence) -> Float[Tensor, " task"]:
+        """k in the annealed form, else 1."""
+        gain = evidence.gain
+        return gain if self.update == "annealed" else torch.ones_like(gain)
 
     def _base_rates(self, evidence: Evidence) -> Float[Tensor, "direction #task p"]:
         """a_i + s_i(n, b) of each direction."""

@@ -12,6 +12,7 @@ from iai_regimes.evidence import Evidence
 from iai_regimes.hessian import hessian_products
 from iai_regimes.interfaces import Objective, Theta
 from iai_regimes.learned.slope import Slope
+from iai_regimes.learned.trust import trusted
 from iai_regimes.ravel import of_vectors, ravel, task_zeros
 
 
@@ -144,20 +145,25 @@ class Newton(Slope):
         memory: Float[Tensor, " task"],
         evidence: Evidence,
         objective: Objective,
+        share: Float[Tensor, " task"],
     ) -> tuple[list[Float[Tensor, "task p"]], Float[Tensor, " task"]]:
         """Gives g and d, and the new h; outer gradients flow to the learned numbers of d alone."""
         with torch.autocast(memory.device.type, enabled=False):
-            loss = of_vectors(objective.loss, theta)
-            gradient, product = hessian_products(loss, ravel(theta))
+            loss, flat = of_vectors(objective.loss, theta), ravel(theta)
+            value, gradient, product = hessian_products(loss, flat)
             curvatures, parts = ritz(gradient, product, self.num_products)
             # A part of less than 1e-4 of the gradient may be what rounding left.
             real = parts.norm(dim=-1) > 1e-4 * gradient.norm(dim=-1, keepdim=True)
             mean = (curvatures * real).sum(-1) / real.sum(-1).clamp(min=1)
             h = memory + evidence.gain.sqrt() * (mean - memory)
-            return [gradient, self.damped(curvatures, parts, h, evidence)], h
+            step = self.damped(curvatures, parts, h, evidence)
+            return [gradient, trusted(loss, flat, value, gradient, step, share) * step], h
 
 
 def _reciprocal(x: Tensor) -> Tensor:
-    """1 / x where x is above 0, else 0; its derivative is never NaN."""
-    positive = x > 0
+    """1 / x where x is above the root of the smallest number, else 0; neither is it ever NaN.
+
+    A saturated softmax has curvatures whose inverse is not finite.
+    """
+    positive = x > torch.finfo(x.dtype).tiny ** 0.5
     return torch.where(positive, 1 / torch.where(positive, x, 1.0), 0.0)

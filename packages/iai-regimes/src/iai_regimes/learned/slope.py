@@ -27,7 +27,12 @@ class Slope(nn.Module, ABC):
 
     @abstractmethod
     def directions(
-        self, theta: Theta, memory: Any, evidence: Evidence, objective: Objective
+        self,
+        theta: Theta,
+        memory: Any,
+        evidence: Evidence,
+        objective: Objective,
+        share: Float[Tensor, " task"],
     ) -> tuple[list[Float[Tensor, "task p"]], Any]:
         """The directions at theta, raveled and pointing uphill, and the updated memory.
 
@@ -37,6 +42,8 @@ class Slope(nn.Module, ABC):
             evidence: The examples that are seen; `evidence.encoded` holds the minibatch's inputs
                 `x`, zeros where not observed, and its `mask`.
             objective: The loss on the minibatch.
+            share: What the rule multiplies the directions by, beside its learned rates: the gain in
+                the annealed form, else 1.
 
         Raises:
             ValueError: In inference mode.
@@ -68,7 +75,12 @@ class Gradient(Slope):
         return ()
 
     def directions(
-        self, theta: Theta, memory: tuple[()], evidence: Evidence, objective: Objective
+        self,
+        theta: Theta,
+        memory: tuple[()],
+        evidence: Evidence,
+        objective: Objective,
+        share: Float[Tensor, " task"],
     ) -> tuple[list[Float[Tensor, "task p"]], tuple[()]]:
         """The gradient."""
         gradient = gradient_at(objective, theta, differentiate=self.differentiate)

@@ -13,6 +13,7 @@ from iai_regimes.interfaces import Objective, Theta
 from iai_regimes.learned.kfac import Whitening
 from iai_regimes.learned.newton import DampedNewton, ritz
 from iai_regimes.learned.slope import Slope
+from iai_regimes.learned.trust import trusted
 from iai_regimes.predictor import Predictor
 from iai_regimes.ravel import ravel, task_zeros, unravel
 
@@ -76,7 +77,12 @@ class WhitenedNewton(Slope):
         return InputMemory(self.whitening.start(theta), curvatures)
 
     def directions(
-        self, theta: Theta, memory: InputMemory, evidence: Evidence, objective: Objective
+        self,
+        theta: Theta,
+        memory: InputMemory,
+        evidence: Evidence,
+        objective: Objective,
+        share: Float[Tensor, " task"],
     ) -> tuple[list[Float[Tensor, "task p"]], InputMemory]:
         """Gives d and the new memory; outer gradients flow to the learned numbers of d alone.
 
@@ -96,14 +102,16 @@ class WhitenedNewton(Slope):
                 change = coloured(u)
                 return objective.loss({name: theta[name] + change[name] for name in theta})
 
-            gradient, product = hessian_products(loss, torch.zeros_like(ravel(theta)))
+            nowhere = torch.zeros_like(ravel(theta))
+            value, gradient, product = hessian_products(loss, nowhere)
             h = whitening.curvatures(product, moments, roots)
             h = memory.curvatures + evidence.gain.sqrt()[:, None] * (h - memory.curvatures)
             level = whitening.levels(h)
             split = ritz(level * gradient, lambda v: level * product(level * v), self.num_products)
-            step = self.damped(*split, torch.ones_like(evidence.seen), evidence)
+            step = level * self.damped(*split, torch.ones_like(evidence.seen), evidence)
+            step = trusted(loss, nowhere, value, gradient, step, share) * step
             means = tuple(
                 running_mean(mean, new, evidence)
                 for mean, new in zip(memory.moments, moments, strict=True)
             )
-            return [ravel(coloured(level * step))], InputMemory(means, h)
+            return [ravel(coloured(step))], InputMemory(means, h)

@@ -36,8 +36,9 @@ class NewtonCG(DescentRule):
 
     Args:
         solver: Solves symmetric systems, positive definite or not, by products alone: conjugate
-            gradients, say. The number of products is its option. To damp, wrap the rule in
-            `Proximal`.
+            gradients, say. The number of products is its option. A Hessian has any scale, so a
+            series with a scale of its own, such as `Neumann`, does not serve. To damp, wrap the
+            rule in `Proximal`.
 
     Raises:
         TypeError: If `solver` has no method `solve`.
@@ -50,16 +51,17 @@ class NewtonCG(DescentRule):
     >>> class Solve(NamedTuple):
     ...     solution: Tensor
     ...     negative: Tensor
-    >>> class Halving:  # of the right matrix: the quadratic below has H = 2 I
+    >>> class OneProduct:  # the best multiple of the right-hand side: exact for H = 2 I below
     ...     def solve(self, product, right):
-    ...         return Solve(right / 2, torch.zeros(1, dtype=torch.bool))
+    ...         rate = right.square().sum(1) / (right * product(right)).sum(1)
+    ...         return Solve(rate[:, None] * right, rate < 0)
     >>> class Quadratic:
     ...     shared = False
     ...     def loss(self, theta):
     ...         return theta["w"].square().sum(-1)
     ...     def residual(self, theta):
     ...         return theta["w"][:, None]
-    >>> rule, theta = NewtonCG(Halving()), {"w": torch.tensor([[4.0, -2.0]])}
+    >>> rule, theta = NewtonCG(OneProduct()), {"w": torch.tensor([[4.0, -2.0]])}
     >>> told = Evidence((), torch.ones(1), torch.zeros(1), True)
     >>> moved, carry = rule.step(theta, rule.start(theta), told, Quadratic())
     >>> moved["w"].tolist(), carry.rate.item()
@@ -69,10 +71,17 @@ class NewtonCG(DescentRule):
     def __init__(self, solver: LinearSolver) -> None:
         if not isinstance(solver, LinearSolver):
             raise TypeError(f"`solver` must have a method `solve`; got {type(solver).__name__}.")
-        self.solver = solver
+        self.solver, self._tried = solver, False
 
     def start(self, theta: Theta) -> NewtonCarry:
-        """No step yet."""
+        """No step yet.
+
+        Raises:
+            ValueError: If `solver` does not solve A x = b for A = I and A = 1024 I.
+        """
+        if not self._tried:
+            _check_scales(self.solver, ravel(theta)[:1])
+            self._tried = True
         rate = task_zeros(theta)
         return NewtonCarry(rate, torch.zeros_like(rate, dtype=torch.bool))
 
@@ -81,10 +90,28 @@ class NewtonCG(DescentRule):
     ) -> tuple[Theta, NewtonCarry]:
         """One Newton step, a constant; gradients pass to `theta` unchanged."""
         loss, flat = of_vectors(objective.loss, theta), ravel(theta)
-        gradient, product = hessian_products(loss, flat)
+        _, gradient, product = hessian_products(loss, flat)
         with torch.no_grad(), torch.autocast(flat.device.type, enabled=False):
             gradient = torch.where(evidence.informed[:, None], gradient, 0.0)
             solve = self.solver.solve(product, -gradient)
             shift, rate = descend(loss, flat, gradient, solve.solution)
         moved = NewtonCarry(rate, solve.negative)
         return shifted(theta, shift), moved_where(evidence.informed, moved, carry)
+
+
+@torch.no_grad()
+def _check_scales(solver: LinearSolver, like: Tensor) -> None:
+    """Raises ValueError for a solver that fails on the identity times a number.
+
+    It fails if it lowers x' A x / 2 - b' x, whose minimum is the solution, by less than a twentieth
+    of what is possible.
+    """
+    b = torch.ones_like(like)
+    for scale in (1.0, 1024.0):
+        x = solver.solve(lambda v, scale=scale: scale * v, b).solution
+        decrease = (b * x - scale * x.square() / 2).sum()
+        if not decrease >= 0.05 * b.square().sum() / (2 * scale):
+            raise ValueError(
+                "`solver` must solve A x = b at any scale of A, as ConjugateGradient does; "
+                f"{solver!r} fails at A = {scale:g} I."
+            )

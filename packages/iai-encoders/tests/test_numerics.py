@@ -1,5 +1,7 @@
 """Derivatives, low precision, compilation and devices, for every encoder."""
 
+import copy
+
 import pytest
 import torch
 from iai_encoders import CausalTransformer, DeepSet, SetTransformer
@@ -67,6 +69,36 @@ def test_autocast_to_bfloat16_stays_close(encoder):
     torch.testing.assert_close(answers.float(), expected, rtol=0.05, atol=0.1)
     answers.float().square().sum().backward()
     assert all(leaf.grad.isfinite().all() for leaf in [tokens, queries, *encoder.parameters()])
+
+
+@pytest.mark.parametrize(
+    ("weights", "data"),
+    [
+        (torch.float16, torch.float16),
+        (torch.bfloat16, torch.float32),
+        (torch.float32, torch.float64),
+        (torch.float64, torch.float32),
+    ],
+)
+def test_tokens_are_read_in_the_dtype_of_the_weights(encoder, weights, data):
+    tokens, queries, mask = draw(num_queries=7)
+    expected = run(copy.deepcopy(encoder).double(), tokens, queries, mask)
+    answers = run(encoder.to(weights), tokens.to(data), queries.to(data), mask)
+    assert answers.dtype == weights
+    tolerance = 20 * torch.finfo(weights).eps + 1e-6
+    torch.testing.assert_close(answers.double(), expected, rtol=tolerance, atol=tolerance)
+    answers.sum().backward()
+    assert all(leaf.grad.dtype == weights for leaf in encoder.parameters())
+
+
+def test_a_memory_made_under_autocast_is_read_without_it(encoder):
+    tokens, queries, _ = draw(num_queries=2, dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        if isinstance(encoder, CausalTransformer):
+            _, memory = encoder.extend(encoder.empty(2), tokens)
+        else:
+            memory = encoder.encode(tokens)
+    assert encoder.read(queries, memory).dtype == torch.float32
 
 
 @pytest.mark.usefixtures("own_errors")  # the compiler need not see the shape checks

@@ -1,4 +1,5 @@
 import copy
+import re
 from functools import partial
 from typing import NamedTuple
 
@@ -236,3 +237,18 @@ def test_evidence_and_updates_share_no_memory_with_the_weights():
     train_in_place(regime)
     assert torch.equal(later.evidence[0][0].keys[0], keys)
     assert torch.equal(given.state.answer, answer)
+
+
+def test_a_state_that_is_finite_in_no_task_is_told():
+    learner, tasks = Iterated(Slope().double(), steps=1, minibatch=4), draw(num_tasks=2)
+    x, y, mask = tasks.support.x, tasks.support.y, tasks.support.mask
+    large = x * 1e120  # a descent on it diverges
+    one = Examples(torch.cat([large[:1], x[1:]]), y, mask)
+    predicted = learner.adapt(one).predict(tasks.query.x)
+    assert predicted[1].isfinite().all() and not predicted[0].isfinite().any()
+    message = (
+        "`support` led to a state that is not finite in any task; scale its `x` and `y` to about "
+        "1, or let the rule take shorter steps."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        learner.adapt(Examples(large, y, mask))

@@ -16,6 +16,7 @@ from iai_regimes.zero_linear import zero_linear
 
 DECAYS = (0.9, 0.99, 0.999)
 SQUARE_DECAY = 0.999
+_LARGEST = 1e15  # of a gradient: its square is finite, and so are sums of it
 TIMESCALES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5)
 
 
@@ -90,7 +91,7 @@ class MLPRule(GradientRule):
         self, theta: Theta, carry: MLPCarry, gradient: Theta, evidence: Evidence
     ) -> tuple[Theta, MLPCarry]:
         """The step of the class; outer gradients flow to theta, the carry and the weights."""
-        g = ravel(gradient)
+        g = ravel(gradient).clamp(-_LARGEST, _LARGEST)
         means = [  # the decays as numbers: tensors of them would be copied to the device each step
             decay * mean + (1 - decay) * g
             for decay, mean in zip(DECAYS, carry.means.unbind(-1), strict=True)

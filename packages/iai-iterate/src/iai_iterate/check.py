@@ -41,8 +41,8 @@ def count_tasks(batch: Any) -> int:
     for name, value in fields.items():
         if not isinstance(value, Tensor) and not (name == "y" and value is None):
             raise TypeError(
-                f"`{name}` must be a tensor, such as `iai_tasks.Examples.of(x, y)` makes of arrays; "
-                f"got {type(value).__name__}."
+                f"`{name}` must be a tensor, which `iai_tasks.Examples.of` makes of an array; got "
+                f"{type(value).__name__}."
             )
     if mask.dim() != 2 or mask.dtype != torch.bool:
         raise ValueError(
@@ -52,10 +52,11 @@ def count_tasks(batch: Any) -> int:
     for name, value in fields.items():
         if value is not None and value.shape[:2] != mask.shape:
             raise ValueError(
-                f"`{name}` must be of the {tuple(mask.shape)} examples (task, n) of `mask`; got the "
-                f"shape {tuple(value.shape)}."
+                f"`{name}` must be of the {tuple(mask.shape)} examples (task, n) of `mask`; got "
+                f"{tuple(value.shape)}."
             )
-    return mask.shape[0]
+    num_tasks: int = mask.shape[0]
+    return num_tasks
 
 
 def check_queries(query_x: Any, num_tasks: int) -> None:

@@ -28,7 +28,8 @@ def check_examples(batch: Examples, likelihood: Likelihood) -> None:
 def check_shapes(batch: Examples) -> None:
     """Raises ValueError unless inputs, targets and mask are tensors of the same examples.
 
-    TypeError says that one is no tensor. Reads shapes and dtypes alone, so it never waits for a device.
+    TypeError says that one is no tensor. Only shapes and dtypes are read, which never waits for a
+    device.
     """
     _check_inputs(batch)
     y = batch.y
@@ -76,8 +77,8 @@ def check_same_tasks(state: Tensor, batch: Tensor) -> None:
 
 
 @contextmanager
-def reading(name: str, module: nn.Module, x: Tensor) -> Iterator[None]:
-    """Makes torch's errors in a module that reads `n *x_shape` a ValueError that names the shape.
+def reading(name: str, module: object, x: Tensor) -> Iterator[None]:
+    """Makes torch's errors in a module that reads inputs a ValueError that names their shape.
 
     A ValueError of the module's own stays what it is.
     """
@@ -86,7 +87,8 @@ def reading(name: str, module: nn.Module, x: Tensor) -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, IndexError, AssertionError) as error:
-        dtypes = sorted({str(p.dtype) for p in module.parameters() if p.is_floating_point()})
+        weights = module.parameters() if isinstance(module, nn.Module) else ()
+        dtypes = sorted({str(weight.dtype) for weight in weights if weight.is_floating_point()})
         if len(dtypes) > 1:
             raise ValueError(
                 f"The weights of the {name} must have one dtype, as after `.float()`, or its "
@@ -94,8 +96,7 @@ def reading(name: str, module: nn.Module, x: Tensor) -> Iterator[None]:
             ) from error
         words = str(error).split("\n")[0].rstrip(". ")
         raise ValueError(
-            f"`{name}` cannot read inputs (n, *x_shape) of the shape {tuple(x.shape)}, {x.dtype}: "
-            f"{words}."
+            f"`{name}` cannot read inputs of the shape {tuple(x.shape)}, {x.dtype}: {words}."
         ) from error
 
 

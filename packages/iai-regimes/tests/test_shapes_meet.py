@@ -85,7 +85,8 @@ def test_a_module_must_give_numbers_for_each_input(num_tasks):
     batch = draw(Gaussian(1), num_tasks)
     regime = Parametric(Predictor(Flat()), Gaussian(1, scale=1.0), GradientDescent(0.1))
     state = regime.init(num_tasks)
-    message = "`module` must map inputs (n, *x_shape) to outputs (n, num_outputs); of (6, 3) it made (6,)."
+    message = "`module` must map inputs (n, *x_shape) to outputs (n, num_outputs); "
+    message += "of (6, 3) it made (6,)."
     with error(message):
         regime.predict(state, batch.x)
     with error(message):

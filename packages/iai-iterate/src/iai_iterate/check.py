@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from iai_iterate.interfaces import Batch, Query, Tasks
+from iai_iterate.tree import survey
 
 
 def check_tasks(tasks: Any) -> None:
@@ -57,6 +58,26 @@ def count_tasks(batch: Any) -> int:
             )
     num_tasks: int = mask.shape[0]
     return num_tasks
+
+
+def check_state(state: Any, start: Any) -> None:
+    """Raises ValueError unless a state has the structure and the shapes of a start."""
+    old, new = survey(state)[1], survey(start)[1]
+    for one, other in zip(old, new, strict=False):
+        tensors = isinstance(one[0], torch.Size) and isinstance(other[0], torch.Size)
+        if tensors and one[0] != other[0]:
+            raise ValueError(
+                f"`state` must be of these tasks and queries: {tuple(other[0])} where it has "
+                f"{tuple(one[0])}."
+            )
+        if one != other and not tensors:
+            break
+    else:
+        if len(old) == len(new):
+            return
+    raise ValueError(
+        f"`state` must be one that this learner has returned; got {type(state).__name__}."
+    )
 
 
 def check_queries(query_x: Any, num_tasks: int) -> None:

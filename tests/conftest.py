@@ -216,8 +216,8 @@ def moving_regime(regime: Any) -> Any:
 @pytest.fixture
 def fitting_sampler(likelihood: Any) -> Any:
     """A sampler of tasks whose targets fit the likelihood."""
-    categorical = isinstance(likelihood, Categorical)
-    return LinearClassification(X_DIM, NUM_CLASSES) if categorical else LinearRegression(X_DIM)
+    known = (LinearClassification(X_DIM, NUM_CLASSES), LinearRegression(X_DIM))
+    return next(sampler for sampler in known if likelihood.fits(sampler.spec))
 
 
 def generative(regime: str) -> tuple[Any, Any]:

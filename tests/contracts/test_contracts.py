@@ -5,7 +5,7 @@ import torch
 from iai_encoders.testing import check_sequence_encoder, check_set_encoder, check_table_encoder
 from iai_iterate import Iterated, Pool
 from iai_iterate.testing import check_gradient_mode, check_regime
-from iai_regimes import Parametric
+from iai_regimes import Parametric, Unlabelled
 from iai_regimes.testing import check_likelihood, check_rule
 from iai_tasks.testing import check_sampler
 from iai_train import SamplerSource
@@ -35,6 +35,17 @@ def test_sequence_encoder(sequence_encoder):
 def test_likelihood(likelihood, fitting_sampler):
     tasks = fitting_sampler.sample(3, num_support=4, num_query=0, generator=generator())
     check_likelihood(likelihood, tasks.support.y)
+
+
+def test_a_likelihood_says_whether_it_fits(likelihood, sampler):
+    query = sampler.sample(8, num_support=2, num_query=4, generator=generator()).query
+    try:
+        likelihood.check(query.y, query.mask)
+        accepted = True
+    except ValueError:
+        accepted = False
+    assert likelihood.fits(sampler.spec) is accepted
+    assert Unlabelled(likelihood).fits(sampler.spec) is accepted
 
 
 def test_regime(regime, fitting_sampler):

@@ -7,7 +7,7 @@ Each regime is given a few wrong inputs of each kind. With the profile `property
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from iai_iterate import Iterated
+from iai_regimes import (
+    Gaussian,
+    GradientDescent,
+    Implicit,
+    ImplicitColumns,
+    Parametric,
+    Predictor,
+    Unlabelled,
+)
 from iai_train import accuracy, mean_squared_error, nearest_mean
 from torch import Tensor
 from wrong_inputs import (
@@ -195,10 +204,10 @@ def test_outputs_and_targets_that_do_not_meet(data, likelihood, field):
     meet = data.draw(st.sampled_from(["negative_log", "residual"]))
     if likelihood != "poisson":  # one of ours
         assert refusal(lambda: getattr(model, meet)(*pair.values())) is not None
-    regime = iai_regimes.Parametric(
-        iai_regimes.Predictor(torch.nn.Linear(3, model.num_outputs)),
+    regime = Parametric(
+        Predictor(torch.nn.Linear(3, model.num_outputs)),
         model,
-        iai_regimes.GradientDescent(0.1),
+        GradientDescent(0.1),
     )
     asked = replace(query, y=pair["y"])
     assert refusal(lambda: regime.loss(pair["outputs"], asked)) is not None
@@ -247,11 +256,22 @@ def test_a_state_of_other_tasks(make_regime, likelihood, fewer):
 @pytest.mark.parametrize("wrong_tasks", [3, None, [], {}, torch.zeros(2, 3)])
 def test_what_is_no_tasks(wrong_tasks):
     learner = Iterated(
-        iai_regimes.Parametric(
-            iai_regimes.Predictor(torch.nn.Linear(3, 1)),
-            iai_regimes.Gaussian(1, scale=1.0),
-            iai_regimes.GradientDescent(0.1),
+        Parametric(
+            Predictor(torch.nn.Linear(3, 1)),
+            Gaussian(1, scale=1.0),
+            GradientDescent(0.1),
         ),
         steps=1,
     )
     assert "as iai_tasks.TaskBatch has" in refusal(lambda: learner(wrong_tasks))
+
+
+def test_an_encoder_of_another_role(sequence_encoder, table_encoder, set_encoder):
+    implicit = partial(Implicit, likelihood=Gaussian(1), x_dim=3)
+    named = "`encoder` must be a SetEncoder, which has dim, encode, read; "
+    assert refusal(lambda: implicit(sequence_encoder)) == f"{named}CausalTransformer has no encode."
+    assert refusal(lambda: implicit(table_encoder)) == f"{named}AxialTransformer has no read."
+    del set_encoder.dim
+    assert refusal(lambda: implicit(set_encoder)).endswith(" has no dim.")
+    columns = refusal(lambda: ImplicitColumns(sequence_encoder, Unlabelled(Gaussian(1))))
+    assert columns.startswith("`encoder` must be a TableEncoder, which has dim, encode; ")

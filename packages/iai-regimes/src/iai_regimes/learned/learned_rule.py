@@ -64,7 +64,8 @@ class LearnedRule(nn.Module):
 
     A token of theta holds its numbers of theta and of the directions, the running summary and the
     evidence count; a token of an example holds x, y and the residual of the current prediction.
-    Examples without targets (`Unlabelled`) are read as x alone and have no slope.
+    Examples without targets (`Unlabelled`) are read as x alone and have no slope. What the encoder
+    reads is scaled down where its root mean square is above 4, so that answers of any size train.
 
     Args:
         predictor: What is adapted.
@@ -242,7 +243,7 @@ class LearnedRule(nn.Module):
         return move(self.update, theta, (change, *gate), evidence.gain)
 
     def _share(self, evidence: Evidence) -> Float[Tensor, " task"]:
-        """k in the annealed form, else 1."""
+        """The gain k in the annealed form, else 1."""
         gain = evidence.gain
         return gain if self.update == "annealed" else torch.ones_like(gain)
 

@@ -1,5 +1,6 @@
 """Hessian-free Newton steps as a rule: Hessian-vector products, a linear solver, a line search."""
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -108,7 +109,7 @@ def _check_scales(solver: LinearSolver, like: Tensor) -> None:
     """
     b = torch.ones_like(like)
     for scale in (1.0, 1024.0):
-        x = solver.solve(lambda v, scale=scale: scale * v, b).solution
+        x = solver.solve(partial(torch.mul, b.new_tensor(scale)), b).solution
         decrease = (b * x - scale * x.square() / 2).sum()
         if not decrease >= 0.05 * b.square().sum() / (2 * scale):
             raise ValueError(

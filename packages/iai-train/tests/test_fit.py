@@ -148,7 +148,9 @@ def test_another_configuration_is_refused_and_nothing_is_touched(tmp_path: Path)
 def test_other_weights_are_refused_and_nothing_is_touched(tmp_path: Path) -> None:
     train(out=tmp_path)
     source = sampler_source()
-    with pytest.raises(CheckpointError, match=r"`start` is \(2, 1\) there and \(3, 1\) here\.$"):
+    with pytest.raises(
+        CheckpointError, match=r"`start` is \(2, 1\) float32 there and \(3, 1\) float32 here\.$"
+    ):
         train(Descent(dim=3), source, out=tmp_path)
     assert _equal(source.state_dict(), sampler_source().state_dict())
 
@@ -169,9 +171,15 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
         train(out=tmp_path)
 
 
-@pytest.mark.parametrize("what", ["loss", "gradient"])
+@pytest.mark.parametrize(
+    ("what", "named"),
+    [
+        ("loss", "loss of task 0 after step 1 (`losses[0, 0]`)"),
+        ("gradient", "gradient of `start`"),
+    ],
+)
 def test_a_number_that_is_not_finite_stops_the_run_before_it_does_harm(
-    tmp_path: Path, what: str
+    tmp_path: Path, what: str, named: str
 ) -> None:
     weights = {}
     for stop in (11, 8):  # as they are after 10 iterations, and after 8
@@ -185,8 +193,8 @@ def test_a_number_that_is_not_finite_stops_the_run_before_it_does_harm(
         train(learner, out=tmp_path, setup={"seed": 3})
     path = tmp_path / "checkpoint.safetensors"
     assert str(caught.value) == (
-        f"The {what} was not finite in iteration 11 (seed 3): going on from `{path}`, iteration 8, "
-        "repeats it. The learner has the weights from before that iteration."
+        f"The {named} was not finite in iteration 11 (seed 3): going on from `{path}`, iteration "
+        "8, repeats it. The learner has the weights and buffers from before that iteration."
     )
     assert _equal(learner.state_dict(), weights[11])
 

@@ -6,6 +6,8 @@ from typing import cast
 import attrs
 from torch import Tensor
 
+_LONGEST_VALUE = 200  # that an error shows
+
 
 def leaves(node: object) -> Iterator[object]:
     """All that is in mappings, sequences, attrs records and plain objects, keys of mappings too.
@@ -65,7 +67,7 @@ def unflatten(tensors: Mapping[str, Tensor], structure: object) -> object:
     {'betas': (0.9, 0.95)}
     """
     match structure:
-        case {"dict": list(items)}:
+        case {"dict": list(items)} if all(map(_is_entry, items)):
             return {key: unflatten(tensors, value) for key, value in items}
         case {"list": list(items)}:
             return [unflatten(tensors, value) for value in items]
@@ -75,7 +77,12 @@ def unflatten(tensors: Mapping[str, Tensor], structure: object) -> object:
             return tensors[path]
         case None | bool() | int() | float() | str():
             return structure
-    raise ValueError(f"Not the structure of a state: {structure!r}.")
+    shown = repr(structure)
+    raise ValueError(f"Not the structure of a state: {shown[:_LONGEST_VALUE]}.")
+
+
+def _is_entry(item: object) -> bool:
+    return isinstance(item, list) and len(item) == 2 and type(item[0]) in (str, int)
 
 
 def _describe(node: object, path: str, tensors: dict[str, Tensor]) -> object:

@@ -10,8 +10,7 @@ from iai_train import CheckpointError, process_generator, process_index, resolve
 from least_squares import Descent, Interrupted, LiveTasks, train
 
 pytestmark = pytest.mark.skipif(
-    not (torch.distributed.is_available() and Path("/dev/full").exists()),
-    reason="needs torch.distributed and /dev/full",
+    not torch.distributed.is_available(), reason="needs torch.distributed"
 )
 
 

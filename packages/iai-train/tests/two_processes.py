@@ -1,7 +1,6 @@
 """What `test_processes.py` starts twice with torchrun: each process checks what it sees."""
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from least_squares import (
     Interrupted,
     LiveTasks,
     Spoiled,
+    full_disk,
     sampler_source,
     train,
 )
@@ -73,14 +73,11 @@ def main(out: Path) -> None:
     # What goes wrong in one process stops all of them.
     nan = [Descent(), Spoiled(11, "loss")][process_index()]
     expect(NonFiniteError, "in iteration 11", lambda: train(nan))
-    if process_index() == 0:
-        temporary = out / "shared" / f".checkpoint.safetensors.{os.getpid()}.tmp"
-        temporary.symlink_to("/dev/full")
-        (out / "shared" / "checkpoint.safetensors").unlink()
     again = attrs.evolve(CONFIG, iterations=4)
-    expect(
-        OSError, "No space left", lambda: train(source=Share(), config=again, out=out / "shared")
-    )
+    with full_disk(1000 if process_index() == 0 else 10**9):
+        expect(
+            OSError, "File too large", lambda: train(source=Share(), config=again, out=out / "full")
+        )
 
     if process_generator(3, "cpu").initial_seed() != 3 + 1_000_003 * process_index():
         raise RuntimeError("The processes draw the same tasks.")

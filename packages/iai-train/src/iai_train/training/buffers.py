@@ -27,6 +27,7 @@ class Buffers:
         self._infinite = infinite_buffers(learner)
         self._last: dict[str, tuple[Tensor, int]] = {}
         self._kept: dict[str, Tensor] = {}
+        self._settled: set[str] = set()
         self.keep()
 
     def keep(self) -> None:
@@ -45,27 +46,32 @@ class Buffers:
 
     @torch.no_grad()
     def extents(self, names: list[str]) -> Tensor:
-        """The largest number of each buffer, or 0 for one that may be infinite."""
-        buffers = map(self._buffer, names)
-        none = torch.zeros(())
-        return torch.stack(
-            [
-                none.to(buffer.device)
-                if name in self._infinite or not buffer.is_floating_point()
-                else torch.linalg.vector_norm(buffer, math.inf, dtype=torch.float32)
-                for name, buffer in zip(names, buffers, strict=True)
-            ]
-        )
+        """The largest number of each of the buffers: see `guarded`."""
+        return torch.stack(torch._foreach_norm([self._buffer(name) for name in names], math.inf))
+
+    def guarded(self, names: list[str]) -> list[str]:
+        """Those of the buffers that must stay finite: real ones that were when training began."""
+        return [
+            name
+            for name in names
+            if self._buffer(name).is_floating_point() and name not in self._infinite
+        ]
 
     @torch.no_grad()
     def settle(self, names: list[str], stopped: Tensor) -> None:
-        """Keeps what was written; or, where `stopped` is 1, undoes it."""
+        """Takes the buffers that were written, unless `stopped` is 1."""
         for name in names:
             buffer, kept = self._buffer(name), self._kept[name]
-            if buffer.shape == kept.shape and buffer.dtype == kept.dtype:
-                buffer.copy_(torch.where(stopped > 0, kept, buffer))
-            self._kept[name] = buffer.detach().clone()
+            alike = buffer.shape == kept.shape
+            self._kept[name] = torch.where(stopped > 0, kept if alike else buffer, buffer)
             self._last[name] = buffer, buffer._version
+        self._settled.update(names)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Undoes what was written since `settle` was told to stop."""
+        for name in self._settled:
+            self._buffer(name).copy_(self._kept[name])
 
     def _buffer(self, name: str) -> Tensor:
         buffers, key = self._slots[name]

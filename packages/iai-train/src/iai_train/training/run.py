@@ -86,7 +86,7 @@ class Run:
                 sum(column) / len(of_each) for column in zip(*of_each, strict=True)
             )
             if finite < 1:
-                culprits = self.processes.gather(self.updater.culprit(taken[index]))
+                culprits = self.processes.gather(self.updater.blame(taken[index]))
                 raise NonFiniteError(self._repeat(min(culprits)[1]))
             self.losses.append(loss)
             self.gradient_norm = norm

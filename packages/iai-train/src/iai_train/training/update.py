@@ -24,7 +24,7 @@ class Taken(NamedTuple):
     norm: Tensor
     norms: Tensor  # of the gradient of each parameter that has one
     names: list[str]  # of those parameters
-    extents: Tensor | None  # largest number of each buffer that was written
+    extents: Tensor | None  # largest number of each real buffer that was written
     written: list[str]  # names of those buffers
 
 
@@ -33,8 +33,8 @@ class Updater:
 
     After the first loss, gradient norm or buffer that is not finite, updates leave weights and
     buffers as they are: the fused AdamW skips its work where `found_inf`, a number on the device,
-    is 1, as it does for a gradient scaler. So a GPU is waited for only when `read` is called, and
-    the weights are then still those from before.
+    is 1, as it does for a gradient scaler. So a GPU is waited for only when someone looks at what
+    `read` returns; the weights are then still those from before, and `blame` undoes the buffers.
 
     Args:
         learner: What is trained.
@@ -93,8 +93,8 @@ class Updater:
             nn.utils.clip_grads_with_norm_(self.parameters.values(), clip_norm, norm)
         written, extents = self._buffers.written(), None
         finite = torch.isfinite(loss.detach() + norm)
-        if written:
-            extents = self._buffers.extents(written)
+        if guarded := self._buffers.guarded(written):
+            extents = self._buffers.extents(guarded)
             finite = finite & extents.isfinite().all()
         self._stopped = torch.maximum(self._stopped, (~finite).to(self._stopped.dtype))
         self._buffers.settle(written, self._stopped)
@@ -104,7 +104,7 @@ class Updater:
         self._optimizer.step()
         self._optimizer.zero_grad()
         self._taken.append(
-            Taken(finite, loss.detach(), losses, norm, norms, list(gradients), extents, written)
+            Taken(finite, loss.detach(), losses, norm, norms, list(gradients), extents, guarded)
         )
 
     def read(self) -> list[Taken]:
@@ -112,12 +112,13 @@ class Updater:
         taken, self._taken = self._taken, []
         return taken
 
-    def culprit(self, taken: Taken) -> tuple[int, str]:
-        """The first tensor that was not finite in an iteration.
+    def blame(self, taken: Taken) -> tuple[int, str]:
+        """Undoes an iteration that was not finite, and tells the first tensor that was not.
 
         Returns:
             When it is computed in an iteration, from 0: the smaller, the earlier. And its name.
         """
+        self._buffers.restore()
         if name := first_not_finite(self.parameters):
             return 0, f"weight `{name}`"
         if len(bad := (~torch.cat(taken.losses, 1).isfinite()).nonzero()):

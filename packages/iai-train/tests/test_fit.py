@@ -2,6 +2,9 @@ import errno
 import json
 import math
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import attrs
@@ -311,3 +314,90 @@ def test_the_log_is_lines_of_json(tmp_path: Path) -> None:
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
     keys = {"iteration", "loss", "gradient_norm", "learning_rate", "wall_seconds"}
     assert all(set(json.loads(line)) == keys for line in lines)
+
+
+def test_each_new_line_of_the_log_is_shown(tmp_path: Path) -> None:
+    shown: list[dict[str, int | float]] = []
+    with pytest.raises(GaveUpError):
+        train(source=Interrupted(sampler_source(), 11), out=tmp_path, on_log=shown.append)
+    assert [record["iteration"] for record in shown] == [5, 10]
+    train(out=tmp_path, on_log=shown.append)  # goes on from the 8th
+    assert [record["iteration"] for record in shown] == [5, 10, 10, 15, 20, 24]
+    assert shown[2:] == read_log(tmp_path)[1:]
+    without: list[dict[str, int | float]] = []
+    train(on_log=without.append)
+    assert [record["loss"] for record in without] == [line["loss"] for line in read_log(tmp_path)]
+
+
+class Slow(Interrupted):
+    """The clock strikes at a batch."""
+
+    def next(self) -> object:
+        if self._left == 1:
+            time.sleep(0.4)
+        return super().next()
+
+
+def test_a_budget_of_time_saves_and_returns(tmp_path: Path) -> None:
+    part = train(source=Slow(sampler_source(), 6), out=tmp_path, max_seconds=0.4)
+    assert (len(part.losses), part.finished) == (6, False)
+    whole = train(out=tmp_path, max_seconds=60.0)
+    assert (whole.resumed_at, whole.finished) == (6, True)
+    assert whole.losses == train().losses
+    with pytest.raises(ValueError, match=r"`max_seconds` must be above 0; got 0\.0\.$"):
+        train(max_seconds=0.0)
+
+
+def test_weights_without_a_gradient_are_named_once() -> None:
+    learner = Descent()
+    learner.idle, learner.still = nn.Linear(2, 1), nn.Linear(2, 1).requires_grad_(False)
+    before = learner.idle.weight.clone()
+    with pytest.warns(
+        UserWarning, match=r"get no gradient .*: `idle\.weight`, `idle\.bias`\. F"
+    ) as w:
+        train(learner)
+    assert len(w) == 1
+    assert torch.equal(learner.idle.weight, before)
+
+
+class Deaf(Descent):
+    """Its losses depend on no weight, or only on what is no weight of it."""
+
+    def __init__(self, other: Tensor) -> None:
+        super().__init__()
+        self.other = [other]
+
+    def forward(self, tasks: Batch, state: Weights | None = None) -> tuple[Tensor, Tensor, Weights]:
+        losses, seen, state = super().forward(tasks, state)
+        return losses.detach() * self.other[0], seen, state
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_losses_that_no_weight_can_change_are_refused(requires_grad: bool) -> None:
+    with pytest.raises(ValueError, match="`learner` must return losses that depend on its weights"):
+        train(Deaf(torch.ones((), requires_grad=requires_grad)))
+
+
+def test_a_source_that_cannot_be_stored_is_refused_at_once(tmp_path: Path) -> None:
+    source = Interrupted(sampler_source(), 0)
+    source.state_dict = lambda: {"generator": object()}
+    with pytest.raises(TypeError, match="`process/source/generator` must be a tensor, number"):
+        train(source=source, out=tmp_path)
+
+
+def test_a_programs_own_accelerator_may_have_another_precision() -> None:
+    script = (
+        "from accelerate import Accelerator; Accelerator(mixed_precision='bf16', cpu=True);"
+        "from least_squares import train; print(train().losses[-1])"
+    )
+    folders = [*sys.path, str(Path(__file__).parent)]
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) == train().losses[-1]

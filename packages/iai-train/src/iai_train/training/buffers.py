@@ -11,7 +11,9 @@ from iai_train.training.weights import infinite_buffers
 class Buffers:
     """The buffers of a learner as they were after the last iteration that was finite.
 
-    Which of them were written is told by torch's count of writes, so that constants cost nothing.
+    Constants cost nothing: a buffer is looked after if its numbers changed in the first iteration,
+    which waits for the device once, or later if torch counts a write. (It counts none for the
+    running means of its own norms.)
 
     Args:
         learner: What is trained.
@@ -27,7 +29,6 @@ class Buffers:
         self._infinite = infinite_buffers(learner)
         self._last: dict[str, tuple[Tensor, int]] = {}
         self._kept: dict[str, Tensor] = {}
-        self._settled: set[str] = set()
         self.keep()
 
     def keep(self) -> None:
@@ -35,14 +36,17 @@ class Buffers:
         for name in self._slots:
             self._last[name] = (buffer := self._buffer(name)), buffer._version
             self._kept[name] = buffer.detach().clone()
+        self._written: set[str] | None = None
 
     def written(self) -> list[str]:
-        """Names of the buffers that were written since."""
-        return [
-            name
-            for name, (last, version) in self._last.items()
-            if (buffer := self._buffer(name)) is not last or buffer._version != version
-        ]
+        """Names of the buffers that were written, in this iteration or an earlier one."""
+        if self._written is None:
+            kept = self._kept.items()
+            self._written = {name for name, b in kept if not torch.equal(b, self._buffer(name))}
+        for name, (last, version) in self._last.items():
+            if (buffer := self._buffer(name)) is not last or buffer._version != version:
+                self._written.add(name)
+        return [name for name in self._slots if name in self._written]
 
     @torch.no_grad()
     def extents(self, names: list[str]) -> Tensor:
@@ -65,12 +69,11 @@ class Buffers:
             alike = buffer.shape == kept.shape
             self._kept[name] = torch.where(stopped > 0, kept if alike else buffer, buffer)
             self._last[name] = buffer, buffer._version
-        self._settled.update(names)
 
     @torch.no_grad()
     def restore(self) -> None:
         """Undoes what was written since `settle` was told to stop."""
-        for name in self._settled:
+        for name in self.written():
             self._buffer(name).copy_(self._kept[name])
 
     def _buffer(self, name: str) -> Tensor:

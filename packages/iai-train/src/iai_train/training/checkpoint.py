@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from iai_train.files import parse_json, write_atomically
-from iai_train.training.tree import flatten, unflatten
+from iai_train.training.tree import flatten, is_named, unflatten
 
 _FORMAT = 2
 _KEY = "iai_train"  # one key of metadata: safetensors writes several in no fixed order
@@ -97,13 +97,13 @@ def load_checkpoint(path: Path) -> tuple[dict[str, object], dict[str, object]]:
         raise CheckpointError(f"`{path}` holds no record of a checkpoint.") from error
     if version != _FORMAT:
         raise CheckpointError(
-            f"`{path}` has format {_short(version)}; this version reads {_FORMAT}."
+            f"`{path}` has format {short(version)}; this version reads {_FORMAT}."
         )
     try:
         tree = unflatten(tensors, record.get("structure"))
     except ValueError as error:
         raise CheckpointError(f"`{path}` holds no state: {error}") from error
-    if not (isinstance(tree, dict) and isinstance(setup, dict)):
+    if not (is_named(tree) and is_named(setup)):
         raise CheckpointError(f"`{path}` must hold a state and a setup by names.")
     return tree, setup
 
@@ -125,7 +125,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
     except _NOT_READABLE as error:
         raise CheckpointError(
-            f"`{path}` is truncated or no safetensors file: {_short(error)}."
+            f"`{path}` is truncated or no safetensors file: {short(error)}."
         ) from error
     return tensors, metadata
 
@@ -181,14 +181,15 @@ def differences(there: Mapping[str, object], here: Mapping[str, object]) -> str:
     ]
     more = len(names) - _MOST_DIFFERENCES
     return "; ".join(
-        f"`{_short(name)}` is {_short(there.get(name, 'absent'))} there and "
-        f"{_short(here.get(name, 'absent'))} here"
+        f"`{short(name)}` is {short(there.get(name, 'absent'))} there and "
+        f"{short(here.get(name, 'absent'))} here"
         for name in names[:_MOST_DIFFERENCES]
     ) + (f"; and {more} more" if more > 0 else "")
 
 
-def _short(value: object) -> str:
-    text = str(value)
+def short(value: object) -> str:
+    """A value, or another library's error, as one line for an error of ours."""
+    text = " ".join(str(value).split())
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
 
 

@@ -21,6 +21,7 @@ from iai_train.training.checkpoint import (
     load_checkpoint,
     packed,
     save_checkpoint,
+    short,
 )
 from iai_train.training.log import Log
 from iai_train.training.saved_run import SavedRun, run_tree, saved_run
@@ -187,7 +188,7 @@ class Run:
             self.source.load_state_dict(state)
         except Exception as error:
             raise CheckpointError(
-                f"`{self.path}` holds a state that `source` refuses: {error}"
+                f"`{self.path}` holds a state that `source` refuses: {short(error)}"
             ) from error
 
     def _write(self, path: Path, processes: list[dict[str, object]]) -> None:

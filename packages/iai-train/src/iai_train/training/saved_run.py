@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from iai_train.processes import Processes
 from iai_train.training.checkpoint import CheckpointError, differences
 from iai_train.training.log import FIELDS
+from iai_train.training.tree import is_named
 from iai_train.training.update import Moments
 from iai_train.training.weights import checked_weights, first_not_finite
 
@@ -116,11 +117,12 @@ def _numbers(path: Path, name: str, value: object) -> Tensor:
     raise CheckpointError(f"`{path}` must hold `{name}` as finite numbers, float64 in one row.")
 
 
-def _moments(path: Path, stored: object, own: Moments, iterations: int) -> Moments:
-    if not (isinstance(stored, dict) and all(isinstance(part, dict) for part in stored.values())):
+def _moments(path: Path, state: object, own: Moments, iterations: int) -> Moments:
+    if not (is_named(state) and all(map(is_named, state.values()))):
         raise CheckpointError(f"`{path}` holds no state of an optimizer.")
+    stored = cast(Moments, state)
     if stored.keys() != own.keys():
-        there, here = ({str(name): "trained" for name in names} for names in (stored, own))
+        there, here = (dict.fromkeys(names, "trained") for names in (stored, own))
         raise CheckpointError(
             f"`{path}` was trained with other weights frozen: {differences(there, here)}."
         )
@@ -139,12 +141,12 @@ def _moments(path: Path, stored: object, own: Moments, iterations: int) -> Momen
             raise CheckpointError(
                 f"`{path}` holds moments of `{name}` that are not finite, or squares below 0."
             )
-    return cast(Moments, stored)
+    return stored
 
 
 def _kinds(part: Mapping[str, object]) -> dict[str, object]:
     return {
-        str(name): f"{tuple(value.shape)} {value.dtype}"
+        name: f"{tuple(value.shape)} {value.dtype}"
         if isinstance(value, Tensor)
         else f"a {type(value).__name__}"
         for name, value in part.items()
@@ -156,7 +158,8 @@ def _process(
 ) -> dict[str, Any]:
     if not (
         isinstance(stored, list)
-        and all(isinstance(part, dict) and part.keys() == _OF_A_PROCESS for part in stored)
+        and all(is_named(part) and part.keys() == _OF_A_PROCESS for part in stored)
+        and all(is_named(part["source"]) for part in stored)
     ):
         raise CheckpointError(f"`{path}` holds no state of processes.")
     if len(stored) != processes.count:

@@ -1,7 +1,7 @@
 """Nested states: what they hold, and how they are tensors and a description in JSON."""
 
 from collections.abc import Iterator, Mapping
-from typing import cast
+from typing import TypeGuard, cast
 
 import attrs
 from torch import Tensor
@@ -30,6 +30,15 @@ def leaves(node: object) -> Iterator[object]:
         yield node
     else:
         yield from leaves(vars(node))
+
+
+def is_named(node: object) -> TypeGuard[dict[str, object]]:
+    """Whether something is a mapping whose keys are all strings.
+
+    >>> is_named({"a": 1}), is_named({0: 1}), is_named([])
+    (True, False, False)
+    """
+    return isinstance(node, dict) and all(isinstance(key, str) for key in node)
 
 
 def flatten(tree: object) -> tuple[dict[str, Tensor], object]:

@@ -11,6 +11,7 @@ from iai_train.training.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from iai_train.training.tree import is_named
 
 
 def save_weights(
@@ -66,7 +67,7 @@ def checked_weights(path: Path, module: nn.Module, weights: object) -> dict[str,
         CheckpointError: Weights are missing, unexpected, no tensors, of another shape or dtype, or
             not finite; or the module has no memory of its own for each number.
     """
-    if not isinstance(weights, dict):
+    if not is_named(weights):
         raise CheckpointError(f"`{path}` holds no weights of a module alone.")
     own = module.state_dict()
     if found := differences(_kinds(weights), _kinds(own)):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from iai_train.processes import Processes
+from iai_train.source import is_generator_state
 from iai_train.training.checkpoint import CheckpointError, differences
 from iai_train.training.log import FIELDS
 from iai_train.training.tree import is_named
@@ -168,16 +169,11 @@ def _process(
             "go on from it, since each process draws tasks of its own."
         )
     process = cast(dict[str, Any], stored[processes.index])
-    generators = [(torch.device("cpu"), process["cpu"])]
+    intact = is_generator_state(process["cpu"], torch.device("cpu"))
     if process["cuda"] is not None and device.type == "cuda":
-        generators.append((device, process["cuda"]))
-    for at, state in generators:
-        try:  # on a generator of no consequence
-            torch.Generator(at).set_state(state)
-        except (TypeError, RuntimeError) as error:
-            raise CheckpointError(
-                f"`{path}` holds no state of torch's generator on {at.type}."
-            ) from error
+        intact = intact and is_generator_state(process["cuda"], device)
+    if not intact:
+        raise CheckpointError(f"`{path}` holds no state of torch's generators.")
     return process
 
 

@@ -67,7 +67,7 @@ def check_learner(learner: Learner[Any, Any], tasks: object) -> None:
 
     Raises:
         AssertionError: Shapes differ, the state has gradients or cannot be gone on from, or a
-            trainable weight gets no gradient (several processes would fail on it).
+            trainable weight gets no gradient (`fit` would leave it as it is).
     """
     assert isinstance(learner, nn.Module), "A learner is an nn.Module."
     losses, seen, state = learner(tasks, None)

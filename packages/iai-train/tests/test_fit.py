@@ -2,8 +2,6 @@ import errno
 import json
 import math
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -383,21 +381,3 @@ def test_a_source_that_cannot_be_stored_is_refused_at_once(tmp_path: Path) -> No
     source.state_dict = lambda: {"generator": object()}
     with pytest.raises(TypeError, match="`process/source/generator` must be a tensor, number"):
         train(source=source, out=tmp_path)
-
-
-def test_a_programs_own_accelerator_may_have_another_precision() -> None:
-    script = (
-        "from accelerate import Accelerator; Accelerator(mixed_precision='bf16', cpu=True);"
-        "from least_squares import train; print(train().losses[-1])"
-    )
-    folders = [*sys.path, str(Path(__file__).parent)]
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout) == train().losses[-1]

@@ -1,7 +1,5 @@
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,20 +7,6 @@ from pathlib import Path
 import pytest
 from iai_train.training.signals import Signals
 from least_squares import GaveUpError, Interrupted, sampler_source, train
-
-SCRIPT = """
-import os, signal, sys
-from pathlib import Path
-from least_squares import Interrupted, sampler_source, train
-
-class Ends(Interrupted):
-    def next(self):
-        if self._left == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return super().next()
-
-train(source=Ends(sampler_source(), 7), out=Path(sys.argv[1]))
-"""
 
 
 class Signalled(Interrupted):
@@ -35,7 +19,7 @@ class Signalled(Interrupted):
     def next(self) -> object:
         if self._left == 1:
             for number in self.numbers:
-                signal.raise_signal(number)
+                os.kill(os.getpid(), number)
         return super().next()
 
 
@@ -100,16 +84,15 @@ def test_a_thread_trains_without_handlers(tmp_path: Path) -> None:
     assert results[0].losses == train().losses
 
 
-def test_a_terminated_process_has_saved(tmp_path: Path) -> None:
-    folders = [*sys.path, str(Path(__file__).parent)]
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == -signal.SIGTERM, done.stderr
-    assert sorted(os.listdir(tmp_path)) == [".lock", "checkpoint.safetensors", "log.jsonl"]
+def test_a_signal_that_ends_the_process_comes_when_all_is_saved_and_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(number: int) -> None:
+        ends.append((number, signal.getsignal(number), sorted(os.listdir(tmp_path))))
+
+    ends = []
+    monkeypatch.setattr(signal, "raise_signal", killed)
+    train(source=Signalled(7, signal.SIGTERM), out=tmp_path)
+    files = [".lock", "checkpoint.safetensors", "log.jsonl"]
+    assert ends == [(signal.SIGTERM, signal.SIG_DFL, files)]
     assert train(out=tmp_path).resumed_at == 7

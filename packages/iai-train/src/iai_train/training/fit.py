@@ -217,7 +217,7 @@ def _iterate(
 
 def _delivered(signal: int, signals: Signals, bar: Progress) -> bool:
     bar.stop()
-    try:
-        return signals.deliver(signal)
-    finally:
+    goes_on = signals.deliver(signal)
+    if goes_on:
         bar.start()
+    return goes_on

@@ -1,5 +1,7 @@
 """Tasks and a learner that are small enough to check: one weight vector a task, no noise."""
 
+import contextlib
+import resource
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -168,6 +170,17 @@ def sampler_source(seed: int = 0) -> SamplerSource[Batch]:
         num_query=4,
         generator=torch.Generator().manual_seed(seed),
     )
+
+
+@contextlib.contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """No file can grow beyond `size` bytes: the kernel refuses, as it does where a disk is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 class GaveUpError(Exception):

@@ -138,9 +138,10 @@ def test_weights_of_another_module_are_refused_whole(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         load_weights(module, path)
     assert str(caught.value) == (
-        f"`{path}` holds other weights than this module: `1.bias` is (1,) there and absent here; "
-        "`1.weight` is (1, 3) there and (1, 4) here; `2.bias` is absent there and (1,) here; "
-        "`2.weight` is absent there and (1,) here."
+        f"`{path}` holds other weights than this module: `1.bias` is (1,) float32 there and "
+        "absent here; "
+        "`1.weight` is (1, 3) float32 there and (1, 4) float32 here; `2.bias` is absent there and "
+        "(1,) float32 here; `2.weight` is absent there and (1,) float32 here."
     )
     assert _equal(module.state_dict(), before)
 

@@ -2,6 +2,7 @@ import errno
 import json
 import math
 import os
+import time
 from pathlib import Path
 
 import attrs
@@ -20,6 +21,7 @@ from least_squares import (
     LiveTasks,
     Spoiled,
     Weights,
+    full_disk,
     sampler_source,
     train,
 )
@@ -149,7 +151,7 @@ def test_another_configuration_is_refused_and_nothing_is_touched(tmp_path: Path)
 def test_other_weights_are_refused_and_nothing_is_touched(tmp_path: Path) -> None:
     train(out=tmp_path)
     source = sampler_source()
-    with pytest.raises(CheckpointError, match=r"`start` is \(2, 1\) there and \(3, 1\) here\.$"):
+    with pytest.raises(CheckpointError, match=r"`start` is \(2, 1\) float32 there and \(3, 1\) "):
         train(Descent(dim=3), source, out=tmp_path)
     assert _equal(source.state_dict(), sampler_source().state_dict())
 
@@ -170,9 +172,15 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
         train(out=tmp_path)
 
 
-@pytest.mark.parametrize("what", ["loss", "gradient"])
+@pytest.mark.parametrize(
+    ("what", "named"),
+    [
+        ("loss", "loss of task 0 after step 1 (`losses[0, 0]`)"),
+        ("gradient", "gradient of `start`"),
+    ],
+)
 def test_a_number_that_is_not_finite_stops_the_run_before_it_does_harm(
-    tmp_path: Path, what: str
+    tmp_path: Path, what: str, named: str
 ) -> None:
     weights = {}
     for stop in (11, 8):  # as they are after 10 iterations, and after 8
@@ -186,8 +194,8 @@ def test_a_number_that_is_not_finite_stops_the_run_before_it_does_harm(
         train(learner, out=tmp_path, setup={"seed": 3})
     path = tmp_path / "checkpoint.safetensors"
     assert str(caught.value) == (
-        f"The {what} was not finite in iteration 11 (seed 3): going on from `{path}`, iteration 8, "
-        "repeats it. The learner has the weights from before that iteration."
+        f"The {named} was not finite in iteration 11 (seed 3): going on from `{path}`, iteration "
+        "8, repeats it. The learner has the weights and buffers from before that iteration."
     )
     assert _equal(learner.state_dict(), weights[11])
 
@@ -205,7 +213,6 @@ def test_without_a_folder_the_run_itself_repeats_it() -> None:
         train(Spoiled(2, "loss"))
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_stops_the_run_and_leaves_the_checkpoint(
     tmp_path: Path,
 ) -> None:
@@ -214,12 +221,14 @@ def test_a_full_disk_stops_the_run_and_leaves_the_checkpoint(
     path = tmp_path / "checkpoint.safetensors"
     checkpoint = path.read_bytes()
 
-    path.with_name(f".{path.name}.{os.getpid()}.tmp").symlink_to("/dev/full")
-    with pytest.raises(OSError, match=f"`{path}` could not be written: No space left") as caught:
+    with (
+        full_disk(2000),
+        pytest.raises(OSError, match=f"`{path}` could not be written: File too large") as caught,
+    ):
         train(out=tmp_path)
-    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.errno == errno.EFBIG
     assert path.read_bytes() == checkpoint
-    assert sorted(os.listdir(tmp_path)) == ["checkpoint.safetensors", "log.jsonl"]
+    assert sorted(os.listdir(tmp_path)) == [".lock", "checkpoint.safetensors", "log.jsonl"]
     assert train(out=tmp_path).losses == train().losses
 
 
@@ -304,3 +313,72 @@ def test_the_log_is_lines_of_json(tmp_path: Path) -> None:
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
     keys = {"iteration", "loss", "gradient_norm", "learning_rate", "wall_seconds"}
     assert all(set(json.loads(line)) == keys for line in lines)
+
+
+def test_each_new_line_of_the_log_is_shown(tmp_path: Path) -> None:
+    shown: list[dict[str, int | float]] = []
+    with pytest.raises(GaveUpError):
+        train(source=Interrupted(sampler_source(), 11), out=tmp_path, on_log=shown.append)
+    assert [record["iteration"] for record in shown] == [5, 10]
+    train(out=tmp_path, on_log=shown.append)  # goes on from the 8th
+    assert [record["iteration"] for record in shown] == [5, 10, 10, 15, 20, 24]
+    assert shown[2:] == read_log(tmp_path)[1:]
+    without: list[dict[str, int | float]] = []
+    train(on_log=without.append)
+    assert [record["loss"] for record in without] == [line["loss"] for line in read_log(tmp_path)]
+
+
+class Slow(Interrupted):
+    """The clock strikes at a batch."""
+
+    def next(self) -> object:
+        if self._left == 1:
+            time.sleep(0.4)
+        return super().next()
+
+
+def test_a_budget_of_time_saves_and_returns(tmp_path: Path) -> None:
+    part = train(source=Slow(sampler_source(), 6), out=tmp_path, max_seconds=0.4)
+    assert (len(part.losses), part.finished) == (6, False)
+    whole = train(out=tmp_path, max_seconds=60.0)
+    assert (whole.resumed_at, whole.finished) == (6, True)
+    assert whole.losses == train().losses
+    with pytest.raises(ValueError, match=r"`max_seconds` must be above 0; got 0\.0\.$"):
+        train(max_seconds=0.0)
+
+
+def test_weights_without_a_gradient_are_named_once() -> None:
+    learner = Descent()
+    learner.idle, learner.still = nn.Linear(2, 1), nn.Linear(2, 1).requires_grad_(False)
+    before = learner.idle.weight.clone()
+    with pytest.warns(
+        UserWarning, match=r"get no gradient .*: `idle\.weight`, `idle\.bias`\. F"
+    ) as w:
+        train(learner)
+    assert len(w) == 1
+    assert torch.equal(learner.idle.weight, before)
+
+
+class Deaf(Descent):
+    """Its losses depend on no weight, or only on what is no weight of it."""
+
+    def __init__(self, other: Tensor) -> None:
+        super().__init__()
+        self.other = [other]
+
+    def forward(self, tasks: Batch, state: Weights | None = None) -> tuple[Tensor, Tensor, Weights]:
+        losses, seen, state = super().forward(tasks, state)
+        return losses.detach() * self.other[0], seen, state
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_losses_that_no_weight_can_change_are_refused(requires_grad: bool) -> None:
+    with pytest.raises(ValueError, match="`learner` must return losses that depend on its weights"):
+        train(Deaf(torch.ones((), requires_grad=requires_grad)))
+
+
+def test_a_source_that_cannot_be_stored_is_refused_at_once(tmp_path: Path) -> None:
+    source = Interrupted(sampler_source(), 0)
+    source.state_dict = lambda: {"generator": object()}
+    with pytest.raises(TypeError, match="`process/source/generator` must be a tensor, number"):
+        train(source=source, out=tmp_path)

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from iai_train.processes import join_processes
+from iai_train.training.averaging import Averaging
 from iai_train.training.gradient import MetaGradient
 from least_squares import (
     CONFIG,
@@ -43,9 +44,9 @@ def added(
     learner: nn.Module, tasks: object, state: object, chunk: int | None, weight: object = None
 ) -> tuple[Tensor, object, list[Tensor]]:
     config = attrs.evolve(CONFIG, chunk=chunk)
-    gradient = MetaGradient(join_processes(CPU), learner, config, CPU, weight)
     learner.zero_grad()
-    loss, state = gradient.add(tasks, state)
+    gradient = MetaGradient(Averaging(learner, join_processes(CPU)), config, CPU, weight)
+    loss, _, state = gradient.add(tasks, state)
     return loss, state, [weight.grad.clone() for weight in learner.parameters()]
 
 

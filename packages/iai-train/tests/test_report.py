@@ -223,3 +223,23 @@ def test_clouds_have_a_line_a_task_and_a_panel_a_title(tmp_path: Path) -> None:
     words = (tmp_path / "samples.svg").read_text()
     assert words.count(">in<") == words.count(">unseen<") == words.count(">8 read<") == 1
     assert words.count("PathCollection") == 4
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[" * 10**5,
+        "[]",
+        "3",
+        "{}",
+        '{"run": 1, "rows": []}',
+        '{"run": {}, "rows": [{}]}',
+        "\ud800",
+    ],
+)
+def test_a_file_of_something_else_is_no_record(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "metrics.json"
+    path.write_bytes(content.encode(errors="surrogatepass"))
+    with pytest.raises(ValueError, match=f"`{path}` is no record of `write_metrics`: "):
+        read_metrics(path)

@@ -18,10 +18,11 @@ from iai_train.reporting.report import RunInfo, read_metrics, table, write_metri
 from iai_train.row import Row, over_seeds, summarise
 from iai_train.sample_comparison import SampleComparison
 from iai_train.source import SamplerSource
-from iai_train.training.checkpoint import CheckpointError, load_weights, save_weights
+from iai_train.training.checkpoint import CheckpointError
 from iai_train.training.fit import FitResult, fit
 from iai_train.training.log import read_log
 from iai_train.training.run import NonFiniteError
+from iai_train.training.weights import load_weights, save_weights
 
 __all__ = [
     "CheckpointError",

@@ -70,13 +70,29 @@ class SamplerSource(Generic[TasksT]):
         Raises:
             ValueError: `state` is not that of such a source; nothing was loaded.
         """
-        device = self._generators["generator"].device
-        try:  # on other generators first, so that a state that is refused changes nothing
-            for name, generator in self._generators.items():
-                torch.Generator(generator.device).set_state(cast(Tensor, state[name]))
-        except (KeyError, TypeError, RuntimeError) as error:
-            raise ValueError(
-                f"`state` is not that of a `SamplerSource` on {device}: {error}."
-            ) from error
+        own = self._generators
+        named = isinstance(state, Mapping) and state.keys() == own.keys()
+        if not (named and all(is_generator_state(state[name], own[name].device) for name in own)):
+            device = own["generator"].device
+            raise ValueError(f"`state` is not that of a `SamplerSource` on {device}.")
         for name, generator in self._generators.items():
             generator.set_state(cast(Tensor, state[name]))
+
+
+def is_generator_state(state: object, device: torch.device) -> bool:
+    """Whether something is the state of a generator on a device, found out without touching one.
+
+    >>> is_generator_state(torch.get_rng_state(), torch.device("cpu"))
+    True
+    >>> is_generator_state(torch.zeros(3, dtype=torch.uint8), torch.device("cpu"))
+    False
+    """
+    other = torch.Generator(device)
+    own = other.get_state()
+    if not (isinstance(state, Tensor) and state.shape == own.shape and state.dtype == own.dtype):
+        return False
+    try:
+        other.set_state(state)
+    except RuntimeError:
+        return False
+    return True

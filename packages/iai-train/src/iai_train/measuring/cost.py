@@ -12,7 +12,7 @@ import attrs
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from iai_train.files import write_atomically
+from iai_train.files import parse_json, write_atomically
 from iai_train.row import Row
 
 
@@ -102,10 +102,12 @@ def measure_once(path: Path, what: str, work: Callable[[], float]) -> float:
         ValueError: The file is damaged.
     """
     try:
-        kept: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+        kept = parse_json(path.read_bytes()) if path.exists() else {}
     except ValueError as error:
         raise ValueError(f"`{path}` is damaged: {error}. Delete it to measure anew.") from error
+    if not (isinstance(kept, dict) and all(type(value) in (int, float) for value in kept.values())):
+        raise ValueError(f"`{path}` must hold numbers by name. Delete it to measure anew.")
     if what not in kept:
         kept[what] = work()
         write_atomically(path, json.dumps(kept, indent=1).encode())
-    return kept[what]
+    return float(kept[what])

@@ -6,13 +6,13 @@ import platform
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import attrs
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from iai_train.files import make_folder, write_atomically
+from iai_train.files import make_folder, parse_json, write_atomically
 from iai_train.row import Row, over_seeds
 
 _METHOD_WIDTH = 16
@@ -67,14 +67,25 @@ def write_metrics(out: str | Path, run: RunInfo, rows: Iterable[Row]) -> Path:
 
 
 def read_metrics(path: str | Path) -> tuple[RunInfo, list[Row]]:
-    """Reads a `metrics.json`; null comes back as NaN. `over_seeds` averages the rows of several."""
+    """Reads a `metrics.json`; null comes back as NaN. `over_seeds` averages the rows of several.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is not what `write_metrics` writes.
+    """
 
     def row(record: dict[str, Any]) -> Row:
-        numbers = {name: math.nan for name in ("value", "stderr") if record[name] is None}
+        numbers = {
+            name: math.nan if record[name] is None else float(record[name])
+            for name in ("value", "stderr")
+        }
         return Row(**record | numbers)
 
-    content = json.loads(Path(path).read_text())
-    return RunInfo(**content["run"]), list(map(row, content["rows"]))
+    try:
+        content = cast(dict[str, Any], parse_json(Path(path).read_bytes()))
+        return RunInfo(**content["run"]), list(map(row, content["rows"]))
+    except (ValueError, TypeError, LookupError) as error:
+        raise ValueError(f"`{path}` is no record of `write_metrics`: {error}.") from error
 
 
 def table(rows: Iterable[Row], *, metric: str, by: Literal["step", "examples"] = "step") -> Table:

@@ -22,7 +22,7 @@ def check_learner(learner: Learner[Any, Any], tasks: object) -> None:
 
     Raises:
         AssertionError: Shapes differ, the state has gradients or cannot be gone on from, a
-            trainable weight gets no gradient (several processes would fail on it), or the same
+            trainable weight gets no gradient (`fit` would leave it as it is), or the same
             weights, buffers and generators lead to other losses or gradients.
     """
     assert isinstance(learner, nn.Module), "A learner is an nn.Module."

@@ -1,22 +1,33 @@
-"""Checkpoints and weights as safetensors: no pickle, and no file that is partly written."""
+"""Checkpoints as safetensors: no pickle, and no file that is partly written."""
 
 import hashlib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
-from iai_train.files import write_atomically
-from iai_train.training.tree import flatten, unflatten
+from iai_train.files import parse_json, write_atomically
+from iai_train.training.tree import flatten, is_named, unflatten
 
-_FORMAT = 1
+_FORMAT = 2
 _KEY = "iai_train"  # one key of metadata: safetensors writes several in no fixed order
+# What safetensors and torch raise over a header that says what cannot be.
+_NOT_READABLE = (
+    SafetensorError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+_MOST_DIFFERENCES = 8  # that an error names
+_LONGEST_VALUE = 200
 
 
 class CheckpointError(ValueError):
@@ -38,12 +49,24 @@ def save_checkpoint(path: Path, tree: Mapping[str, object], setup: Mapping[str, 
         OSError: The file could not be written; what was there before is untouched.
         TypeError: The state or the setup holds something that cannot be stored.
     """
-    tensors, structure = flatten(tree)
-    text = json.dumps(
-        {"format": _FORMAT, "setup": plain(setup), "structure": structure}, sort_keys=True
-    )
+    write_atomically(path, packed(tree, setup))
+
+
+def packed(tree: Mapping[str, object], setup: Mapping[str, object]) -> bytes:
+    """The bytes of a checkpoint: see `save_checkpoint`.
+
+    Raises:
+        TypeError: The state or the setup holds something that cannot be stored.
+    """
+    try:
+        tensors, structure = flatten(tree)
+        record = {"format": _FORMAT, "setup": plain(setup), "structure": structure}
+        text = json.dumps(record, sort_keys=True)
+        parse_json(text)  # so that what is written can be read
+    except (ValueError, RecursionError) as error:
+        raise TypeError(f"A state must be what a file can hold: {error}") from error
     metadata = {_KEY: json.dumps({"record": text, "sha256": _digest(text, tensors)})}
-    write_atomically(path, safetensors.torch.save(tensors, metadata))
+    return safetensors.torch.save(tensors, metadata)
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, object], dict[str, object]]:
@@ -55,31 +78,56 @@ def load_checkpoint(path: Path) -> tuple[dict[str, object], dict[str, object]]:
     Raises:
         CheckpointError: The file is truncated, was changed, or is no checkpoint.
         FileNotFoundError: There is no such file.
+        OSError: It may not be read.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no checkpoint at `{path}`.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            # Cloned: the mapped memory need not be aligned, and sums of unaligned memory differ.
-            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise CheckpointError(f"`{path}` is truncated or no safetensors file: {error}.") from error
+    tensors, metadata = _read(path)
     if _KEY not in metadata:
         raise CheckpointError(f"`{path}` was not written by iai_train.")
     try:
-        envelope = json.loads(metadata[_KEY])
+        envelope = cast(dict[str, str], parse_json(metadata[_KEY]))
         intact = _digest(envelope["record"], tensors) == envelope["sha256"]
     except (ValueError, KeyError, TypeError, AttributeError):
         intact = False
     if not intact:
         raise CheckpointError(f"`{path}` was changed since it was written (its checksum).")
-    record = json.loads(envelope["record"])
-    if record["format"] != _FORMAT:
+    try:
+        record = cast(dict[str, object], parse_json(envelope["record"]))
+        version, setup = record["format"], record["setup"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"`{path}` holds no record of a checkpoint.") from error
+    if version != _FORMAT:
         raise CheckpointError(
-            f"`{path}` has format {record['format']}; this version reads {_FORMAT}."
+            f"`{path}` has format {short(version)}; this version reads {_FORMAT}."
         )
-    return cast(dict[str, object], unflatten(tensors, record["structure"])), record["setup"]
+    try:
+        tree = unflatten(tensors, record.get("structure"))
+    except ValueError as error:
+        raise CheckpointError(f"`{path}` holds no state: {error}") from error
+    if not (is_named(tree) and is_named(setup)):
+        raise CheckpointError(f"`{path}` must hold a state and a setup by names.")
+    return tree, setup
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a safetensors file."""
+    if not os.path.lexists(path):
+        raise FileNotFoundError(f"There is no checkpoint at `{path}`.")
+    if not path.is_file():
+        raise CheckpointError(f"`{path}` must be a file; it is a folder, or a link to no file.")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise OSError(error.errno, f"`{path}` could not be read: {error.strerror}.") from error
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            # Cloned: the mapped memory need not be aligned, and sums of unaligned memory differ.
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+    except _NOT_READABLE as error:
+        raise CheckpointError(
+            f"`{path}` is truncated or no safetensors file: {short(error)}."
+        ) from error
+    return tensors, metadata
 
 
 def check_setup(path: Path, stored: Mapping[str, object], expected: Mapping[str, object]) -> None:
@@ -88,64 +136,11 @@ def check_setup(path: Path, stored: Mapping[str, object], expected: Mapping[str,
     Raises:
         CheckpointError: The two setups are not the same.
     """
-    if differences := _differences(_entries(stored), _entries(plain(expected))):
+    if found := differences(_entries(stored), _entries(plain(expected))):
         raise CheckpointError(
-            f"`{path}` belongs to another configuration: {differences}. "
+            f"`{path}` belongs to another configuration: {found}. "
             "Give that configuration, or another folder."
         )
-
-
-def check_weights(path: Path, module: nn.Module, weights: Mapping[str, object]) -> None:
-    """Refuses weights that do not fit a module, before any is loaded.
-
-    Raises:
-        CheckpointError: Weights are missing, unexpected, or of another shape.
-    """
-    if differences := _differences(_shapes(weights), _shapes(module.state_dict())):
-        raise CheckpointError(f"`{path}` holds other weights than this module: {differences}.")
-
-
-def save_weights(
-    module: nn.Module, path: str | Path, setup: Mapping[str, object] | None = None
-) -> None:
-    """Writes the weights of a module alone, such as a trained learner's to publish.
-
-    Args:
-        module: Any module.
-        path: The file; its folder exists.
-        setup: What is needed to build such a module again, JSON values: `load_weights` returns it.
-
-    Raises:
-        OSError: The file could not be written; what was there before is untouched.
-    """
-    save_checkpoint(Path(path), {"weights": module.state_dict()}, setup or {})
-
-
-def load_weights(module: nn.Module, path: str | Path) -> dict[str, object]:
-    """Loads weights that `save_weights` wrote, to the device that the module is on.
-
-    Returns:
-        The setup that was stored with them.
-
-    Raises:
-        CheckpointError: The file is damaged or of another module; `module` is as it was.
-        FileNotFoundError: There is no such file.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder) / "linear.safetensors"
-    ...     save_weights(nn.Linear(3, 2), path, {"width": 3})
-    ...     load_weights(nn.Linear(3, 2), path)
-    {'width': 3}
-    """
-    path = Path(path)
-    tree, setup = load_checkpoint(path)
-    weights = tree.get("weights")
-    if not isinstance(weights, dict):
-        raise CheckpointError(f"`{path}` holds no weights of a module alone.")
-    check_weights(path, module, weights)
-    module.load_state_dict(weights)
-    return setup
 
 
 def plain(setup: Mapping[str, object]) -> dict[str, object]:
@@ -160,7 +155,7 @@ def plain(setup: Mapping[str, object]) -> dict[str, object]:
     try:
         text = json.dumps(dict(setup), allow_nan=False, default=os.fspath)
         return cast(dict[str, object], json.loads(text))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(f"`setup` must hold what JSON can hold: {error}.") from error
 
 
@@ -173,17 +168,29 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _differences(there: Mapping[str, object], here: Mapping[str, object]) -> str:
-    """What a file and a run have different values of."""
+def differences(there: Mapping[str, object], here: Mapping[str, object]) -> str:
+    """What a file and a run have different values of.
+
+    >>> differences({"seed": 0}, {"seed": 1})
+    '`seed` is 0 there and 1 here'
+    """
+    names = [
+        name
+        for name in sorted(there.keys() | here.keys(), key=str)
+        if name not in there or name not in here or there[name] != here[name]
+    ]
+    more = len(names) - _MOST_DIFFERENCES
     return "; ".join(
-        f"`{key}` is {there.get(key, 'absent')} there and {here.get(key, 'absent')} here"
-        for key in sorted(there.keys() | here.keys())
-        if key not in there or key not in here or there[key] != here[key]
-    )
+        f"`{short(name)}` is {short(there.get(name, 'absent'))} there and "
+        f"{short(here.get(name, 'absent'))} here"
+        for name in names[:_MOST_DIFFERENCES]
+    ) + (f"; and {more} more" if more > 0 else "")
 
 
-def _shapes(weights: Mapping[str, Any]) -> dict[str, object]:
-    return {name: tuple(getattr(weight, "shape", ())) for name, weight in weights.items()}
+def short(value: object) -> str:
+    """A value, or another library's error, as one line for an error of ours."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
 
 
 def _entries(node: object, path: str = "") -> dict[str, object]:

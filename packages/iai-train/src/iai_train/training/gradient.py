@@ -6,12 +6,12 @@ from typing import Any
 
 import attrs
 import torch
-from accelerate import Accelerator
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from iai_train.config import FitConfig
+from iai_train.training.averaging import Averaging
 from iai_train.training.tree import leaves
 
 Weight = Callable[[Float[Tensor, "step task"]], Float[Tensor, "step task"]]
@@ -26,10 +26,8 @@ class MetaGradient:
     gradient of all tasks at once.
     """
 
-    accelerator: Accelerator
-    """The processes it runs in."""
-    model: nn.Module
-    """The learner, as the accelerator wrapped it."""
+    model: Averaging
+    """The learner, and the processes that exchange its gradients."""
     config: FitConfig
     """The settings."""
     device: torch.device
@@ -37,11 +35,12 @@ class MetaGradient:
     weight: Weight | None
     """Weight of each loss given the number of examples seen; None is 1."""
 
-    def add(self, tasks: Any, state: Any) -> tuple[Float[Tensor, ""], Any]:
+    def add(self, tasks: Any, state: Any) -> tuple[Float[Tensor, ""], list[Tensor], Any]:
         """Adds the gradient of the mean loss to that of the weights.
 
         Returns:
-            The mean loss, without gradient, and the state that the learner left the tasks in.
+            The mean loss and the losses, `step task` of each chunk, both without gradient; and the
+            state that the learner left the tasks in.
 
         Raises:
             TypeError: `tasks`, or `state`, cannot be cut into chunks.
@@ -49,29 +48,33 @@ class MetaGradient:
         """
         chunk = self.config.chunk
         if chunk is None:
-            return self._add(tasks, state, 1.0)[:2]
+            loss, each, state = self._add(tasks, state, 1.0)
+            self.model.finish()
+            return loss, [each], state
         num_tasks = _num_tasks(tasks)
-        losses, states = [], []
+        losses, all_losses, states = [], [], []
         for start in range(0, num_tasks, chunk):
             stop = min(start + chunk, num_tasks)
             part = _slice("tasks", tasks, start, stop), _slice("state", state, start, stop)
-            waits = self.accelerator.no_sync(self.model) if stop < num_tasks else nullcontext()
+            waits = self.model.waiting() if stop < num_tasks else nullcontext()
             with waits:
-                loss, after, count = self._add(*part, (stop - start) / num_tasks)
-            if count != stop - start:
+                loss, each, after = self._add(*part, (stop - start) / num_tasks)
+            if each.shape[1] != stop - start:
                 raise ValueError(
                     f"`learner` must return a loss for each of the {stop - start} tasks of a "
-                    f"chunk; got {count}."
+                    f"chunk; got {each.shape[1]}."
                 )
             losses.append(loss)
+            all_losses.append(each)
             states.append(after)
+        self.model.finish()
         state = None if states[0] is None else tree_map(_joined, *states)
-        return torch.stack(losses).sum(), state
+        return torch.stack(losses).sum(), all_losses, state
 
-    def _add(self, tasks: Any, state: Any, share: float) -> tuple[Tensor, Any, int]:
+    def _add(self, tasks: Any, state: Any, share: float) -> tuple[Tensor, Tensor, Any]:
         bf16 = self.config.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            losses, seen, state = self.model(tasks, state)
+            losses, seen, state = self.model.module(tasks, state)
         if losses.ndim != 2 or seen.shape != losses.shape:
             raise ValueError(
                 "`learner` must return losses and seen of one shape, `step task`; got "
@@ -81,8 +84,12 @@ class MetaGradient:
         losses = losses.to(torch.promote_types(losses.dtype, torch.float32))
         weighted = losses if self.weight is None else self.weight(seen) * losses
         loss = share * weighted.mean()
-        self.accelerator.backward(loss)
-        return loss.detach(), state, losses.shape[1]
+        if not loss.requires_grad:
+            raise ValueError(
+                "`learner` must return losses that depend on its weights; these have no gradient."
+            )
+        torch.autograd.backward(loss)
+        return loss.detach(), losses.detach(), state
 
 
 def _joined(*parts: Any) -> Tensor:

@@ -1,11 +1,16 @@
 """The log of a training run: lines of JSON, and TensorBoard on demand."""
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
-from iai_train.files import write_atomically
+from iai_train.files import appending, flush, parse_json, write_atomically
+
+FIELDS = ("iteration", "loss", "gradient_norm", "learning_rate", "wall_seconds")
+"""What a line tells."""
+OnLog = Callable[[dict[str, int | float]], object]
 
 
 class Log:
@@ -14,45 +19,51 @@ class Log:
     Args:
         out: The folder; None writes nothing.
         tensorboard: Whether to write events too.
+        on_log: Called with each new record.
     """
 
-    def __init__(self, out: Path | None, *, tensorboard: bool) -> None:
-        self._out, self._tensorboard = out, tensorboard
+    def __init__(self, out: Path | None, *, tensorboard: bool, on_log: OnLog | None) -> None:
+        self._path = None if out is None else out / "log.jsonl"
+        self._tensorboard, self._on_log = tensorboard, on_log
         self._events: Any = None
 
-    def open(self, iteration: int) -> None:
-        """Drops what was logged after an iteration, and a line that was cut short.
+    def open(self, iteration: int, records: Sequence[Mapping[str, int | float]]) -> None:
+        """Writes the log anew, as the checkpoint has it: what else was in the file is dropped.
 
         Raises:
             ImportError: TensorBoard is asked for and not installed.
             OSError: The log cannot be written.
         """
-        if self._out is None:
+        if self._path is None:
             return
-        kept = [record for record in read_log(self._out) if record["iteration"] <= iteration]
-        write_atomically(self._out / "log.jsonl", "".join(map(_line, kept)).encode())
+        write_atomically(self._path, "".join(map(_line, records)).encode())
         if self._tensorboard:
-            self._events = _event_writer(self._out, iteration)
+            self._events = _event_writer(self._path.parent, iteration)
 
-    def write(self, record: Mapping[str, int | float]) -> None:
+    def write(self, record: dict[str, int | float]) -> None:
         """Adds a record, which has an `iteration`.
 
         Raises:
             OSError: It could not be written.
         """
-        if self._out is None:
-            return
-        path = self._out / "log.jsonl"
-        try:
-            with path.open("a") as file:
-                file.write(_line(record))
-        except OSError as error:
-            raise OSError(
-                error.errno, f"`{path}` could not be written: {error.strerror}."
-            ) from error
+        if self._path is not None:
+            with appending(self._path) as file:
+                file.write(_line(record).encode())
         if self._events is not None:
             for name in record.keys() - {"iteration"}:
                 self._events.add_scalar(f"train/{name}", record[name], int(record["iteration"]))
+        if self._on_log is not None:
+            self._on_log(dict(record))
+
+    def flush(self) -> None:
+        """Waits until the lines are on the disk.
+
+        Raises:
+            OSError: They could not be written.
+        """
+        if self._path is not None:
+            with appending(self._path) as file:
+                flush(file)
 
     def close(self) -> None:
         """Finishes the events."""
@@ -61,14 +72,27 @@ class Log:
 
 
 def read_log(out: str | Path) -> list[dict[str, int | float]]:
-    """The records of a run's `log.jsonl`, oldest first; none where there is no log."""
+    """The records of a run's `log.jsonl`, oldest first; none where there is no log.
+
+    A line that is no record of finite numbers, such as one that was cut short, is left out.
+    """
     path, records = Path(out) / "log.jsonl", []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
-            records.append(json.loads(line))
-        except ValueError:  # cut short
-            break
+            record = parse_json(line)
+        except ValueError:
+            continue
+        if _is_record(record):
+            records.append(record)
     return records
+
+
+def _is_record(line: object) -> TypeGuard[dict[str, int | float]]:
+    return (
+        isinstance(line, dict)
+        and "iteration" in line
+        and all(type(value) in (int, float) and math.isfinite(value) for value in line.values())
+    )
 
 
 def _line(record: Mapping[str, int | float]) -> str:

@@ -1,10 +1,12 @@
 """Nested states: what they hold, and how they are tensors and a description in JSON."""
 
 from collections.abc import Iterator, Mapping
-from typing import cast
+from typing import TypeGuard, cast
 
 import attrs
 from torch import Tensor
+
+_LONGEST_VALUE = 200  # that an error shows
 
 
 def leaves(node: object) -> Iterator[object]:
@@ -28,6 +30,15 @@ def leaves(node: object) -> Iterator[object]:
         yield node
     else:
         yield from leaves(vars(node))
+
+
+def is_named(node: object) -> TypeGuard[dict[str, object]]:
+    """Whether something is a mapping whose keys are all strings.
+
+    >>> is_named({"a": 1}), is_named({0: 1}), is_named([])
+    (True, False, False)
+    """
+    return isinstance(node, dict) and all(isinstance(key, str) for key in node)
 
 
 def flatten(tree: object) -> tuple[dict[str, Tensor], object]:
@@ -65,7 +76,7 @@ def unflatten(tensors: Mapping[str, Tensor], structure: object) -> object:
     {'betas': (0.9, 0.95)}
     """
     match structure:
-        case {"dict": list(items)}:
+        case {"dict": list(items)} if all(map(_is_entry, items)):
             return {key: unflatten(tensors, value) for key, value in items}
         case {"list": list(items)}:
             return [unflatten(tensors, value) for value in items]
@@ -75,7 +86,12 @@ def unflatten(tensors: Mapping[str, Tensor], structure: object) -> object:
             return tensors[path]
         case None | bool() | int() | float() | str():
             return structure
-    raise ValueError(f"Not the structure of a state: {structure!r}.")
+    shown = repr(structure)
+    raise ValueError(f"Not the structure of a state: {shown[:_LONGEST_VALUE]}.")
+
+
+def _is_entry(item: object) -> bool:
+    return isinstance(item, list) and len(item) == 2 and type(item[0]) in (str, int)
 
 
 def _describe(node: object, path: str, tensors: dict[str, Tensor]) -> object:

@@ -1,7 +1,7 @@
 """The settings of a training run, and of an experiment."""
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import attrs
@@ -90,7 +90,25 @@ class Settings:
     device: Device = "auto"
     """auto is CUDA where there is one."""
     train: Any
-    """What decides the weights, beside the seed and `fit`: a run that goes on must have the same.
-    An attrs record."""
+    """What decides the weights, beside the seed, `fit` and data: a run that goes on must have the
+    same. An attrs record without paths."""
     fit: FitConfig
     """Training, the same for every learner."""
+
+
+def check_no_path(name: str, value: object) -> None:
+    """Raises a TypeError for a path in a record of settings, or in a sequence or mapping of it."""
+    if isinstance(value, PurePath):
+        raise TypeError(
+            f"`{name}` must not be a path: a checkpoint would be refused where a file has moved, "
+            "and taken where its content has changed. Make it a setting beside `train`, and give "
+            f"`Experiment` a fingerprint of the content as `data`; got {value}."
+        )
+    if attrs.has(type(value)):
+        value = attrs.asdict(value, recurse=False)  # type: ignore[call-overload]
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            check_no_path(f"{name}.{key}", inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            check_no_path(name, inner)

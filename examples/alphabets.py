@@ -13,6 +13,7 @@ as many true points. samples.png shows points of the first learner.
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -36,7 +37,6 @@ class Train:
     """What decides the weights of a learner."""
 
     letters: str = "ABCDEFGHIJKLMNOPQRSTUVWZ"  # of training tasks
-    fonts: tuple[Path, ...] = ()  # font files of training tasks; by default DejaVu Sans
     minibatch: int = 32  # points read at a step
     max_steps: int = 30  # longest life of a task in training, in steps
     at_once: int = 512  # the most points that the model of one pass reads in training
@@ -55,6 +55,7 @@ class Config(Settings):
     out: Path = Path("runs/alphabets")
     train: Train = Train()
     learners: tuple[Literal[*LEARNERS], ...] = LEARNERS  # learners to train
+    fonts: tuple[Path, ...] = ()  # font files of training tasks; by default DejaVu Sans
     unseen_letters: str = "XY"  # letters of other tests
     unseen_fonts: tuple[Path, ...] = ()  # font files of other tests; by default oblique DejaVu ones
     test_tasks: int = 8  # unseen tasks of each kind that the learners are measured on
@@ -79,17 +80,9 @@ PRESETS = {
 
 def build(train: Train, name: str) -> Iterated:
     """A learner by the name of its rows."""
-    likelihood = regimes.Unlabelled(regimes.Gaussian(2, scale=1.0))
     encoder = SetTransformer(train.width, train.layers, train.heads, 2 * train.width)
-    sizes = {"x_dim": 2, "summary_dim": train.summary}
-    if name == "explicit":
-        hidden = {"hidden_dim": 2 * train.width, "num_layers": train.layers}
-        decoder = regimes.LatentDecoder(3, train.width, 2, **hidden)
-        latent = regimes.Predictor(decoder, adapt=["latent"])
-        rule = regimes.LearnedRule(latent, likelihood, encoder, signal="data", chunk=16, **sizes)
-        regime = regimes.Explicit(latent, likelihood, rule)
-    else:
-        regime = regimes.Implicit(encoder, likelihood, query_dim=3, **sizes)
+    sizes = {"summary_dim": train.summary, "num_layers": train.layers}
+    regime = regimes.LearnedFlow(**sizes).regime(name.partition(",")[0], encoder)
     return Iterated(regime, steps=1, minibatch=None if name == ONE_PASS else train.minibatch)
 
 
@@ -99,7 +92,7 @@ def main() -> None:
     run = Experiment("alphabets", preset, config, metrics=SampleComparison.metrics)
     train = config.train
     shipped = Path(matplotlib.get_data_path(), "fonts", "ttf")
-    fonts = train.fonts or (shipped / "DejaVuSans.ttf",)
+    fonts = config.fonts or (shipped / "DejaVuSans.ttf",)
     oblique = shipped / "DejaVuSerif-Italic.ttf", shipped / "DejaVuSansMono-Oblique.ttf"
     seen = GlyphClouds(fonts, train.letters)
     samplers = {
@@ -107,6 +100,8 @@ def main() -> None:
         "unseen letters": GlyphClouds(fonts, config.unseen_letters),
         "unseen fonts": GlyphClouds(config.unseen_fonts or oblique, train.letters),
     }
+    run.data = {"letters": seen.fingerprint}
+    run.test_data = {split: sampler.fingerprint for split, sampler in samplers.items()}
     sizes = {"num_tasks": config.test_tasks, "num_samples": config.points}
     sizes["read"] = {step: step * train.minibatch for step in config.steps}
     tests = SampleComparison(run, samplers, flow=regimes.flow, tolerance=config.tolerance, **sizes)
@@ -120,11 +115,6 @@ def main() -> None:
         half, num_support = train.num_tasks // 2, (train.minibatch, train.at_once)
         return SamplerSource(seen, num_tasks=half, num_support=num_support, **counts)
 
-    def mixtures(num_samples: int) -> list[GaussianMixture]:
-        """Mixtures to be fitted by EM; that of the lowest BIC draws the samples."""
-        options = {"n_init": 2, "reg_covar": 1e-3, "random_state": config.seed}
-        return [GaussianMixture(number, **options) for number in range(1, min(10, num_samples))]
-
     def fit(tasks: TaskBatch, num_steps: int) -> Callable[[Tensor], Tensor]:
         """A network for each task; like a learner it is asked about `num_query` points a step."""
         torch.manual_seed(config.seed)
@@ -134,12 +124,12 @@ def main() -> None:
         return regimes.fit_flow(network, tasks.support, straight_path, **counts)
 
     for name in config.learners:
-        torch.manual_seed(config.seed)  # so that a learner is the same whatever came before it
-        learner = build(train, name).to(run.device)
+        learner = run.build(build, train, name)
         run.train(name, learner, source(learner))
         run.rows += tests.measure_learner(name, learner.eval().adapt)
     warnings.filterwarnings("ignore", module="sklearn")  # of EM that has not converged
-    run.rows += tests.measure_density("EM", mixtures)
+    em = {"n_init": 2, "reg_covar": 1e-3, "random_state": config.seed}
+    run.rows += tests.measure_density("EM", partial(GaussianMixture, **em), range(1, 10))
     run.rows += tests.measure_as_long("flow trained on the task", fit)
     run.rows += tests.measure_references()
     tests.draw(config.out / "samples.png")

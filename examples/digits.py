@@ -100,15 +100,14 @@ def linear_head(train: Train) -> regimes.Predictor:
 def main() -> None:
     """Trains each learner, measures it beside the baselines, and writes what came out."""
     preset, config = parse(PRESETS, "Meta-learn to classify handwritten digits.")
-    run = Experiment("digits", preset, config, metrics={"accuracy": accuracy}, best="largest")
     images, train, minibatch = digits(), config.train, config.train.minibatch
-    support = images.train_images, images.train_labels
-    query = {"query_images": images.test_images, "query_labels": images.test_labels}
+    how = {"metrics": {"accuracy": accuracy}, "data": {"digits": images.fingerprint}}
+    run = Experiment("digits", preset, config, best="largest", **how)
     sizes = {"projection_dim": train.dim, "num_classes": train.num_classes}
     # Training queries are training images too. In a pool a query may come up again in a later
     # minibatch of its task; holding images back to prevent that cost more than it gained.
-    seen = ProjectedClassification(*support, num_tasks=SEEN_TASKS, **sizes)
-    unseen = ProjectedClassification(*support, **query, first_seed=SEEN_TASKS, **sizes)
+    seen = ProjectedClassification.training(images, num_tasks=SEEN_TASKS, **sizes)
+    unseen = ProjectedClassification.held_out(images, first_seed=SEEN_TASKS, **sizes)
 
     def source(learner: Iterated) -> Pool | SamplerSource:
         """Live tasks; for a learner that reads at once, new ones with as many examples in all."""
@@ -126,7 +125,7 @@ def main() -> None:
     # What is read by each step of the first pass over the examples.
     read = {s: s * minibatch for s in config.steps if 0 < s * minibatch <= config.support}
     for name in config.learners:
-        learner = build(train, name).to(run.device)
+        learner = run.build(build, train, name)
         run.train(name, learner, source(learner))
         run.rows += run.measure(name, learner, tasks, config.steps if learner.minibatch else read)
 
@@ -137,7 +136,7 @@ def main() -> None:
         regime = regimes.Parametric(head, likelihood, regimes.Adam(rate))
         return Iterated(regime, steps=1, minibatch=minibatch)
 
-    head, likelihood = linear_head(train).to(run.device), regimes.Categorical(train.num_classes)
+    head, likelihood = run.build(linear_head, train), regimes.Categorical(train.num_classes)
     run.rows += run.tuned("logistic regression", logistic, STRENGTHS, few, tasks, read)
     run.rows += run.tuned("adam", adam, RATES, tuning, tasks, config.steps)
     run.finish(scale="linear")

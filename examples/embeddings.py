@@ -34,7 +34,7 @@ READ_AGAIN = ("parametric linear, gradient", "parametric mlp, both")  # measured
 class Train:
     """What decides the weights of a learner."""
 
-    seen_classes: Literal[2, 3, 4, 5, 6, 7, 8, 9] = 6  # of ten; the others are unseen
+    seen_classes: Literal[2, 3, 4, 5, 6, 7, 8, 9] = 6  # the first ones; the others are unseen
     classifier: LearnedClassifier = LearnedClassifier(x_dim=64)  # x_dim white principal components
     minibatches: tuple[int, ...] = (10, 20, 40, 80, 160)  # a test uses each in turn, then the last
     max_steps: int = 100  # longest life of a task, in steps
@@ -93,15 +93,15 @@ def embedded(run: Experiment) -> dict[str, LabelledImages]:
         if config.images:
             own = attrs.evolve(config.embedding, source="folder", data=config.images)
             yours[f"yours: {config.images.name}"], run.test_data = own.load(**how)
-        most = max([10, *(images.num_classes for images in yours.values())])
-        if classifier.num_classes < most:
-            text = f"at least {most}, the most classes of a test; got {classifier.num_classes}."
-            raise SystemExit(f"`train.classifier.num_classes` must be {text}")
         images, run.data = config.embedding.load(**how)
-    parts = {"in": range(seen), "unseen classes": range(seen, 10), "all classes": range(10)}
+    num, most = images.num_classes, max(of.num_classes for of in (images, *yours.values()))
+    if classifier.num_classes < most:
+        text = f"at least {most}, the most classes of a test; got {classifier.num_classes}."
+        raise SystemExit(f"`train.classifier.num_classes` must be {text}")
+    parts = {"in": range(seen), "unseen classes": range(seen, num), "all classes": range(num)}
     splits = {split: images.of_classes(part) for split, part in parts.items()} | yours
     white = whitening(splits["in"].train_images, classifier.x_dim)
-    return {split: images.map(white) for split, images in splits.items()}
+    return {split: of.map(white) for split, of in splits.items()}
 
 
 def main() -> None:
@@ -124,21 +124,21 @@ def main() -> None:
         regime = Parametric(predictor, Categorical(num_classes), Adam(rate))
         return Iterated(regime, steps=1, minibatch=minibatch)
 
-    few, counts = max(1, train.num_tasks // 4), {"num_query": train.num_query}
-    lives = {"num_tasks": train.num_tasks, "num_support": train.minibatches}
     for name in config.learners:
         learner = run.build(build, train, name)
-        counts["generator"] = run.training_generator()
-        if name == AT_ONCE:  # new tasks, with any number of examples
-            sizes = train.minibatches[0], train.at_once
-            tasks = SamplerSource(seen, num_tasks=few, num_support=sizes, **counts)
+        counts = {"num_query": train.num_query, "generator": run.training_generator()}
+        if name == AT_ONCE:  # new tasks at each iteration, with any number of examples
+            few, sizes = max(1, train.num_tasks // 4), (train.minibatches[0], train.at_once)
+            source = SamplerSource(seen, num_tasks=few, num_support=sizes, **counts)
         else:
-            tasks = Pool(learner, seen, max_steps=train.max_steps, **lives, **counts)
-        run.train(name, learner, tasks)
+            counts |= {"num_tasks": train.num_tasks, "num_support": train.minibatches}
+            source = Pool(learner, seen, max_steps=train.max_steps, **counts)
+        run.train(name, learner, source)
         learner.minibatch = None if name == AT_ONCE else minibatch
         run.rows += tests.measure(name, learner, refines=name != AT_ONCE)
         if name in READ_AGAIN:
-            run.rows += tests.measure(f"{name}, read again", partial(learner.eval().answer, again=2))
+            again = partial(learner.eval().answer, again=2)
+            run.rows += tests.measure(f"{name}, read again", again)
     run.rows += tests.measure_classifiers()
     for kind in ("linear", "mlp"):
         make = partial(adam, run.build(train.classifier.predictor, kind))

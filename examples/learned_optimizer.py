@@ -82,13 +82,20 @@ def network(activation: type[nn.Module], *hidden: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(sizes[-1], 10))
 
 
-def build(train: Train, name: str) -> nn.Module:
-    """A rule by the name of its rows."""
+def build(train: Train, name: str) -> Iterated:
+    """A rule by the name of its rows, with networks for it to train."""
+    predictor = regimes.Predictor(network(nn.Tanh, train.hidden)).requires_grad_(False)
     if name == "parametric, recurrent":
-        # It reads log |gradient|, whose derivative is unbounded near zero: treated as a constant.
-        return regimes.RecurrentRule(hidden_dim=train.memory, scale=train.scale)
-    # With this `exp_mult`, what the MLP makes of the time decides the length of a step.
-    return regimes.MLPRule(step_mult=train.scale, exp_mult=1.0, differentiate_gradient=True)
+        # The meta-gradient takes the gradients that it reads for constants: it reads their
+        # logarithms, whose derivatives have no bound near 0.
+        rule = regimes.RecurrentRule(hidden_dim=train.memory, scale=train.scale)
+    else:
+        # The length of a step is an exponential of what the MLP makes of the time.
+        rule = regimes.MLPRule(step_mult=train.scale, exp_mult=1.0, differentiate_gradient=True)
+    likelihood, start = regimes.Categorical(10), predictor.random_start
+    regime = regimes.Parametric(predictor, likelihood, rule, start=start)
+    sizes = {"steps": train.unroll, "minibatch": train.minibatch}
+    return Iterated(regime, **sizes, gradient=truncated(train.unroll))
 
 
 def main() -> None:
@@ -100,7 +107,8 @@ def main() -> None:
         "training_loss": lambda outputs, query: cross_entropy(outputs[0, :n], query.y[0, :n])[None],
         "test_accuracy": lambda outputs, query: accuracy(outputs[:, n:], query[:, n:]),
     }
-    run = Experiment("learned_optimizer", preset, config, metrics=metrics)
+    prints = {"digits": data.fingerprint}
+    run = Experiment("learned_optimizer", preset, config, metrics=metrics, data=prints)
     x = torch.cat([data.train_images, data.test_images]).to(run.device) / 16  # from 0 to 1
     y = torch.cat([data.train_labels, data.test_labels]).to(run.device)
     images, query = RandomExamples(x[:n], y[:n]), Examples(x=x[None], y=y[None])
@@ -124,11 +132,7 @@ def main() -> None:
         "relu": partial(network, nn.ReLU, train.hidden),
     }
     for name, fit in ("parametric, recurrent", config.fit), ("parametric, MLP", config.mlp):
-        predictor = regimes.Predictor(networks["in"]()).requires_grad_(False)
-        rule, choices = build(train, name), {"start": predictor.random_start}
-        regime = regimes.Parametric(predictor, regimes.Categorical(10), rule, **choices)
-        sizes = {"steps": train.unroll, "minibatch": train.minibatch}
-        learner = Iterated(regime, **sizes, gradient=truncated(train.unroll))
+        learner = run.build(build, train, name)
         # Lives go on where the last stretch left them: memory and time are of one stretch.
         counts = {"num_tasks": train.num_tasks, "num_query": train.num_query}
         lives = {"max_steps": train.max_stretches, "generator": run.training_generator()}
@@ -136,7 +140,7 @@ def main() -> None:
         # Losses fall about as 1 / steps: with this weight all depths count alike.
         run.train(name, learner, source, fit, weight=lambda seen: 1 + seen / (10 * train.minibatch))
         for split, module in networks.items():
-            learned = trained(module, regimes.LearnedOptimizer, rule)
+            learned = trained(module, regimes.LearnedOptimizer, learner.regime.rule)
             run.rows += run.measure(name, learned, tests, steps, split=split)
     for name, (optimizer, rates) in BASELINES.items():
         for split, module in networks.items():

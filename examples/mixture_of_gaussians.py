@@ -14,6 +14,7 @@ many true samples, and the true field. samples.png shows samples of the first le
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -78,17 +79,9 @@ PRESETS = {
 
 def build(train: Train, name: str) -> Iterated:
     """A learner by the name of its rows."""
-    likelihood = regimes.Unlabelled(regimes.Gaussian(2, scale=1.0))
     encoder = SetTransformer(train.width, train.layers, train.heads, 2 * train.width)
-    sizes = {"x_dim": 2, "summary_dim": train.summary}
-    if name == "explicit":
-        hidden = {"hidden_dim": 2 * train.width, "num_layers": train.layers}
-        decoder = regimes.LatentDecoder(3, train.width, 2, **hidden)
-        latent = regimes.Predictor(decoder, adapt=["latent"])
-        rule = regimes.LearnedRule(latent, likelihood, encoder, signal="data", chunk=16, **sizes)
-        regime = regimes.Explicit(latent, likelihood, rule)
-    else:
-        regime = regimes.Implicit(encoder, likelihood, query_dim=3, **sizes)
+    sizes = {"summary_dim": train.summary, "num_layers": train.layers}
+    regime = regimes.LearnedFlow(**sizes).regime(name.partition(",")[0], encoder)
     return Iterated(regime, steps=1, minibatch=None if name == ONE_PASS else train.minibatch)
 
 
@@ -115,11 +108,6 @@ def main() -> None:
         half, num_support = train.num_tasks // 2, (train.minibatch, train.at_once)
         return SamplerSource(seen, num_tasks=half, num_support=num_support, **counts)
 
-    def mixtures(num_samples: int) -> list[GaussianMixture]:
-        """Mixtures to be fitted by EM; that of the lowest BIC draws the samples."""
-        options = {"n_init": 2, "reg_covar": 1e-3, "random_state": config.seed}
-        return [GaussianMixture(number, **options) for number in range(1, min(10, num_samples))]
-
     def fit(tasks: TaskBatch, num_steps: int) -> Callable[[Tensor], Tensor]:
         """A network for each task; like a learner it is asked about `num_query` points a step."""
         torch.manual_seed(config.seed)
@@ -132,12 +120,12 @@ def main() -> None:
         return lambda x: seen.oracle(attrs.evolve(tasks, query=Examples(x=x)))
 
     for name in config.learners:
-        torch.manual_seed(config.seed)  # so that a learner is the same whatever came before it
-        learner = build(train, name).to(run.device)
+        learner = run.build(build, train, name)
         run.train(name, learner, source(learner))
         run.rows += tests.measure_learner(name, learner.eval().adapt)
     warnings.filterwarnings("ignore", module="sklearn")  # of EM that has not converged
-    run.rows += tests.measure_density("EM", mixtures)
+    em = {"n_init": 2, "reg_covar": 1e-3, "random_state": config.seed}
+    run.rows += tests.measure_density("EM", partial(GaussianMixture, **em), range(1, 10))
     run.rows += tests.measure_as_long("flow trained on the task", fit)
     run.rows += tests.measure_references()
     run.rows += tests.measure_field("oracle", oracle)

@@ -1,14 +1,15 @@
 """Letters as distributions: more points of one that was never seen
 ================================================================
 
-A task is a letter, turned by any angle, and shows points on it. A learner, trained by flow matching
-on 24 capitals of one font, predicts the velocity that carries noise to such points. On X and Y, and
-on the capitals of other fonts, each minibatch of points sharpens the field, and a solver follows it
-from noise to new points. They are compared with held-back points, by exact transport distances.
+A task is a distribution: the points on a letter that is rotated by a random angle. A learner reads
+some of the points, minibatch by minibatch, and predicts a velocity field; an ODE solver follows the
+field from noise to new points. The learner is trained by flow matching on 24 capitals of one font,
+and tested on X and Y and on the capitals of other fonts. The exact Wasserstein distance compares
+its new points with points that it was not shown.
 
-Beside the learners stand a model that reads all points in one pass, mixtures fitted by EM, a flow
-trained on the one task for as long as the slowest learner takes, the points read, drawn again, and
-as many true points. samples.png shows points of the first learner.
+Baselines are a model that reads all points in one pass; mixtures fitted by EM; a flow trained on
+the one task for as long as the slowest learner takes to read and to draw; the points that were
+read; and as many further points of the letter. samples.png shows new points of the first learner.
 """
 
 import warnings
@@ -38,14 +39,14 @@ class Train:
 
     letters: str = "ABCDEFGHIJKLMNOPQRSTUVWZ"  # of training tasks
     minibatch: int = 32  # points read at a step
-    max_steps: int = 30  # longest life of a task in training, in steps
-    at_once: int = 512  # the most points that the model of one pass reads in training
+    max_steps: int = 30  # most steps in the life of a training task
+    at_once: int = 512  # most points of a training task for the model of one pass
     width: int = 64  # size of a token, and of the explicit decoder's latent
-    layers: int = 2  # layers of the set encoder
+    layers: int = 2  # layers of the set encoder, and of the explicit decoder
     heads: int = 4  # attention heads
     summary: int = 128  # size of the running mean of learned features
-    num_tasks: int = 32  # live tasks in the pool
-    num_query: int = 64  # points of the field that each task asks about in training
+    num_tasks: int = 32  # training tasks that are alive at a time
+    num_query: int = 64  # queries of a training task
 
 
 @attrs.frozen(kw_only=True)
@@ -56,12 +57,12 @@ class Config(Settings):
     train: Train = Train()
     learners: tuple[Literal[*LEARNERS], ...] = LEARNERS  # learners to train
     fonts: tuple[Path, ...] = ()  # font files of training tasks; by default DejaVu Sans
-    unseen_letters: str = "XY"  # letters of other tests
-    unseen_fonts: tuple[Path, ...] = ()  # font files of other tests; by default oblique DejaVu ones
-    test_tasks: int = 8  # unseen tasks of each kind that the learners are measured on
-    points: int = 256  # points that are drawn, and compared with as many that were held back
-    tolerance: float = 1e-3  # of the solver that follows the field
-    steps: tuple[int, ...] = (1, 2, 4, 8, 16)  # steps after which points are drawn
+    unseen_letters: str = "XY"  # letters of the split "unseen letters"
+    unseen_fonts: tuple[Path, ...] = ()  # of the split "unseen fonts"; by default italic DejaVu
+    test_tasks: int = 8  # test tasks of each split
+    points: int = 256  # new points of a task, compared with as many held back
+    tolerance: float = 1e-3  # error tolerance of the ODE solver
+    steps: tuple[int, ...] = (1, 2, 4, 8, 16)  # minibatches read before new points are drawn
 
 
 CPU = FitConfig(iterations=3000, learning_rate=1e-3, warmup=100, betas=(0.9, 0.95), log_every=500)
@@ -107,7 +108,7 @@ def main() -> None:
     tests = SampleComparison(run, samplers, flow=regimes.flow, tolerance=config.tolerance, **sizes)
 
     def source(learner: Iterated) -> Pool | SamplerSource:
-        """Live tasks; for the model of one pass half as many new ones, each of more samples."""
+        """A pool of tasks; for the model of one pass half as many new tasks, of more samples."""
         counts = {"num_query": train.num_query, "generator": run.training_generator()}
         if learner.minibatch:
             counts |= {"num_tasks": train.num_tasks, "max_steps": train.max_steps}
@@ -116,7 +117,7 @@ def main() -> None:
         return SamplerSource(seen, num_tasks=half, num_support=num_support, **counts)
 
     def fit(tasks: TaskBatch, num_steps: int) -> Callable[[Tensor], Tensor]:
-        """A network for each task; like a learner it is asked about `num_query` points a step."""
+        """Trains a network for each task, as learners are: on `num_query` queries a step."""
         torch.manual_seed(config.seed)
         layers = nn.Linear(3, 64), nn.GELU(), nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 2)
         network, generator = nn.Sequential(*layers).to(run.device), run.generator(0)
@@ -127,7 +128,7 @@ def main() -> None:
         learner = run.build(build, train, name)
         run.train(name, learner, source(learner))
         run.rows += tests.measure_learner(name, learner.eval().adapt)
-    warnings.filterwarnings("ignore", module="sklearn")  # of EM that has not converged
+    warnings.filterwarnings("ignore", module="sklearn")  # that EM has not converged
     em = {"n_init": 2, "reg_covar": 1e-3, "random_state": config.seed}
     run.rows += tests.measure_density("EM", partial(GaussianMixture, **em), range(1, 10))
     run.rows += tests.measure_as_long("flow trained on the task", fit)

@@ -20,14 +20,14 @@ from iai_regimes import Adam, Categorical, LearnedClassifier, Parametric, Predic
 from iai_tasks import EmbeddingSource, LabelledImages, ProjectedClassification, whitening
 from iai_train import ComparisonSizes, Experiment, FitConfig, SamplerSource, Settings, parse
 
-SEEN_TASKS, TUNING_TASKS = 2**20, 2**21  # first seeds of unseen tasks, to test and to tune on
+SEEN_TASKS, TUNING_TASKS = 2**20, 2**21  # the first seeds of tasks to test and to tune on
 RATES = (0.3, 0.1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4)  # of Adam
 AT_ONCE = "implicit, one step, all examples"
 LEARNERS = (  # a regime, what is adapted, and the signal that it is adapted by
     *("parametric linear, both", "parametric linear, gradient", "parametric linear, data"),
     *("parametric mlp, both", "explicit, both", "implicit", AT_ONCE),
 )
-READ_AGAIN = ("parametric linear, gradient", "parametric mlp, both")  # measured so as well
+READ_AGAIN = ("parametric linear, gradient", "parametric mlp, both")  # measured so too
 
 
 @attrs.frozen(kw_only=True)
@@ -36,14 +36,14 @@ class Train:
 
     seen_classes: Literal[2, 3, 4, 5, 6, 7, 8, 9] = 6  # the first ones; the others are unseen
     classifier: LearnedClassifier = LearnedClassifier(x_dim=64)  # x_dim white principal components
-    minibatches: tuple[int, ...] = (10, 20, 40, 80, 160)  # a test uses each in turn, then the last
-    max_steps: int = 100  # longest life of a task, in steps
-    at_once: int = 640  # the most examples that the model of one step reads
+    minibatches: tuple[int, ...] = (10, 20, 40, 80, 160)  # a test takes them in turn, then the last
+    max_steps: int = 100  # most steps in the life of a training task
+    at_once: int = 640  # most examples of a training task for the model of one step
     width: int = 64  # size of a token; of an implicit learner, twice as much
     layers: int = 2  # layers of the set encoder
     heads: int = 2  # attention heads
-    num_tasks: int = 32  # live tasks in the pool
-    num_query: int = 32  # queries of a task
+    num_tasks: int = 32  # training tasks that are alive at a time
+    num_query: int = 32  # queries of a training task
 
 
 @attrs.frozen(kw_only=True)
@@ -77,7 +77,7 @@ PRESETS = {
 
 
 def build(train: Train, name: str) -> Iterated:
-    """A learner by the name of its rows; as in training, a step reads all that it is given."""
+    """A learner by the name of its rows, whose step reads all the examples that it is given."""
     kind = "implicit" if name == AT_ONCE else name
     width = 2 * train.width if kind == "implicit" else train.width
     encoder = SetTransformer(width, train.layers, train.heads, 2 * width)

@@ -1,14 +1,14 @@
 """Images, classified by learners that read them minibatch by minibatch
 ====================================================================
 
-MNIST or Fashion-MNIST, whole: a task renames the classes and looks at the images through a random
-projection of its own. A learner is trained on such tasks of one of the two sets, and tested on
-unseen tasks of both. It reads a task's examples once, in minibatches that grow from 10 to 160, up
-to 10,240 examples; in training, a task lives for at most 100 minibatches. Two learners are also
-measured after reading all of a task's examples twice more, each time in one step.
+A task permutes the ten labels of MNIST or Fashion-MNIST, and maps the images to 100 numbers by a
+random projection of its own. A learner is trained on such tasks of one of the two sets, and tested
+on new tasks of both. It reads up to 10,240 examples, each once, in minibatches that grow from 10 to
+160; in training it reads at most 100 minibatches of a task. Two learners are also measured after
+they have read all examples twice more, each time in one step.
 
-Beside the learners stand what they replace: logistic regression with a tuned C, Adam on the same
-model with the best rate, nearest neighbours, and a model that reads all examples in one step.
+Baselines are logistic regression with a tuned C, Adam on the same models with the best rate,
+nearest neighbours, and a model that reads all examples in one step.
 """
 
 from functools import partial
@@ -32,13 +32,13 @@ from iai_train import (
     parse,
 )
 
-SEEN_TASKS = 2**20  # seeds of training tasks; all others are unseen
+SEEN_TASKS = 2**20  # training tasks have seeds below this, test tasks from it on
 TUNING_TASKS = 2**21  # the first seed of the tasks that baselines are tuned on
 RATES = (0.3, 0.1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4)  # of Adam
 MODELS = ("parametric linear", "parametric mlp", "explicit")
 SIGNALS = ("both", "gradient", "data")
 AT_ONCE = "implicit, one step, all examples"
-READ_AGAIN = ("parametric linear, gradient", "parametric mlp, both")  # measured so as well
+READ_AGAIN = ("parametric linear, gradient", "parametric mlp, both")  # measured so too
 
 Images = Literal["mnist", "fashion", "digits"]
 Learner = Literal[*(f"{m}, {signal}" for m in MODELS for signal in SIGNALS), "implicit", AT_ONCE]
@@ -49,17 +49,16 @@ class Train:
     """What decides the weights of a learner."""
 
     images: Images = "mnist"  # what the training tasks are made of
-    # Of the numbers that a task's projection leaves of an image, `x_dim`.
-    classifier: LearnedClassifier = LearnedClassifier(x_dim=100)
+    classifier: LearnedClassifier = LearnedClassifier(x_dim=100)  # of x_dim projected numbers
     minibatches: tuple[int, ...] = (10, 20, 40, 80, 160)  # a step reads one of these sizes
-    max_steps: int = 100  # longest life of a task, in steps
-    at_once: int = 640  # the most examples that the model of one step reads
+    max_steps: int = 100  # most steps in the life of a training task
+    at_once: int = 640  # most examples of a training task for the model of one step
     width: int = 64  # size of a token of a parametric or explicit learner
     wide: int = 128  # size of a token of an implicit one, whose attention compares the images
     layers: int = 2  # layers of the set encoder
     heads: int = 2  # attention heads
-    num_tasks: int = 32  # live tasks in the pool
-    num_query: int = 32  # queries of a task
+    num_tasks: int = 32  # training tasks that are alive at a time
+    num_query: int = 32  # queries of a training task
 
 
 @attrs.frozen(kw_only=True)
@@ -74,7 +73,7 @@ class Config(Settings):
     )
     data: Path | None = None  # folder that holds the images, or gets them; by default one in `out`
     test_on: tuple[Images, ...] = ("mnist", "fashion")  # what the test tasks are made of
-    minibatch: tuple[int, ...] = (10, 10, 20, 40, 80, 160)  # of a test's steps; the last goes on
+    minibatch: tuple[int, ...] = (10, 10, 20, 40, 80, 160)  # of each step of a test; then the last
     tests: ComparisonSizes = ComparisonSizes()
 
 
@@ -101,7 +100,7 @@ PRESETS = {
 
 
 def load(config: Config, name: Images) -> LabelledImages:
-    """Images less their mean image, so that tokens differ by what tells images apart."""
+    """Images minus their mean image: what all images share tells no classes apart."""
     folder = config.data or config.out / "images"
     loaders = {"mnist": iai_tasks.mnist, "fashion": iai_tasks.fashion_mnist}
     images = iai_tasks.digits() if name == "digits" else loaders[name](folder, download=True)
@@ -110,7 +109,7 @@ def load(config: Config, name: Images) -> LabelledImages:
 
 
 def build(train: Train, name: str) -> Iterated:
-    """A learner by the name of its rows; as in training, a step reads all that it is given."""
+    """A learner by the name of its rows, whose step reads all the examples that it is given."""
     kind = "implicit" if name == AT_ONCE else name
     width = train.wide if kind == "implicit" else train.width
     encoder = SetTransformer(width, train.layers, train.heads, 2 * width)
@@ -147,7 +146,7 @@ def main() -> None:
         tests.add(split, unseen(first_seed=SEEN_TASKS), unseen(first_seed=TUNING_TASKS), read)
 
     def source(learner: Iterated, name: str) -> Pool | SamplerSource:
-        """Live tasks; for the model of one step, new ones with any number of examples."""
+        """A pool of tasks; for the model of one step, new tasks with any number of examples."""
         counts = {"num_query": train.num_query, "generator": run.training_generator()}
         if name == AT_ONCE:
             counts |= {"num_support": (train.minibatches[0], train.at_once)}

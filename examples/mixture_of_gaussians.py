@@ -1,15 +1,16 @@
 """Samples of a distribution never seen, and new ones like them
 ============================================================
 
-A task is a mixture of 2 to 5 Gaussians in the plane, and shows samples of it. A learner predicts
-the velocity that carries noise to such samples, trained by flow matching on many mixtures. A new
-mixture needs no training: each minibatch of samples sharpens the field, and a solver follows the
-field from noise to new samples. These are compared with samples that were held back, by exact
-transport distances, also on mixtures of other numbers of components.
+A task is a distribution: a mixture of 2 to 5 Gaussians in the plane. A learner reads some samples,
+minibatch by minibatch, and predicts a velocity field; an ODE solver follows the field from noise to
+new samples. The learner is trained by flow matching on many mixtures, and tested on new ones, of
+other numbers of components too. The exact Wasserstein distance compares its new samples with
+samples that it was not shown.
 
-Beside the learners stand a model that reads all samples in one pass, mixtures fitted by EM, a flow
-trained on the one task for as long as the slowest learner takes, the samples read, drawn again, as
-many true samples, and the true field. samples.png shows samples of the first learner.
+Baselines are a model that reads all samples in one pass; mixtures fitted by EM; a flow trained on
+the one task for as long as the slowest learner takes to read and to draw; the samples that were
+read; and as many further samples of the mixture. The oracle follows the true velocity field.
+samples.png shows new samples of the first learner.
 """
 
 import warnings
@@ -38,14 +39,14 @@ class Train:
 
     components: tuple[int, int] = (2, 5)  # fewest and most components of a training task
     minibatch: int = 32  # samples read at a step
-    max_steps: int = 30  # longest life of a task in training, in steps
-    at_once: int = 512  # the most samples that the model of one pass reads in training
+    max_steps: int = 30  # most steps in the life of a training task
+    at_once: int = 512  # most samples of a training task for the model of one pass
     width: int = 64  # size of a token, and of the explicit decoder's latent
-    layers: int = 2  # layers of the set encoder
+    layers: int = 2  # layers of the set encoder, and of the explicit decoder
     heads: int = 4  # attention heads
     summary: int = 128  # size of the running mean of learned features
-    num_tasks: int = 32  # live tasks in the pool
-    num_query: int = 64  # points of the field that each task asks about in training
+    num_tasks: int = 32  # training tasks that are alive at a time
+    num_query: int = 64  # queries of a training task
 
 
 @attrs.frozen(kw_only=True)
@@ -55,11 +56,11 @@ class Config(Settings):
     out: Path = Path("runs/mixture_of_gaussians")
     train: Train = Train()
     learners: tuple[Literal[*LEARNERS], ...] = LEARNERS  # learners to train
-    unseen_components: tuple[int, ...] = (1, 8)  # numbers of components of other tests
-    test_tasks: int = 8  # unseen tasks of each kind that the learners are measured on
-    points: int = 256  # samples that are drawn, and compared with as many that were held back
-    tolerance: float = 1e-3  # of the solver that follows the field
-    steps: tuple[int, ...] = (1, 2, 4, 8, 16)  # steps after which samples are drawn
+    unseen_components: tuple[int, ...] = (1, 8)  # numbers of components of further splits
+    test_tasks: int = 8  # test tasks of each split
+    points: int = 256  # new samples of a task, compared with as many held back
+    tolerance: float = 1e-3  # error tolerance of the ODE solver
+    steps: tuple[int, ...] = (1, 2, 4, 8, 16)  # minibatches read before new samples are drawn
 
 
 CPU = FitConfig(iterations=3000, learning_rate=1e-3, warmup=100, betas=(0.9, 0.95), log_every=500)
@@ -100,7 +101,7 @@ def main() -> None:
     tests = SampleComparison(run, samplers, flow=regimes.flow, tolerance=config.tolerance, **sizes)
 
     def source(learner: Iterated) -> Pool | SamplerSource:
-        """Live tasks; for the model of one pass half as many new ones, each of more samples."""
+        """A pool of tasks; for the model of one pass half as many new tasks, of more samples."""
         counts = {"num_query": train.num_query, "generator": run.training_generator()}
         if learner.minibatch:
             counts |= {"num_tasks": train.num_tasks, "max_steps": train.max_steps}
@@ -109,7 +110,7 @@ def main() -> None:
         return SamplerSource(seen, num_tasks=half, num_support=num_support, **counts)
 
     def fit(tasks: TaskBatch, num_steps: int) -> Callable[[Tensor], Tensor]:
-        """A network for each task; like a learner it is asked about `num_query` points a step."""
+        """Trains a network for each task, as learners are: on `num_query` queries a step."""
         torch.manual_seed(config.seed)
         layers = nn.Linear(3, 64), nn.GELU(), nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 2)
         network, generator = nn.Sequential(*layers).to(run.device), run.generator(0)
@@ -123,7 +124,7 @@ def main() -> None:
         learner = run.build(build, train, name)
         run.train(name, learner, source(learner))
         run.rows += tests.measure_learner(name, learner.eval().adapt)
-    warnings.filterwarnings("ignore", module="sklearn")  # of EM that has not converged
+    warnings.filterwarnings("ignore", module="sklearn")  # that EM has not converged
     em = {"n_init": 2, "reg_covar": 1e-3, "random_state": config.seed}
     run.rows += tests.measure_density("EM", partial(GaussianMixture, **em), range(1, 10))
     run.rows += tests.measure_as_long("flow trained on the task", fit)

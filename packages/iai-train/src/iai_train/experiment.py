@@ -107,10 +107,7 @@ class Experiment:
         return [sampler.sample(size, **counts, generator=generator) for size in sizes]
 
     def generator(self, offset: int) -> torch.Generator:
-        """A generator seeded with the run's seed plus an offset, on the run's device.
-
-        The tasks of `draw` are drawn with 10,000 or 15,000.
-        """
+        """A generator of the seed plus an offset; `draw` uses the offsets 10,000 and 15,000."""
         return torch.Generator(self.device).manual_seed(self.settings.seed + offset)
 
     def training_generator(self) -> torch.Generator:
@@ -118,12 +115,12 @@ class Experiment:
         return process_generator(self.settings.seed, self.settings.device)
 
     def build(self, make: Callable[..., ModuleT], *arguments: Any) -> ModuleT:
-        """`make(*arguments)` on the run's device, the same whatever was made or trained before it.
-
-        It is made with the run's seed in torch's global generator, on which training goes on.
-        """
+        """`make(*arguments)`, whose weights depend on the run's seed and on no earlier draw."""
         torch.manual_seed(self.settings.seed)
-        return make(*arguments).to(self.device)
+        module = make(*arguments).to(self.device)
+        if process_index():  # each draws its own dropout and random starts in training
+            torch.manual_seed(self.training_generator().initial_seed())
+        return module
 
     def train(
         self,

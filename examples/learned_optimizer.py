@@ -8,8 +8,7 @@ most 200 steps; a meta-gradient crosses 50. Before that they are sign descent an
 
 Then each rule is a `torch.optim.Optimizer` for up to 1,000 steps, on networks as in meta-training
 ("in"), with four times the units ("wider"), a second hidden layer ("deeper"), or ReLU ("relu"). The
-baselines are SGD and Adam with the best rate of other runs, chosen anew for each network and step:
-no single run of theirs does as well at all steps.
+baselines, SGD and Adam, have an advantage: for each network and step the best rate of other runs.
 """
 
 from collections.abc import Callable

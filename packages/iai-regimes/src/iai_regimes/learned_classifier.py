@@ -1,5 +1,6 @@
 """Learned classifiers: settings of a program, and the regimes that they make by name."""
 
+from functools import partial
 from typing import Literal, cast
 
 import attrs
@@ -71,9 +72,9 @@ class LearnedClassifier:
             ValueError: If there is no such regime.
         """
         likelihood = Categorical(self.num_classes)
-        sizes = {"x_dim": self.x_dim, "summary_dim": self.summary_dim}
+        x_dim, summary_dim = self.x_dim, self.summary_dim
         if name == "implicit":
-            return Implicit(encoder, likelihood, **sizes)
+            return Implicit(encoder, likelihood, x_dim=x_dim, summary_dim=summary_dim)
         kind, _, word = name.partition(", ")
         if kind not in ("parametric linear", "parametric mlp", "explicit") or word not in _SIGNALS:
             raise ValueError(
@@ -81,13 +82,19 @@ class LearnedClassifier:
                 f"explicit, a comma, and one of {', '.join(_SIGNALS)}; got {name!r}."
             )
         signal = cast(Signal, word)
+        learned = partial(
+            LearnedRule,
+            likelihood=likelihood,
+            encoder=encoder,
+            x_dim=x_dim,
+            signal=signal,
+            summary_dim=summary_dim,
+        )
         if kind == "explicit":
-            decoder = LatentDecoder(self.x_dim, encoder.dim, self.num_classes)
+            decoder = LatentDecoder(x_dim, encoder.dim, self.num_classes)
             predictor = Predictor(decoder, adapt=["latent"])
-            rule = LearnedRule(predictor, likelihood, encoder, signal=signal, **sizes)
-            return Explicit(predictor, likelihood, rule)
+            return Explicit(predictor, likelihood, learned(predictor))
         predictor = self.predictor("linear" if kind == "parametric linear" else "mlp")
         slope = None if signal == "data" else WhitenedNewton(predictor)
-        of_units = {"slope": slope, "chunk": self.x_dim + 1}
-        rule = LearnedRule(predictor, likelihood, encoder, signal=signal, **of_units, **sizes)
+        rule = learned(predictor, slope=slope, chunk=x_dim + 1)
         return Parametric(predictor, likelihood, rule)

@@ -42,14 +42,24 @@ class LearnedFlow:
         >>> from iai_encoders import DeepSet  # doctest: +SKIP
         >>> LearnedFlow(dim=2).regime("implicit", DeepSet(8))  # doctest: +SKIP
         """
-        likelihood = Unlabelled(Gaussian(self.dim, scale=1.0))
-        sizes = {"x_dim": self.dim, "summary_dim": self.summary_dim}
+        likelihood, dim = Unlabelled(Gaussian(self.dim, scale=1.0)), self.dim
         if name == "implicit":
-            return Implicit(encoder, likelihood, query_dim=self.dim + 1, **sizes)
+            return Implicit(
+                encoder, likelihood, x_dim=dim, query_dim=dim + 1, summary_dim=self.summary_dim
+            )
         if name != "explicit":
             raise ValueError(f"`name` must be implicit or explicit; got {name!r}.")
-        hidden = {"hidden_dim": 2 * encoder.dim, "num_layers": self.num_layers}
-        decoder = LatentDecoder(self.dim + 1, encoder.dim, self.dim, **hidden)
+        decoder = LatentDecoder(
+            dim + 1, encoder.dim, dim, hidden_dim=2 * encoder.dim, num_layers=self.num_layers
+        )
         latent = Predictor(decoder, adapt=["latent"])
-        rule = LearnedRule(latent, likelihood, encoder, signal="data", chunk=16, **sizes)
+        rule = LearnedRule(
+            latent,
+            likelihood,
+            encoder,
+            x_dim=dim,
+            signal="data",
+            summary_dim=self.summary_dim,
+            chunk=16,
+        )
         return Explicit(latent, likelihood, rule)

@@ -1,8 +1,8 @@
 """The outer loop of learners that have learned to learn: fit, evaluate, checkpoint, report."""
 
 from iai_train.command_line import parse
-from iai_train.comparison import Comparison, ComparisonSizes
-from iai_train.config import FitConfig, Settings
+from iai_train.comparison import Comparison
+from iai_train.config import ComparisonSizes, FitConfig, Settings
 from iai_train.experiment import Experiment
 from iai_train.learning_cost import learning_costs
 from iai_train.measuring.classifier import simple_classifiers

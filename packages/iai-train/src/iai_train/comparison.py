@@ -1,30 +1,16 @@
 """Methods, compared on unseen tasks of several splits."""
 
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
 import attrs
 
+from iai_train.config import ComparisonSizes
 from iai_train.experiment import ChoiceT, Experiment, Method, Steps
 from iai_train.interfaces import TaskSampler
 from iai_train.measuring.classifier import simple_classifiers
 from iai_train.row import Row
-
-
-@attrs.frozen(kw_only=True)
-class ComparisonSizes:
-    """How much a comparison measures: settings of a program."""
-
-    examples: tuple[int, ...] = tuple(10 * 2**k for k in range(11))
-    """Numbers of examples of a task that are read before a measurement."""
-    num_tasks: int = 24
-    """Unseen tasks of a split that methods are measured on."""
-    num_tuning: int = 4
-    """Other unseen tasks, by which the free numbers of baselines are chosen."""
-    num_query: int = 256
-    """Queries of a task."""
-    chunk: int = 8
-    """Tasks side by side, also where costs are measured."""
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -66,12 +52,12 @@ class Comparison:
         """
         sizes = self._sizes
         num_query = min(sizes.num_query, most_queries or sizes.num_query)
-        counts = {"num_support": max(read.values()), "num_query": num_query}
+        draw = partial(
+            self._run.draw, num_support=max(read.values()), num_query=num_query, chunk=sizes.chunk
+        )
         self._splits[split] = _Split(
-            tests=self._run.draw(tests, sizes.num_tasks, **counts, chunk=sizes.chunk),
-            tuning=self._run.draw(
-                tuning, sizes.num_tuning, **counts, chunk=sizes.chunk, tuning=True
-            ),
+            tests=draw(tests, sizes.num_tasks),
+            tuning=draw(tuning, sizes.num_tuning, tuning=True),
             read=read,
         )
 

@@ -80,6 +80,22 @@ class FitConfig:
 
 
 @attrs.frozen(kw_only=True)
+class ComparisonSizes:
+    """How much a `Comparison` measures."""
+
+    examples: tuple[int, ...] = tuple(10 * 2**k for k in range(11))
+    """Numbers of examples of a task that are read before a measurement."""
+    num_tasks: int = attrs.field(default=24, validator=_WHOLE)
+    """Test tasks of a split."""
+    num_tuning: int = attrs.field(default=4, validator=_WHOLE)
+    """Tasks of a split by which the free numbers of baselines are chosen."""
+    num_query: int = attrs.field(default=256, validator=_WHOLE)
+    """Queries of a task."""
+    chunk: int = attrs.field(default=8, validator=_WHOLE)
+    """Tasks side by side, also where costs are measured."""
+
+
+@attrs.frozen(kw_only=True)
 class Settings:
     """What every `Experiment` can be told; a subclass adds its own settings."""
 
@@ -96,7 +112,7 @@ class Settings:
     """Training, the same for every learner."""
 
 
-def check_no_path(name: str, value: object) -> None:
+def check_no_path(name: str, value: Any) -> None:
     """Raises a TypeError for a path in a record of settings, or in a sequence or mapping of it."""
     if isinstance(value, PurePath):
         raise TypeError(
@@ -105,8 +121,9 @@ def check_no_path(name: str, value: object) -> None:
             f"`Experiment` a fingerprint of the content as `data`; got {value}."
         )
     if attrs.has(type(value)):
-        value = attrs.asdict(value, recurse=False)  # type: ignore[call-overload]
-    if isinstance(value, Mapping):
+        for field in attrs.fields(type(value)):
+            check_no_path(f"{name}.{field.name}", getattr(value, field.name))
+    elif isinstance(value, Mapping):
         for key, inner in value.items():
             check_no_path(f"{name}.{key}", inner)
     elif isinstance(value, list | tuple):

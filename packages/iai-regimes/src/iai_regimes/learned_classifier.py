@@ -1,13 +1,12 @@
 """Learned classifiers: settings of a program, and the regimes that they make by name."""
 
-from functools import partial
-from typing import Literal, cast
+from typing import Any, Literal
 
 import attrs
 from torch import nn
 
 from iai_regimes.interfaces import SetEncoder
-from iai_regimes.learned.learned_rule import LearnedRule, Signal
+from iai_regimes.learned.learned_rule import LearnedRule
 from iai_regimes.learned.whitened_newton import WhitenedNewton
 from iai_regimes.likelihood import Categorical
 from iai_regimes.models.latent_decoder import LatentDecoder
@@ -17,6 +16,7 @@ from iai_regimes.regimes.implicit import Implicit
 from iai_regimes.regimes.parametric import Parametric
 from iai_regimes.zero_linear import zero_linear
 
+_KINDS = ("parametric linear", "parametric mlp", "explicit")
 _SIGNALS = ("both", "gradient", "data")
 
 
@@ -72,29 +72,22 @@ class LearnedClassifier:
             ValueError: If there is no such regime.
         """
         likelihood = Categorical(self.num_classes)
-        x_dim, summary_dim = self.x_dim, self.summary_dim
+        sizes: dict[str, Any] = {"x_dim": self.x_dim, "summary_dim": self.summary_dim}
         if name == "implicit":
-            return Implicit(encoder, likelihood, x_dim=x_dim, summary_dim=summary_dim)
-        kind, _, word = name.partition(", ")
-        if kind not in ("parametric linear", "parametric mlp", "explicit") or word not in _SIGNALS:
+            return Implicit(encoder, likelihood, **sizes)
+        kind, _, signal = name.partition(", ")
+        if kind not in _KINDS or signal not in _SIGNALS:
             raise ValueError(
-                "`name` must be implicit, or one of parametric linear, parametric mlp and "
-                f"explicit, a comma, and one of {', '.join(_SIGNALS)}; got {name!r}."
+                f"`name` must be implicit, or one of {', '.join(_KINDS)}, then a comma and one of "
+                f"{', '.join(_SIGNALS)}; got {name!r}."
             )
-        signal = cast(Signal, word)
-        learned = partial(
-            LearnedRule,
-            likelihood=likelihood,
-            encoder=encoder,
-            x_dim=x_dim,
-            signal=signal,
-            summary_dim=summary_dim,
-        )
         if kind == "explicit":
-            decoder = LatentDecoder(x_dim, encoder.dim, self.num_classes)
+            decoder = LatentDecoder(self.x_dim, encoder.dim, self.num_classes)
             predictor = Predictor(decoder, adapt=["latent"])
-            return Explicit(predictor, likelihood, learned(predictor))
+            rule = LearnedRule(predictor, likelihood, encoder, **sizes | {"signal": signal})
+            return Explicit(predictor, likelihood, rule)
         predictor = self.predictor("linear" if kind == "parametric linear" else "mlp")
         slope = None if signal == "data" else WhitenedNewton(predictor)
-        rule = learned(predictor, slope=slope, chunk=x_dim + 1)
+        sizes |= {"signal": signal, "slope": slope, "chunk": self.x_dim + 1}
+        rule = LearnedRule(predictor, likelihood, encoder, **sizes)
         return Parametric(predictor, likelihood, rule)

@@ -1,5 +1,7 @@
 """Learned velocity fields: settings of a program, and the regimes that they make by name."""
 
+from typing import Any
+
 import attrs
 
 from iai_regimes.interfaces import SetEncoder
@@ -42,24 +44,14 @@ class LearnedFlow:
         >>> from iai_encoders import DeepSet  # doctest: +SKIP
         >>> LearnedFlow(dim=2).regime("implicit", DeepSet(8))  # doctest: +SKIP
         """
-        likelihood, dim = Unlabelled(Gaussian(self.dim, scale=1.0)), self.dim
+        likelihood = Unlabelled(Gaussian(self.dim, scale=1.0))
+        sizes: dict[str, Any] = {"x_dim": self.dim, "summary_dim": self.summary_dim}
         if name == "implicit":
-            return Implicit(
-                encoder, likelihood, x_dim=dim, query_dim=dim + 1, summary_dim=self.summary_dim
-            )
+            return Implicit(encoder, likelihood, query_dim=self.dim + 1, **sizes)
         if name != "explicit":
             raise ValueError(f"`name` must be implicit or explicit; got {name!r}.")
-        decoder = LatentDecoder(
-            dim + 1, encoder.dim, dim, hidden_dim=2 * encoder.dim, num_layers=self.num_layers
-        )
+        hidden = {"hidden_dim": 2 * encoder.dim, "num_layers": self.num_layers}
+        decoder = LatentDecoder(self.dim + 1, encoder.dim, self.dim, **hidden)
         latent = Predictor(decoder, adapt=["latent"])
-        rule = LearnedRule(
-            latent,
-            likelihood,
-            encoder,
-            x_dim=dim,
-            signal="data",
-            summary_dim=self.summary_dim,
-            chunk=16,
-        )
+        rule = LearnedRule(latent, likelihood, encoder, signal="data", chunk=16, **sizes)
         return Explicit(latent, likelihood, rule)

@@ -31,16 +31,16 @@ class Train:
     """What decides the weights of a learner."""
 
     num_classes: int = 5  # classes of a task
-    dim: int = 16  # numbers that a task's projection leaves of an image
+    dim: int = 16  # numbers that an image is projected to
     minibatch: int = 16  # examples read at a step
     width: int = 64  # size of a token
     layers: int = 2  # layers of the set encoder
     heads: int = 4  # attention heads
     curvature: int = 6  # Hessian-vector products of a step
     summary: int = 64  # size of the running mean of learned features
-    num_tasks: int = 64  # training tasks that are alive at a time
-    num_query: int = 16  # queries a task in training
-    max_steps: int = 10  # most steps in the life of a training task
+    num_tasks: int = 64  # training tasks that are refined side by side
+    num_query: int = 16  # queries of a training task
+    max_steps: int = 10  # most steps that a training task is refined for
 
 
 @attrs.frozen(kw_only=True)

@@ -37,12 +37,12 @@ class Train:
     seen_classes: Literal[2, 3, 4, 5, 6, 7, 8, 9] = 6  # the first ones; the others are unseen
     classifier: LearnedClassifier = LearnedClassifier(x_dim=64)  # x_dim white principal components
     minibatches: tuple[int, ...] = (10, 20, 40, 80, 160)  # a test takes them in turn, then the last
-    max_steps: int = 100  # most steps in the life of a training task
+    max_steps: int = 100  # most steps that a training task is refined for
     at_once: int = 640  # most examples of a training task for the model of one step
     width: int = 64  # size of a token; of an implicit learner, twice as much
     layers: int = 2  # layers of the set encoder
     heads: int = 2  # attention heads
-    num_tasks: int = 32  # training tasks that are alive at a time
+    num_tasks: int = 32  # training tasks that are refined side by side
     num_query: int = 32  # queries of a training task
 
 

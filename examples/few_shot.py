@@ -56,7 +56,7 @@ class Config(Settings):
     images: ImageClassSource = ImageClassSource()  # by default, the cache is a folder in `out`
     split: Literal["test", "validation"] = "test"  # classes to test on: validation to tune settings
     test_tasks: int = 600  # test tasks
-    test_chunk: int = 50  # how many of them at a time
+    test_chunk: int = 50  # test tasks at a time
     steps: tuple[int, ...] = (0, 1, 2, 3, 5, 10)  # reported inner steps, beside those of training
 
 
@@ -95,7 +95,7 @@ def learners(train: Train, image_shape: tuple[int, ...]) -> dict[str, iterate.It
             choices["gradient"] = iterate.ImplicitGradient(regime.residual, solver, solved=theta)
         return iterate.Iterated(regime, **unrolled | choices)
 
-    def on_features(regime, **choices):  # which a network that all tasks share makes of the images
+    def on_features(regime, **choices):  # of images, by a network that all tasks share
         return iterate.Iterated(regimes.Embedded(regime, conv(dim)), **choices)
 
     rates = regimes.Predictor(conv(ways)).full(train.inner_rate)

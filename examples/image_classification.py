@@ -51,13 +51,13 @@ class Train:
     images: Images = "mnist"  # what the training tasks are made of
     classifier: LearnedClassifier = LearnedClassifier(x_dim=100)  # of x_dim projected numbers
     minibatches: tuple[int, ...] = (10, 20, 40, 80, 160)  # a step reads one of these sizes
-    max_steps: int = 100  # most steps in the life of a training task
+    max_steps: int = 100  # most steps that a training task is refined for
     at_once: int = 640  # most examples of a training task for the model of one step
     width: int = 64  # size of a token of a parametric or explicit learner
     wide: int = 128  # size of a token of an implicit one, whose attention compares the images
     layers: int = 2  # layers of the set encoder
     heads: int = 2  # attention heads
-    num_tasks: int = 32  # training tasks that are alive at a time
+    num_tasks: int = 32  # training tasks that are refined side by side
     num_query: int = 32  # queries of a training task
 
 

@@ -39,7 +39,7 @@ class Train:
     minibatch: int = 32  # images of a step
     unroll: int = 50  # steps that a meta-gradient crosses
     max_stretches: int = 4  # most times that a network is trained on for `unroll` steps
-    memory: int = 10  # numbers that each layer of the LSTM remembers of a coordinate
+    memory: int = 10  # hidden units of each layer of the LSTM, for every weight
     scale: float = 0.03  # length of a rule's steps before meta-training
     num_tasks: int = 4  # networks trained side by side
     num_query: int = 32  # images of a network's meta-loss

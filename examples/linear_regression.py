@@ -35,9 +35,9 @@ class Train:
     layers: int = 2  # layers of the set encoder
     heads: int = 4  # attention heads
     curvature: int = 5  # Hessian-vector products of a step
-    num_tasks: int = 256  # training tasks that are alive at a time
-    num_query: int = 32  # queries a task in training
-    max_steps: int = 10  # most steps in the life of a training task
+    num_tasks: int = 256  # training tasks that are refined side by side
+    num_query: int = 32  # queries of a training task
+    max_steps: int = 10  # most steps that a training task is refined for
 
 
 @attrs.frozen(kw_only=True)
@@ -48,7 +48,7 @@ class Config(Settings):
     train: Train = Train()
     test_tasks: int = 256  # test tasks of each split
     steps: tuple[int, ...] = (0, 1, 2, 5, 10, 20, 100)  # steps that are reported
-    deep_steps: tuple[int, ...] = (1000,)  # further ones of the main learner, on split "in" alone
+    deep_steps: tuple[int, ...] = (1000,)  # more of them, of the main learner on split "in"
 
 
 CPU = FitConfig(iterations=1200, learning_rate=4e-3, warmup=100, betas=(0.9, 0.95), log_every=100)

@@ -39,13 +39,13 @@ class Train:
 
     components: tuple[int, int] = (2, 5)  # fewest and most components of a training task
     minibatch: int = 32  # samples read at a step
-    max_steps: int = 30  # most steps in the life of a training task
+    max_steps: int = 30  # most steps that a training task is refined for
     at_once: int = 512  # most samples of a training task for the model of one pass
     width: int = 64  # size of a token, and of the explicit decoder's latent
     layers: int = 2  # layers of the set encoder, and of the explicit decoder
     heads: int = 4  # attention heads
     summary: int = 128  # size of the running mean of learned features
-    num_tasks: int = 32  # training tasks that are alive at a time
+    num_tasks: int = 32  # training tasks that are refined side by side
     num_query: int = 64  # queries of a training task
 
 

@@ -114,7 +114,7 @@ def main() -> None:
     most, scores = train.steps * minibatch, {}
     reading = {REFINED: {"steps": train.steps, "minibatch": minibatch}, ONE_PASS: {"steps": 1}}
     for name, steps in reading.items():
-        torch.manual_seed(config.seed)  # so that a learner is the same whatever came before it
+        torch.manual_seed(config.seed)  # so that a learner does not depend on an earlier one
         encoder = AxialTransformer(train.width, train.layers, train.heads, 2 * train.width)
         regime = ImplicitColumns(encoder, Unlabelled(Categorical(2)))
         learner = Iterated(regime, **steps).to(run.device)

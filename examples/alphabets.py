@@ -1,18 +1,20 @@
 """Letters as distributions: more points of one that was never seen
 ================================================================
 
-A task is a letter, turned by any angle, and shows points on it. A learner, trained by flow matching
-on 24 capitals of one font, predicts the velocity that carries noise to such points. On X and Y, and
-on the capitals of other fonts, each minibatch of points sharpens the field, and a solver follows it
-from noise to new points. They are compared with held-back points, by exact transport distances.
+A task is a distribution: the points on a letter that is rotated by a random angle. A learner reads
+some of the points, minibatch by minibatch, and predicts a velocity field; an ODE solver follows the
+field from noise to new points. The learner is trained by flow matching on 24 capitals of one font,
+and tested on X and Y and on the capitals of other fonts. The exact Wasserstein distance compares
+its new points with points that it was not shown.
 
-Beside the learners stand a model that reads all points in one pass, mixtures fitted by EM, a flow
-trained on the one task for as long as the slowest learner takes, the points read, drawn again, and
-as many true points. samples.png shows points of the first learner.
+Baselines are a model that reads all points in one pass; mixtures fitted by EM; a flow trained on
+the one task for as long as the slowest learner takes to read and to draw; the points that were
+read; and as many further points of the letter. samples.png shows new points of the first learner.
 """
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -36,16 +38,15 @@ class Train:
     """What decides the weights of a learner."""
 
     letters: str = "ABCDEFGHIJKLMNOPQRSTUVWZ"  # of training tasks
-    fonts: tuple[Path, ...] = ()  # font files of training tasks; by default DejaVu Sans
     minibatch: int = 32  # points read at a step
-    max_steps: int = 30  # longest life of a task in training, in steps
-    at_once: int = 512  # the most points that the model of one pass reads in training
+    max_steps: int = 30  # most steps that a training task is refined for
+    at_once: int = 512  # most points of a training task for the model of one pass
     width: int = 64  # size of a token, and of the explicit decoder's latent
-    layers: int = 2  # layers of the set encoder
+    layers: int = 2  # layers of the set encoder, and of the explicit decoder
     heads: int = 4  # attention heads
     summary: int = 128  # size of the running mean of learned features
-    num_tasks: int = 32  # live tasks in the pool
-    num_query: int = 64  # points of the field that each task asks about in training
+    num_tasks: int = 32  # training tasks that are refined side by side
+    num_query: int = 64  # queries of a training task
 
 
 @attrs.frozen(kw_only=True)
@@ -55,12 +56,13 @@ class Config(Settings):
     out: Path = Path("runs/alphabets")
     train: Train = Train()
     learners: tuple[Literal[*LEARNERS], ...] = LEARNERS  # learners to train
-    unseen_letters: str = "XY"  # letters of other tests
-    unseen_fonts: tuple[Path, ...] = ()  # font files of other tests; by default oblique DejaVu ones
-    test_tasks: int = 8  # unseen tasks of each kind that the learners are measured on
-    points: int = 256  # points that are drawn, and compared with as many that were held back
-    tolerance: float = 1e-3  # of the solver that follows the field
-    steps: tuple[int, ...] = (1, 2, 4, 8, 16)  # steps after which points are drawn
+    fonts: tuple[Path, ...] = ()  # font files of training tasks; by default DejaVu Sans
+    unseen_letters: str = "XY"  # letters of the split "unseen letters"
+    unseen_fonts: tuple[Path, ...] = ()  # of the split "unseen fonts"; by default italic DejaVu
+    test_tasks: int = 8  # test tasks of each split
+    points: int = 256  # new points of a task, compared with as many held back
+    tolerance: float = 1e-3  # error tolerance of the ODE solver
+    steps: tuple[int, ...] = (1, 2, 4, 8, 16)  # minibatches read before new points are drawn
 
 
 CPU = FitConfig(iterations=3000, learning_rate=1e-3, warmup=100, betas=(0.9, 0.95), log_every=500)
@@ -79,17 +81,9 @@ PRESETS = {
 
 def build(train: Train, name: str) -> Iterated:
     """A learner by the name of its rows."""
-    likelihood = regimes.Unlabelled(regimes.Gaussian(2, scale=1.0))
     encoder = SetTransformer(train.width, train.layers, train.heads, 2 * train.width)
-    sizes = {"x_dim": 2, "summary_dim": train.summary}
-    if name == "explicit":
-        hidden = {"hidden_dim": 2 * train.width, "num_layers": train.layers}
-        decoder = regimes.LatentDecoder(3, train.width, 2, **hidden)
-        latent = regimes.Predictor(decoder, adapt=["latent"])
-        rule = regimes.LearnedRule(latent, likelihood, encoder, signal="data", chunk=16, **sizes)
-        regime = regimes.Explicit(latent, likelihood, rule)
-    else:
-        regime = regimes.Implicit(encoder, likelihood, query_dim=3, **sizes)
+    sizes = {"summary_dim": train.summary, "num_layers": train.layers}
+    regime = regimes.LearnedFlow(**sizes).regime(name.partition(",")[0], encoder)
     return Iterated(regime, steps=1, minibatch=None if name == ONE_PASS else train.minibatch)
 
 
@@ -99,7 +93,7 @@ def main() -> None:
     run = Experiment("alphabets", preset, config, metrics=SampleComparison.metrics)
     train = config.train
     shipped = Path(matplotlib.get_data_path(), "fonts", "ttf")
-    fonts = train.fonts or (shipped / "DejaVuSans.ttf",)
+    fonts = config.fonts or (shipped / "DejaVuSans.ttf",)
     oblique = shipped / "DejaVuSerif-Italic.ttf", shipped / "DejaVuSansMono-Oblique.ttf"
     seen = GlyphClouds(fonts, train.letters)
     samplers = {
@@ -107,12 +101,14 @@ def main() -> None:
         "unseen letters": GlyphClouds(fonts, config.unseen_letters),
         "unseen fonts": GlyphClouds(config.unseen_fonts or oblique, train.letters),
     }
+    run.data = {"letters": seen.fingerprint}
+    run.test_data = {split: sampler.fingerprint for split, sampler in samplers.items()}
     sizes = {"num_tasks": config.test_tasks, "num_samples": config.points}
     sizes["read"] = {step: step * train.minibatch for step in config.steps}
     tests = SampleComparison(run, samplers, flow=regimes.flow, tolerance=config.tolerance, **sizes)
 
     def source(learner: Iterated) -> Pool | SamplerSource:
-        """Live tasks; for the model of one pass half as many new ones, each of more samples."""
+        """A pool of tasks; for the model of one pass half as many new tasks, of more samples."""
         counts = {"num_query": train.num_query, "generator": run.training_generator()}
         if learner.minibatch:
             counts |= {"num_tasks": train.num_tasks, "max_steps": train.max_steps}
@@ -120,13 +116,8 @@ def main() -> None:
         half, num_support = train.num_tasks // 2, (train.minibatch, train.at_once)
         return SamplerSource(seen, num_tasks=half, num_support=num_support, **counts)
 
-    def mixtures(num_samples: int) -> list[GaussianMixture]:
-        """Mixtures to be fitted by EM; that of the lowest BIC draws the samples."""
-        options = {"n_init": 2, "reg_covar": 1e-3, "random_state": config.seed}
-        return [GaussianMixture(number, **options) for number in range(1, min(10, num_samples))]
-
     def fit(tasks: TaskBatch, num_steps: int) -> Callable[[Tensor], Tensor]:
-        """A network for each task; like a learner it is asked about `num_query` points a step."""
+        """Trains a network for each task, as learners are: on `num_query` queries a step."""
         torch.manual_seed(config.seed)
         layers = nn.Linear(3, 64), nn.GELU(), nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 2)
         network, generator = nn.Sequential(*layers).to(run.device), run.generator(0)
@@ -134,12 +125,12 @@ def main() -> None:
         return regimes.fit_flow(network, tasks.support, straight_path, **counts)
 
     for name in config.learners:
-        torch.manual_seed(config.seed)  # so that a learner is the same whatever came before it
-        learner = build(train, name).to(run.device)
+        learner = run.build(build, train, name)
         run.train(name, learner, source(learner))
         run.rows += tests.measure_learner(name, learner.eval().adapt)
-    warnings.filterwarnings("ignore", module="sklearn")  # of EM that has not converged
-    run.rows += tests.measure_density("EM", mixtures)
+    warnings.filterwarnings("ignore", module="sklearn")  # that EM has not converged
+    em = {"n_init": 2, "reg_covar": 1e-3, "random_state": config.seed}
+    run.rows += tests.measure_density("EM", partial(GaussianMixture, **em), range(1, 10))
     run.rows += tests.measure_as_long("flow trained on the task", fit)
     run.rows += tests.measure_references()
     tests.draw(config.out / "samples.png")

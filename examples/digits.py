@@ -1,10 +1,10 @@
 """Handwritten digits, refined minibatch by minibatch
 ===================================================
 
-Real images, tasks that were never seen: each task takes 5 of the 10 classes, renames them, and
-looks at the 64 pixels through a random projection to 16 numbers of its own. A learner reads 16
-labelled training images a step; it is asked about test images. The learner replaces training on the
-new task, so logistic regression and Adam, which do train on it, stand beside it.
+A task takes 5 of the 10 classes, permutes their labels, and maps the 64 pixels to 16 numbers by a
+random projection of its own. A learner reads 16 labelled images a step, and classifies others. It
+is tested on tasks and images that it was not trained on. The baselines, logistic regression and
+Adam, train a model on each test task.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ from iai_tasks import ProjectedClassification, digits
 from iai_train import Experiment, FitConfig, SamplerSource, Settings, accuracy, parse
 from sklearn.linear_model import LogisticRegression
 
-SEEN_TASKS = 2**20  # seeds of training tasks; all others are unseen
+SEEN_TASKS = 2**20  # training tasks have seeds below this, test tasks from it on
 RATES = (1.0, 0.3, 0.1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5)  # of Adam
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0)  # C of logistic regression, one over its penalty
 FEW = ("implicit", "parametric, both")
@@ -31,16 +31,16 @@ class Train:
     """What decides the weights of a learner."""
 
     num_classes: int = 5  # classes of a task
-    dim: int = 16  # numbers that a task's projection leaves of an image
+    dim: int = 16  # numbers that an image is projected to
     minibatch: int = 16  # examples read at a step
     width: int = 64  # size of a token
     layers: int = 2  # layers of the set encoder
     heads: int = 4  # attention heads
     curvature: int = 6  # Hessian-vector products of a step
     summary: int = 64  # size of the running mean of learned features
-    num_tasks: int = 64  # live tasks in the pool
-    num_query: int = 16  # queries a task in training
-    max_steps: int = 10  # longest life of a task in training, in steps
+    num_tasks: int = 64  # training tasks that are refined side by side
+    num_query: int = 16  # queries of a training task
+    max_steps: int = 10  # most steps that a training task is refined for
 
 
 @attrs.frozen(kw_only=True)
@@ -50,8 +50,8 @@ class Config(Settings):
     out: Path = Path("runs/digits")
     train: Train = Train()
     learners: tuple[Literal[*FEW, *MORE, AT_ONCE], ...] = (*FEW, "explicit, both")  # to train
-    test_tasks: int = 256  # unseen tasks that the learners are measured on
-    support: int = 640  # examples of an unseen task; later steps read them again
+    test_tasks: int = 256  # test tasks
+    support: int = 640  # examples of a test task; later steps read them again
     steps: tuple[int, ...] = (0, 1, 2, 4, 5, 8, 10, 20, 100)  # steps that are reported
 
 
@@ -93,25 +93,24 @@ def build(train: Train, name: str) -> Iterated:
 
 
 def linear_head(train: Train) -> regimes.Predictor:
-    """A linear head that starts at even odds."""
+    """A linear classifier, which gives all classes equal odds before a task adapts it."""
     return regimes.Predictor(regimes.zero_linear(train.dim, train.num_classes))
 
 
 def main() -> None:
     """Trains each learner, measures it beside the baselines, and writes what came out."""
     preset, config = parse(PRESETS, "Meta-learn to classify handwritten digits.")
-    run = Experiment("digits", preset, config, metrics={"accuracy": accuracy}, best="largest")
     images, train, minibatch = digits(), config.train, config.train.minibatch
-    support = images.train_images, images.train_labels
-    query = {"query_images": images.test_images, "query_labels": images.test_labels}
+    how = {"metrics": {"accuracy": accuracy}, "data": {"digits": images.fingerprint}}
+    run = Experiment("digits", preset, config, best="largest", **how)
     sizes = {"projection_dim": train.dim, "num_classes": train.num_classes}
-    # Training queries are training images too. In a pool a query may come up again in a later
-    # minibatch of its task; holding images back to prevent that cost more than it gained.
-    seen = ProjectedClassification(*support, num_tasks=SEEN_TASKS, **sizes)
-    unseen = ProjectedClassification(*support, **query, first_seed=SEEN_TASKS, **sizes)
+    # The queries of a training task are training images, so a later minibatch of the task may show
+    # one of them with its label. Test accuracy was lower where images were held back to prevent it.
+    seen = ProjectedClassification.training(images, num_tasks=SEEN_TASKS, **sizes)
+    unseen = ProjectedClassification.held_out(images, first_seed=SEEN_TASKS, **sizes)
 
     def source(learner: Iterated) -> Pool | SamplerSource:
-        """Live tasks; for a learner that reads at once, new ones with as many examples in all."""
+        """A pool of tasks; for the model of one step, new tasks with as many examples in all."""
         counts = {"num_query": train.num_query, "generator": run.training_generator()}
         if learner.minibatch:
             counts |= {"num_tasks": train.num_tasks, "max_steps": train.max_steps}
@@ -123,10 +122,10 @@ def main() -> None:
     tasks = run.draw(unseen, config.test_tasks, **counts)
     tuning = run.draw(unseen, config.test_tasks, **counts, tuning=True)
     few = run.draw(unseen, max(4, config.test_tasks // 8), **counts, tuning=True)
-    # What is read by each step of the first pass over the examples.
+    # Examples read by each step of the first pass over them.
     read = {s: s * minibatch for s in config.steps if 0 < s * minibatch <= config.support}
     for name in config.learners:
-        learner = build(train, name).to(run.device)
+        learner = run.build(build, train, name)
         run.train(name, learner, source(learner))
         run.rows += run.measure(name, learner, tasks, config.steps if learner.minibatch else read)
 
@@ -137,7 +136,7 @@ def main() -> None:
         regime = regimes.Parametric(head, likelihood, regimes.Adam(rate))
         return Iterated(regime, steps=1, minibatch=minibatch)
 
-    head, likelihood = linear_head(train).to(run.device), regimes.Categorical(train.num_classes)
+    head, likelihood = run.build(linear_head, train), regimes.Categorical(train.num_classes)
     run.rows += run.tuned("logistic regression", logistic, STRENGTHS, few, tasks, read)
     run.rows += run.tuned("adam", adam, RATES, tuning, tasks, config.steps)
     run.finish(scale="linear")

@@ -1,9 +1,9 @@
 """One letter of each: every method on the same few-shot images
 ===============================================================
 
-A task shows one image of each of five letters, of scripts never seen in training, and asks which of
-them other images are. MAML and its relatives, a neural process and the learned regimes are one loop
-with different choices, trained on as many tasks; the nearest mean image stands beside them.
+A task shows an image of each of five letters and asks which of these other images are; test tasks
+have other scripts. MAML and its relatives, a neural process and learned regimes, trained on as many
+tasks, are one loop: they differ in what a task adapts, in the rule, and in the meta-gradient.
 """
 
 from functools import partial
@@ -21,7 +21,7 @@ from iai_train import Experiment, FitConfig, SamplerSource, Settings, learning_c
 
 METHODS = ("maml", "first-order maml", "reptile", "meta-sgd", "anil", "imaml, descent")
 METHODS += ("imaml, hessian-free", "cavia", "cnp", "implicit, learned", "parametric, learned")
-LAST_STEPS = {"cnp": 1, "imaml, hessian-free": 5}  # it takes no more; it has converged by then
+LAST_STEPS = {"cnp": 1, "imaml, hessian-free": 5}  # one pass; converged by then
 
 
 @attrs.frozen(kw_only=True)
@@ -32,16 +32,16 @@ class Train:
     shots: int = 1  # images that a task shows of each class
     queries: int = 3  # images that a task asks about, of each class
     rotations: bool = True  # train on classes turned by 90, 180 and 270 degrees too
-    transductive: bool = False  # normalise over all the queries of a task, as several papers do
+    transductive: bool = False  # normalise over all queries of a task, as in several papers
     width: int = 16  # channels of each convolution
-    features: int = 64  # numbers of an image that a neural process, CAVIA and learned regimes read
+    features: int = 64  # features of an image, for a neural process, CAVIA and learned regimes
     inner_rate: float = 0.4  # rate of an inner step
     inner_steps: int = 1  # inner steps in training, where they are unrolled
     reptile_steps: int = 5  # inner steps of Reptile
     latent_dim: int = 64  # numbers that CAVIA adapts
-    strength: float = 0.5  # how strongly iMAML's proximal term pulls to the start
+    strength: float = 0.5  # weight of iMAML's proximal term
     proximal_rate: float = 0.05  # rate of iMAML's inner steps by descent
-    proximal_steps: int = 10  # how many there are
+    proximal_steps: int = 10  # inner steps of iMAML by descent
     newton_steps: int = 2  # inner steps of iMAML by Newton's method with conjugate gradients
     num_tasks: int = 16  # tasks of a meta-gradient
 
@@ -54,10 +54,10 @@ class Config(Settings):
     train: Train = Train()
     methods: tuple[Literal[*METHODS], ...] = METHODS  # which to train
     images: ImageClassSource = ImageClassSource()  # by default, the cache is a folder in `out`
-    split: Literal["test", "validation"] = "test"  # classes to measure on; validation is to choose
-    test_tasks: int = 600  # unseen tasks that the methods are measured on
-    test_chunk: int = 50  # how many of them at a time
-    steps: tuple[int, ...] = (0, 1, 2, 3, 5, 10)  # that are reported, beside those of training
+    split: Literal["test", "validation"] = "test"  # classes to test on: validation to tune settings
+    test_tasks: int = 600  # test tasks
+    test_chunk: int = 50  # test tasks at a time
+    steps: tuple[int, ...] = (0, 1, 2, 3, 5, 10)  # reported inner steps, beside those of training
 
 
 CPU = FitConfig(iterations=400, learning_rate=3e-3, warmup=50, weight_decay=0, chunk=8)
@@ -87,21 +87,21 @@ def learners(train: Train, image_shape: tuple[int, ...]) -> dict[str, iterate.It
     descent, newton = regimes.GradientDescent, regimes.NewtonCG(solver)
     inner, small = descent(train.inner_rate), descent(train.proximal_rate)
     unrolled = {"steps": train.inner_steps, "gradient": iterate.unrolled, "loss": "last"}
-    read = {"steps": 2 * train.shots, "minibatch": ways}  # twice through the images of a task
+    read = {"steps": 2 * train.shots, "minibatch": ways}  # two passes over the images of a task
 
-    def adapted(rule, adapt=None, **choices):  # all of a network, or what is named
+    def adapted(rule, adapt=None, **choices):  # the whole network, or the named part
         regime = regimes.Parametric(regimes.Predictor(conv(ways), adapt), likelihood, rule)
         if isinstance(rule, regimes.Proximal):  # whose minimum has an implicit gradient
             choices["gradient"] = iterate.ImplicitGradient(regime.residual, solver, solved=theta)
         return iterate.Iterated(regime, **unrolled | choices)
 
-    def on_features(regime, **choices):  # of the images, from a network that all tasks share
+    def on_features(regime, **choices):  # of images, by a network that all tasks share
         return iterate.Iterated(regimes.Embedded(regime, conv(dim)), **choices)
 
     rates = regimes.Predictor(conv(ways)).full(train.inner_rate)
     decoder = regimes.LatentDecoder(dim, train.latent_dim, ways, hidden_dim=dim)
     latent = regimes.Predictor(decoder, adapt=["latent"])
-    cavia = regimes.Explicit(latent, likelihood, descent(50.0))  # a new decoder hardly reads it
+    cavia = regimes.Explicit(latent, likelihood, descent(50.0))  # the latent hardly counts at first
     head = regimes.Predictor(torch.nn.Linear(dim, ways))
     rule = regimes.LearnedRule(head, likelihood, SetTransformer(dim, 2, 4, 2 * dim), x_dim=dim)
     cnp = implicit(DeepSet(dim))
@@ -135,7 +135,7 @@ def main() -> None:
     run.rows += run.measure("nearest mean image", iai_train.nearest_mean, batches, [1])
     methods = learners(train, images.image_shape)
     for name in config.methods:
-        # Reptile trains on all the images, those too that others ask about.
+        # Reptile's inner steps read as many images as the others' support and queries together.
         counts = {"num_support": shown + asked * (name == "reptile"), "num_query": asked}
         counts |= {"num_tasks": train.num_tasks, "generator": run.training_generator()}
         learner = methods[name].to(run.device)

@@ -1,15 +1,14 @@
 """Learned optimizers, far from what they were trained on
 =======================================================
 
-Two update rules are learned, each one small network for all coordinates of theta: an LSTM that
-reads the gradient, and an MLP that reads running means of the gradient, the parameter and the time.
-They train random networks with one hidden layer of tanh units to classify handwritten digits, for
-at most 200 steps, with meta-gradients through 50. Untrained, they are sign descent and Adam.
+Two update rules are learned, each a small network that moves every weight by itself: an LSTM that
+reads the gradient, and an MLP that reads running means of the gradient, the weight and the number
+of steps. In meta-training they train networks of one hidden tanh layer to classify digits, for at
+most 200 steps; a meta-gradient crosses 50. Before that they are sign descent and Adam.
 
-Then each rule serves as a `torch.optim.Optimizer`, for as many steps and for five times as many, on
-networks as in training ("in"), with four times the units ("wider"), with a second hidden layer
-("deeper") and with ReLU ("relu"). SGD and Adam stand beside them. Their rate is the best for each
-network and each step, chosen on other runs: no single run has such a choice.
+Then each rule is a `torch.optim.Optimizer` for up to 1,000 steps, on networks as in meta-training
+("in"), with four times the units ("wider"), a second hidden layer ("deeper"), or ReLU ("relu"). The
+baselines, SGD and Adam, have an advantage: for each network and step the best rate of other runs.
 """
 
 from collections.abc import Callable
@@ -36,14 +35,14 @@ BASELINES = {  # by name: the optimizer, and the rates to choose from
 class Train:
     """What decides the weights of a rule."""
 
-    hidden: int = 10  # hidden units of the networks trained on
+    hidden: int = 10  # hidden units of the networks in meta-training
     minibatch: int = 32  # images of a step
     unroll: int = 50  # steps that a meta-gradient crosses
-    max_stretches: int = 4  # longest life of a network in training, in stretches of so many steps
-    memory: int = 10  # numbers that each layer of the LSTM remembers of a coordinate
-    scale: float = 0.03  # length of a rule's steps before training
+    max_stretches: int = 4  # most times that a network is trained on for `unroll` steps
+    memory: int = 10  # hidden units of each layer of the LSTM, for every weight
+    scale: float = 0.03  # length of a rule's steps before meta-training
     num_tasks: int = 4  # networks trained side by side
-    num_query: int = 32  # images of the meta-loss, drawn once in the life of a network
+    num_query: int = 32  # images of a network's meta-loss
 
 
 @attrs.frozen(kw_only=True)
@@ -82,25 +81,31 @@ def network(activation: type[nn.Module], *hidden: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(sizes[-1], 10))
 
 
-def build(train: Train, name: str) -> nn.Module:
-    """A rule by the name of its rows."""
+def build(train: Train, name: str) -> Iterated:
+    """A rule by the name of its rows, with networks for it to train."""
+    predictor = regimes.Predictor(network(nn.Tanh, train.hidden)).requires_grad_(False)
     if name == "parametric, recurrent":
-        # It reads log |gradient|, whose derivative is unbounded near zero: treated as a constant.
-        return regimes.RecurrentRule(hidden_dim=train.memory, scale=train.scale)
-    # With this `exp_mult`, what the MLP makes of the time decides the length of a step.
-    return regimes.MLPRule(step_mult=train.scale, exp_mult=1.0, differentiate_gradient=True)
+        # It reads log |gradient|, which is too steep at 0 for a meta-gradient to flow through.
+        rule = regimes.RecurrentRule(hidden_dim=train.memory, scale=train.scale)
+    else:
+        # With 1 for `exp_mult`, not 0.001, the MLP can change the length of a step many times over.
+        rule = regimes.MLPRule(step_mult=train.scale, exp_mult=1.0, differentiate_gradient=True)
+    start, gradient = predictor.random_start, truncated(train.unroll)
+    regime = regimes.Parametric(predictor, regimes.Categorical(10), rule, start=start)
+    return Iterated(regime, steps=train.unroll, minibatch=train.minibatch, gradient=gradient)
 
 
 def main() -> None:
-    """Trains each rule, then networks by it and by SGD and Adam, and writes what came out."""
+    """Trains each rule, compares it with SGD and Adam on networks, and writes what came out."""
     preset, config = parse(PRESETS, "Meta-learn optimizers on networks that read digits.")
     train, data, steps = config.train, digits(), config.steps
-    n = len(data.train_labels)  # networks are asked about these images and then the test images
+    n = len(data.train_labels)  # of the queries, the first n are the training images
     metrics = {
         "training_loss": lambda outputs, query: cross_entropy(outputs[0, :n], query.y[0, :n])[None],
         "test_accuracy": lambda outputs, query: accuracy(outputs[:, n:], query[:, n:]),
     }
     run = Experiment("learned_optimizer", preset, config, metrics=metrics)
+    run.data["digits"] = data.fingerprint
     x = torch.cat([data.train_images, data.test_images]).to(run.device) / 16  # from 0 to 1
     y = torch.cat([data.train_labels, data.test_labels]).to(run.device)
     images, query = RandomExamples(x[:n], y[:n]), Examples(x=x[None], y=y[None])
@@ -110,7 +115,7 @@ def main() -> None:
         return drawn.support.x[0], drawn.support.y[0]
 
     def trained(module: Callable[[], nn.Module], optimizer: type, choice: object) -> TrainedModule:
-        """A network trained by an optimizer of this rate, or this rule."""
+        """A network trained by an optimizer with a rate, or with a learned rule."""
         return TrainedModule(module, lambda p: optimizer(p, choice), minibatch, cross_entropy)
 
     tests, tuning = (
@@ -124,19 +129,15 @@ def main() -> None:
         "relu": partial(network, nn.ReLU, train.hidden),
     }
     for name, fit in ("parametric, recurrent", config.fit), ("parametric, MLP", config.mlp):
-        predictor = regimes.Predictor(networks["in"]()).requires_grad_(False)
-        rule, choices = build(train, name), {"start": predictor.random_start}
-        regime = regimes.Parametric(predictor, regimes.Categorical(10), rule, **choices)
-        sizes = {"steps": train.unroll, "minibatch": train.minibatch}
-        learner = Iterated(regime, **sizes, gradient=truncated(train.unroll))
-        # Lives go on where the last stretch left them: memory and time are of one stretch.
+        learner = run.build(build, train, name)
+        # A network goes on from where it was left: an iteration costs `unroll` steps of its life.
         counts = {"num_tasks": train.num_tasks, "num_query": train.num_query}
         lives = {"max_steps": train.max_stretches, "generator": run.training_generator()}
         source = Pool(learner, images, **counts, **lives)
-        # Losses fall about as 1 / steps: with this weight all depths count alike.
+        # Losses fall about as 1 / steps: with this weight, losses at all depths count alike.
         run.train(name, learner, source, fit, weight=lambda seen: 1 + seen / (10 * train.minibatch))
         for split, module in networks.items():
-            learned = trained(module, regimes.LearnedOptimizer, rule)
+            learned = trained(module, regimes.LearnedOptimizer, learner.regime.rule)
             run.rows += run.measure(name, learned, tests, steps, split=split)
     for name, (optimizer, rates) in BASELINES.items():
         for split, module in networks.items():

@@ -2,10 +2,10 @@
 ====================================================
 
 A task is y = w . [x, 1] + noise with w ~ N(0, I). A learner reads 16 examples a step and keeps its
-state alone. The oracle is the Bayesian ridge on all examples read so far. All learners are trained
-on at most 10 steps and as many examples, and measured far beyond. "Untrained" is the parametric
-rule before training: damped Newton steps. Queries are drawn as the support is ("in"), three times
-as wide ("wide"), or far from the origin ("far"). The error, 0 at best, is that of the noiseless y.
+state, not the examples. The oracle is Bayesian ridge regression on all examples read so far. All
+learners are trained on at most 10 steps and measured after many more. "Untrained" is the parametric
+rule before training: damped Newton steps. Queries are distributed as the support is ("in"), three
+times as wide ("wide"), or far from the origin ("far"). The error is (prediction - w . [x, 1])^2.
 """
 
 import copy
@@ -35,9 +35,9 @@ class Train:
     layers: int = 2  # layers of the set encoder
     heads: int = 4  # attention heads
     curvature: int = 5  # Hessian-vector products of a step
-    num_tasks: int = 256  # live tasks in the pool
-    num_query: int = 32  # queries a task in training
-    max_steps: int = 10  # longest life of a task in training, in steps
+    num_tasks: int = 256  # training tasks that are refined side by side
+    num_query: int = 32  # queries of a training task
+    max_steps: int = 10  # most steps that a training task is refined for
 
 
 @attrs.frozen(kw_only=True)
@@ -46,9 +46,9 @@ class Config(Settings):
 
     out: Path = Path("runs/linear_regression")
     train: Train = Train()
-    test_tasks: int = 256  # tasks that the learners are measured on, for each split
+    test_tasks: int = 256  # test tasks of each split
     steps: tuple[int, ...] = (0, 1, 2, 5, 10, 20, 100)  # steps that are reported
-    deep_steps: tuple[int, ...] = (1000,)  # further steps of the main learner, on split "in" alone
+    deep_steps: tuple[int, ...] = (1000,)  # more of them, of the main learner on split "in"
 
 
 CPU = FitConfig(iterations=1200, learning_rate=4e-3, warmup=100, betas=(0.9, 0.95), log_every=100)
@@ -76,7 +76,7 @@ def learners(train: Train, likelihood: regimes.Gaussian) -> dict[str, Iterated]:
     decoder = regimes.LatentDecoder(dim, 4 * dim, 1, hidden_dim=train.width, num_layers=1)
     latent = regimes.Predictor(decoder, adapt=["latent"])
     explicit = learned(regimes.Explicit, latent, slope=newton())
-    # The state, signals and update of Mittal et al. (2025), trained on new tasks as they do.
+    # State, signals and update of Mittal et al. (2025), who draw new tasks at each iteration.
     of_paper = {"update": "residual", "summary_dim": 0, "count": False, "slope": regimes.Gradient()}
     paper = parametric(linear_model(dim), train.max_steps, **of_paper)
     refined, at_once = (regimes.Implicit(encoder(), likelihood, x_dim=dim) for _ in range(2))
@@ -97,7 +97,7 @@ def linear_model(dim: int) -> regimes.Predictor:
 
 
 def source(train: Train, learner: Iterated, sampler: LinearRegression, **how: object) -> object:
-    """Live tasks for a learner of one step; else new ones, as many examples in all."""
+    """A pool of tasks for a learner of one step; else new tasks, with as many examples in all."""
     if learner.minibatch and learner.steps == 1:
         return Pool(learner, sampler, num_tasks=train.num_tasks, max_steps=train.max_steps, **how)
     steps, examples = train.max_steps, train.max_steps * train.minibatch
@@ -113,14 +113,14 @@ def main() -> None:
     metrics = {"excess_error": mean_squared_error}
     run, train = Experiment("linear_regression", preset, config, metrics=metrics), config.train
     likelihood = regimes.Gaussian(1, scale=train.noise_variance**0.5)
-    # The mean of y as the query's target: the same minimiser as y itself, and less variance.
+    # Queries without noise: the loss has the same minimiser, and its gradient less variance.
     sampler = LinearRegression(train.dim, noise_variance=train.noise_variance, noisy_query=False)
     trained, model = learners(train, likelihood), linear_model(train.dim).to(run.device)
     compared = {UNTRAINED: copy.deepcopy(trained[MAIN]).to(run.device), **trained}
     for name, learner in trained.items():
         how = {"num_query": train.num_query, "generator": run.training_generator()}
         tasks = source(train, learner.to(run.device), sampler, **how)
-        # The least error that n examples allow falls as 1 / n: so weighted, all depths count.
+        # The oracle's error falls as 1 / n: with this weight, losses at all depths count alike.
         run.train(name, learner, tasks, weight=lambda seen: 1 + seen)
 
     def adam(rate: float) -> Iterated:

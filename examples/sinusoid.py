@@ -1,14 +1,14 @@
 """Sine waves from ten points: methods as choices of parameters, rule and meta-gradient
 ====================================================================================
 
-A task is a sine wave of its own amplitude and phase, and ten points of it. MAML and its relatives
-learn where gradient descent should start; CAVIA adapts a latent alone; a neural process reads the
-points in one pass; the learned regimes refine an answer over minibatches of five. All are one loop:
-what differs is what is adapted, the rule that moves it, and how the meta-gradient crosses the
-steps. Every method is trained on as many tasks, and measured on steps far beyond those of training.
+A task is a sine wave with an amplitude and a phase of its own, and shows ten points of it. MAML and
+its relatives learn where gradient descent should start; CAVIA adapts a latent alone; a neural
+process reads the points in one pass; the learned regimes read them in minibatches of five. All
+share one loop, and differ in what a task adapts, in the rule, and in how the meta-gradient crosses
+the steps. Every method is trained on as many tasks, and measured after many more steps.
 
-The error is the mean squared distance to the wave. With ten points the best answer, the oracle, has
-none; at step 0 it is the mean of all waves.
+The error is the mean squared distance to the wave. The oracle is the best answer: before any point
+it is the mean of all waves, and with ten points it makes no error.
 """
 
 from functools import partial
@@ -38,12 +38,12 @@ class Train:
     """What decides the weights of a method."""
 
     shots: int = 10  # points that a task shows
-    num_query: int = 10  # points that a task asks in training
+    num_query: int = 10  # queries of a training task
     num_tasks: int = 25  # tasks of a meta-gradient
     width: int = 40  # units of both hidden layers, and size of a token
     inner_rate: float = 0.01  # rate of an inner step down the squared error
     inner_steps: int = 5  # inner steps in training
-    strength: float = 0.5  # how strongly iMAML's proximal term pulls to the start
+    strength: float = 0.5  # weight of iMAML's proximal term
     newton_steps: int = 3  # inner steps of iMAML in training
     latent_dim: int = 8  # numbers that CAVIA adapts
     latent_rate: float = 0.03  # rate of CAVIA's inner steps
@@ -57,7 +57,7 @@ class Config(Settings):
     out: Path = Path("runs/sinusoid")
     train: Train = Train()
     methods: tuple[Literal[*METHODS], ...] = METHODS  # which to train
-    test_tasks: int = 600  # unseen tasks that the methods are measured on
+    test_tasks: int = 600  # test tasks
     steps: tuple[int, ...] = (0, 1, 2, 5, 10, 20, 50, 100)  # steps that are reported
 
 
@@ -73,7 +73,7 @@ PRESETS = {
 
 
 def network(width: int, adapt: list[str] | None = None) -> regimes.Predictor:
-    """The network of MAML's experiment, and what of it a task adapts."""
+    """The network of MAML's paper; a task adapts the named part, or all of it."""
     model = nn.Sequential(nn.Linear(1, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
     model.add_module("head", nn.Linear(width, 1))
     return regimes.Predictor(model, adapt)
@@ -85,7 +85,7 @@ def learners(train: Train) -> dict[str, Iterated]:
     descent, solver = regimes.GradientDescent(train.inner_rate), iterate.ConjugateGradient(steps=5)
 
     def descending(rule=descent, steps=steps, gradient=iterate.unrolled, adapt=None) -> Iterated:
-        """A network whose parameters, or those named, are moved on all the points at once."""
+        """A network of which a task adapts the named part, or all, on all the points at once."""
         regime = regimes.Parametric(network(width, adapt), SQUARED, rule)
         return Iterated(regime, steps=steps, gradient=gradient, loss="last")
 
@@ -100,7 +100,7 @@ def learners(train: Train) -> dict[str, Iterated]:
     imaml.gradient = iterate.ImplicitGradient(imaml.regime.residual, solver, **solved)
     head = network(width, ["head"])
     rule = regimes.LearnedRule(head, SQUARED, encoder(), x_dim=1)
-    refined = {"steps": 4, "minibatch": train.minibatch}  # twice through the points of a task
+    refined = {"steps": 4, "minibatch": train.minibatch}  # two passes over the points of a task
     return {
         "maml": descending(),
         "first-order maml": descending(gradient=iterate.first_order),
@@ -135,7 +135,7 @@ def main() -> None:
 
     built = learners(train)
     for name in config.methods:
-        # Reptile trains on all the points, those too that others ask about.
+        # Reptile and pretraining read as many points as the others have in support and queries.
         shots = train.shots + train.num_query * (name in ("reptile", "pretrained"))
         counts = {"num_tasks": train.num_tasks, "num_support": shots, "num_query": train.num_query}
         source = SamplerSource(waves, **counts, generator=run.training_generator())

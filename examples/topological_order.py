@@ -1,17 +1,17 @@
 """What causes what: the order of variables, from samples alone
 =============================================================
 
-A task is a table: samples of variables that cause one another along a graph without cycles. The
-learner says how likely each variable is a leaf, which causes no other. The likeliest leaf is
-removed, and the learner is asked again about those that are left, until all are ordered. It is
-trained on up to ten variables and graphs of three families, and tested on new graphs, two other
-families, two and five times the variables, other mechanisms and heavier tails. It reads each row
-once, minibatch by minibatch, in memory that does not grow with the rows.
+A task is a table of samples of a structural causal model. The learner gives each variable a
+probability of being a leaf, a variable that causes no other. The likeliest leaf is removed, and the
+learner is asked about the remaining columns, until all variables are ordered. It is trained on
+tables of up to ten variables and graphs of three families, and tested on new graphs, two other
+families, two and five times the variables, other mechanisms and noise with heavier tails. It reads
+each row once, minibatch by minibatch, in memory that does not grow with the rows.
 
-The error is the fraction of removals of a variable that was no leaf. Baselines are a model that
-reads all rows in one pass, the mean of its answers to each minibatch, and two orders: by variance,
-and by the precision matrix. With enough rows the latter is exact for linear models whose variables
-have equal noise, such as the raw linear tables here. Fourier mechanisms have unequal noise.
+The error is the fraction of removed variables that were no leaf at that moment. Baselines are a
+model that reads all rows in one pass, the mean of its answers to each minibatch, and two orders: by
+variance, and by the precision matrix. With enough rows the latter is exact for linear models whose
+variables have noise of one variance, such as the raw linear tables here.
 """
 
 import math
@@ -30,7 +30,7 @@ from iai_tasks import ErdosRenyi, Examples, ScaleFree, StructuralCausalModels, T
 from iai_train import Experiment, FitConfig, SamplerSource, Settings, parse
 from torch import Tensor
 
-SEEN_TASKS = 2**20  # seeds of training tasks; all others are unseen
+SEEN_TASKS = 2**20  # training tasks have seeds below this, test tasks from it on
 REFINED, ONE_PASS = "refined over minibatches", "one pass, all rows"
 
 
@@ -38,9 +38,9 @@ REFINED, ONE_PASS = "refined over minibatches", "one pass, all rows"
 class Train:
     """What decides the weights of a learner."""
 
-    mechanism: Literal["linear", "fourier"] = "linear"  # how a variable follows from its causes
-    noise: Literal["gaussian", "laplace", "cauchy"] = "gaussian"  # law of the noise in training
-    standardise: bool = False  # give all variables one scale; raw variances reveal the order
+    mechanism: Literal["linear", "fourier"] = "linear"  # the function from causes to a variable
+    noise: Literal["gaussian", "laplace", "cauchy"] = "gaussian"  # its distribution in training
+    standardise: bool = False  # scale all columns to variance 1; raw variances reveal the order
     num_nodes: int = 10  # variables of a training task, before leaves are removed
     minibatch: int = 32  # rows read at a step
     steps: int = 4  # steps of a training task
@@ -56,8 +56,8 @@ class Config(Settings):
 
     out: Path = Path("runs/topological_order")
     train: Train = Train()
-    test_tasks: int = 16  # unseen tasks of each kind; fewer where a task has more variables
-    steps: tuple[int, ...] = (1, 2, 4, 8)  # steps after which the variables are ordered
+    test_tasks: int = 16  # test tasks of each split; fewer where tables are larger
+    steps: tuple[int, ...] = (1, 2, 4, 8)  # minibatches read before the variables are ordered
 
 
 CPU = FitConfig(iterations=1000, learning_rate=1e-3, warmup=50, betas=(0.9, 0.95), log_every=200)
@@ -114,7 +114,7 @@ def main() -> None:
     most, scores = train.steps * minibatch, {}
     reading = {REFINED: {"steps": train.steps, "minibatch": minibatch}, ONE_PASS: {"steps": 1}}
     for name, steps in reading.items():
-        torch.manual_seed(config.seed)  # so that a learner is the same whatever came before it
+        torch.manual_seed(config.seed)  # so that a learner does not depend on an earlier one
         encoder = AxialTransformer(train.width, train.layers, train.heads, 2 * train.width)
         regime = ImplicitColumns(encoder, Unlabelled(Categorical(2)))
         learner = Iterated(regime, **steps).to(run.device)

@@ -3,12 +3,14 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import matplotlib as mpl
 import pytest
+from iai_train import CheckpointError
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted(ROOT.glob("examples/*.py"))
@@ -63,9 +65,47 @@ def test_help_teaches(example, run_here, capsys):
 
 
 def test_alphabets_of_fonts_of_ones_own(tmp_path, run_here):
-    example = ROOT / "examples" / "alphabets.py"
-    font = Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSansMono.ttf")
-    letters = ["--train.letters=IO", "--unseen-letters=L"]
-    options = [f"--train.fonts={font}", *letters, "--learners=implicit"]
-    run_here([*command(example, tmp_path), *options])
-    assert json.loads((tmp_path / "metrics.json").read_text())["rows"]
+    fonts, font = Path(mpl.get_data_path(), "fonts", "ttf"), tmp_path / "a.ttf"
+    letters = ["--train.letters=IO", "--unseen-letters=L", "--learners=implicit"]
+    options = command(ROOT / "examples" / "alphabets.py", tmp_path / "out") + letters
+
+    def trained(file, into):
+        shutil.copy(fonts / file, into)
+        run_here([*options, f"--fonts={into}"])
+        return (tmp_path / "out" / "implicit" / "log.jsonl").read_text()
+
+    log = trained("DejaVuSansMono.ttf", font)
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["rows"]
+    assert trained("DejaVuSansMono.ttf", tmp_path / "moved.ttf") == log
+    with pytest.raises(CheckpointError, match=r"`setup\.data\.letters` is \w{64} there and \w{64}"):
+        trained("DejaVuSerif.ttf", font)
+
+
+@pytest.mark.parametrize(
+    ("name", "learner", "options", "first", "second"),
+    [
+        (
+            "digits",
+            "explicit, both",
+            ("--test-tasks=2", "--fit.iterations=2", "--learners"),
+            ("explicit, both",),
+            ("implicit", "explicit, both"),
+        ),
+        (
+            "learned_optimizer",
+            "parametric, MLP",
+            ("--runs=1", "--steps=1", "--fit.iterations"),
+            ("2",),
+            ("3",),
+        ),
+    ],
+)
+def test_a_learner_does_not_depend_on_those_before_it(
+    tmp_path, run_here, name, learner, options, first, second
+):
+    def rows(out, *settings):
+        run_here([*command(ROOT / "examples" / f"{name}.py", out), *options, *settings])
+        every = json.loads((out / "metrics.json").read_text())["rows"]
+        return [row for row in every if row["method"] == learner]
+
+    assert rows(tmp_path / "first", *first) == rows(tmp_path / "second", *second) != []

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from iai_train import CheckpointError
+from iai_train.training.checkpoint import load_checkpoint
 from PIL import Image
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "embeddings.py"
@@ -41,15 +43,26 @@ def run(out, *options):
     )
 
 
-def test_images_of_any_kind_are_classified_beside_the_others(tmp_path):
+def test_images_of_any_kind_are_classified_beside_the_others(tmp_path, run_here):
     images = folder_of_images(tmp_path / "mine", num_classes=3, num_images=10)
     done = run(tmp_path / "out", "--images", images)
     assert done.returncode == 0, done.stderr
-    rows = json.loads((tmp_path / "out" / "metrics.json").read_text())["rows"]
-    own = [row for row in rows if row["split"] == "yours: mine"]
+    record = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    trained_on = {"digits-train", "digits-test", "backbone"}
+    assert record["run"]["data"].keys() == trained_on | {"mine"}
+    own = [row for row in record["rows"] if row["split"] == "yours: mine"]
     # A third of 30 images are asked about; 60 examples there are not.
     assert {row["examples"] for row in own} == {10, 20}
     assert {row["method"] for row in own} >= {"parametric linear, both", "logistic regression"}
+    # The learner may go on to other images of the user's, but not to other embeddings.
+    _, setup = load_checkpoint(
+        tmp_path / "out" / "parametric-linear-both" / "checkpoint.safetensors"
+    )
+    assert setup["setup"]["data"].keys() == trained_on
+    with pytest.raises(
+        CheckpointError, match=r"`setup\.data\.backbone` is \w{64} there and \w{64}"
+    ):
+        run_here(command(tmp_path / "out", "--embedding.size", "9"))
 
 
 def test_a_file_that_cannot_be_read_is_named_and_left_out_if_asked(tmp_path):
@@ -58,7 +71,7 @@ def test_a_file_that_cannot_be_read_is_named_and_left_out_if_asked(tmp_path):
     refused = run(tmp_path / "out", "--images", images)
     assert refused.returncode != 0
     assert "class 00/torn.png" in refused.stderr
-    skipped = run(tmp_path / "out", "--images", images, "--unreadable", "skip")
+    skipped = run(tmp_path / "out", "--images", images, "--embedding.unreadable", "skip")
     assert skipped.returncode == 0, skipped.stderr
     assert "1 of 31 images could not be read and were left out" in skipped.stderr
 
@@ -66,15 +79,20 @@ def test_a_file_that_cannot_be_read_is_named_and_left_out_if_asked(tmp_path):
 @pytest.mark.parametrize(
     ("num_classes", "num_images", "options", "text"),
     [
-        (11, 10, (), "`train.num_classes` must be at least 11, the most classes of a test; got 10"),
+        (
+            11,
+            10,
+            (),
+            "`train.classifier.num_classes` must be at least 11, the most classes of a test; got",
+        ),
         (0, 10, (), "must hold a folder for each class"),
         (2, 2, (), "must have each class at least 3 times, so that an image of it is held out"),
         (2, 3, (), "`examples` must hold a number of at most 4, as many as there are; got (10, "),
         (
             3,
             10,
-            ("--train.num-classes", "8"),
-            "`train.num_classes` must be at least 10, the most classes of a test; got 8.",
+            ("--train.classifier.num-classes", "8"),
+            "classifier.num_classes` must be at least 10, the most classes of a test; got 8.",
         ),
         (
             3,
@@ -85,7 +103,7 @@ def test_a_file_that_cannot_be_read_is_named_and_left_out_if_asked(tmp_path):
         (
             3,
             10,
-            ("--examples", "10", "15"),
+            ("--tests.examples", "10", "15"),
             "`examples` must be what whole minibatches of (10, 10, 20)",
         ),
         (
@@ -94,11 +112,16 @@ def test_a_file_that_cannot_be_read_is_named_and_left_out_if_asked(tmp_path):
             ("--learners", "parametric MLP, both"),
             "invalid choice 'parametric MLP, both' for argument '--learners'",
         ),
-        (2, 10, ("--train.dim", "500"), "`dim` must be from 1 to 72, the numbers of an embedding"),
         (
             2,
             10,
-            ("--train.backbone", "resnet18"),
+            ("--train.classifier.x-dim", "500"),
+            "`dim` must be from 1 to 72, the numbers of an embedding",
+        ),
+        (
+            2,
+            10,
+            ("--embedding.backbone", "resnet18"),
             "`weights` must name a file of weights for resnet18;",
         ),
     ],

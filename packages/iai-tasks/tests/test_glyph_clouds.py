@@ -105,3 +105,12 @@ def test_what_cannot_be_drawn(tmp_path, font, untyped):
 def test_a_latent_must_name_a_glyph(font):
     with pytest.raises(ValueError, match=r"glyphs from 0 to 0; got \[1\]"):
         draw(GlyphClouds([font], "A"), 1, latent=torch.tensor([[1.0, 0.0]]))
+
+
+def test_the_fingerprint_is_of_the_letters_and_not_of_the_file(font, tmp_path):
+    fingerprint = GlyphClouds([font], "AB").fingerprint
+    moved = write_font(tmp_path / "moved.ttf", LETTERS)
+    other = write_font(tmp_path / "other.ttf", LETTERS | {"B": LETTERS["C"]})
+    assert GlyphClouds([moved], "AB").fingerprint == fingerprint
+    assert GlyphClouds([other], "AB").fingerprint != fingerprint
+    assert GlyphClouds([font], "BA").fingerprint != fingerprint

@@ -99,3 +99,17 @@ def test_both_parts_are_changed():
     assert changed.train_images.tolist() == [[1, 1]] * 4
     assert changed.test_images.tolist() == [[1, 1]] * 2
     assert changed.train_labels is FIELDS["train_labels"]
+
+
+def test_the_fingerprint_tells_images_and_labels_apart():
+    fingerprint = LabelledImages(**FIELDS).fingerprint
+    assert LabelledImages(**FIELDS).fingerprint == fingerprint
+    for name, tensor in FIELDS.items():
+        changed = LabelledImages(**FIELDS | {name: tensor + 1})
+        assert changed.fingerprint != fingerprint, name
+
+
+def test_classes_are_those_up_to_the_largest_of_a_training_image():
+    assert LabelledImages(**FIELDS).num_classes == 1
+    labels = {"train_labels": torch.tensor([0, 2, 2, 1])}
+    assert LabelledImages(**FIELDS | labels).num_classes == 3

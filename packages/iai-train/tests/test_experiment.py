@@ -29,13 +29,15 @@ from least_squares import (
     full_disk,
     sampler_source,
 )
-from torch import Tensor
+from torch import Tensor, nn
+
+COUNTS = {"num_support": 4, "num_query": 2}
 
 
 @attrs.frozen(kw_only=True)
 class Train:
     width: int = 8
-    font: Path = Path("a.ttf")
+    sizes: object = None
 
 
 @attrs.frozen(kw_only=True)
@@ -68,7 +70,6 @@ def test_a_stopped_experiment_goes_on_where_it_was(tmp_path: Path) -> None:
     ("method", "changes", "message"),
     [
         ("a b", {"train": Train(width=9)}, "`setup.train.width` is 8 there and 9 here"),
-        ("a b", {"train": Train(font=Path("b.ttf"))}, "`setup.train.font` is a.ttf there"),
         ("a b", {"seed": 1}, "`setup.seed` is 0 there and 1 here"),
         ("a b", {"data": {"images": "4 of them"}}, "`setup.data.images` is absent there"),
         ("a b", {"fit": attrs.evolve(CONFIG, warmup=1)}, "`fit.warmup` is 3 there and 1 here"),
@@ -81,6 +82,47 @@ def test_a_checkpoint_of_another_training_is_refused(
     experiment(tmp_path).train("a b", Descent(), sampler_source())
     with pytest.raises(CheckpointError, match=message):
         experiment(tmp_path, **changes).train(method, Descent(), sampler_source())
+
+
+@pytest.mark.parametrize("sizes", [Path("a.ttf"), [3, Path("a.ttf")], {"a": (Path("a.ttf"),)}])
+def test_what_decides_the_weights_is_no_path(tmp_path: Path, sizes: object) -> None:
+    with pytest.raises(
+        TypeError, match=r"`settings.train.sizes(\.a)?` must not be a path: a check"
+    ):
+        experiment(tmp_path, train=Train(sizes=sizes))
+    with pytest.raises(TypeError, match=r"got a\.ttf\.$"):
+        experiment(tmp_path, train=Train(sizes=Train(sizes=sizes)))
+
+
+def test_data_that_are_only_measured_on_may_change(tmp_path: Path) -> None:
+    for images in ("one", "other"):
+        run = experiment(tmp_path, data={"letters": "a"})
+        run.data["images"], run.test_data["own"] = "trained on", images
+        learner = Descent()
+        run.train("a b", learner, sampler_source())
+        run.rows += run.measure("a b", learner, run.draw(Regression(), 2, **COUNTS), [1])
+        run.finish()
+        data = read_metrics(tmp_path / "metrics.json")[0].data
+        assert data == {"letters": "a", "images": "trained on", "own": images}
+    with pytest.raises(
+        CheckpointError, match=r"`setup\.data\.images` is trained on there and absent"
+    ):
+        experiment(tmp_path, data={"letters": "a"}).train("a b", Descent(), sampler_source())
+
+
+def test_a_module_depends_on_the_seed_and_not_on_what_came_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drawn(seed: int, before: int) -> tuple[Tensor, Tensor]:
+        run = experiment(tmp_path, seed=seed)
+        torch.randn(before)
+        return run.build(nn.Linear, 3, 2).weight, torch.rand(3)
+
+    weight, later = drawn(0, 0)
+    assert torch.equal(weight, drawn(0, 5)[0]) and torch.equal(later, drawn(0, 5)[1])
+    assert not torch.equal(weight, drawn(1, 0)[0])
+    monkeypatch.setenv("RANK", "1")  # has the same weights, and other random numbers in training
+    assert torch.equal(weight, drawn(0, 0)[0]) and not torch.equal(later, drawn(0, 0)[1])
 
 
 def test_a_learner_can_have_a_training_and_a_weight_of_its_own(tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ def test_a_fit_that_nothing_is_measured_before_takes_a_second(make, monkeypatch)
     assert set(asked) == {20, 1}, "one iteration at least"
 
 
-def test_a_density_is_chosen_given_the_number_of_samples_read(make):
+def test_a_density_has_fewer_components_than_there_are_samples(make):
     class Constant:
         def fit(self, x):
             self.mean = x.mean(0)
@@ -190,8 +190,8 @@ def test_a_density_is_chosen_given_the_number_of_samples_read(make):
             return np.tile(self.mean, (num_samples, 1)), None
 
     numbers = []
-    rows = make().measure_density("EM", lambda number: numbers.append(number) or [Constant()])
-    assert numbers == [4, 8, 4, 8]
+    rows = make().measure_density("EM", lambda n: numbers.append(n) or Constant(), range(1, 7))
+    assert numbers == 2 * [1, 2, 3, 1, 2, 3, 4, 5, 6]  # of two splits; 4 samples are read, then 8
     assert all(value < 3 for value in by_metric(rows).values())
 
 

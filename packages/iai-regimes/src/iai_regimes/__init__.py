@@ -11,6 +11,8 @@ from iai_regimes.learned.newton import Newton
 from iai_regimes.learned.recurrent_rule import RecurrentRule
 from iai_regimes.learned.slope import Gradient
 from iai_regimes.learned.whitened_newton import WhitenedNewton
+from iai_regimes.learned_classifier import LearnedClassifier
+from iai_regimes.learned_flow import LearnedFlow
 from iai_regimes.likelihood import Categorical, Gaussian
 from iai_regimes.models.conv4 import Conv4
 from iai_regimes.models.fit_flow import fit_flow
@@ -48,6 +50,8 @@ __all__ = [
     "Implicit",
     "ImplicitColumns",
     "LatentDecoder",
+    "LearnedClassifier",
+    "LearnedFlow",
     "LearnedOptimizer",
     "LearnedRule",
     "MLPRule",

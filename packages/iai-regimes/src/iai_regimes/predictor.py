@@ -115,8 +115,9 @@ class Predictor(nn.Module):
     def random_start(self, num_tasks: int) -> Theta:
         """New random parameters for each task, instead of learned initial values.
 
-        They are drawn from torch's global generator, uniform within 1 / sqrt(inputs of the layer),
-        as `nn.Linear` draws its own.
+        They are uniform within 1 / sqrt(inputs of the layer), as `nn.Linear` draws its own. They
+        come from torch's global generator, as dropout's masks do: a checkpoint of training must
+        keep the state of that generator (`torch.get_rng_state`).
 
         Raises:
             ValueError: If a parameter of another kind of layer is adapted.

@@ -13,6 +13,7 @@ from iai_tasks.causal.random_graph import (
     to_networkx,
 )
 from iai_tasks.causal.structural_causal_models import StructuralCausalModels
+from iai_tasks.embedding_source import EmbeddingSource
 from iai_tasks.embeddings.backbone import Backbone
 from iai_tasks.embeddings.efficientnet_lite import efficientnet_lite0
 from iai_tasks.embeddings.embedding_store import EmbeddingStore, embed
@@ -49,6 +50,7 @@ __all__ = [
     "Backbone",
     "Categorical",
     "ClassSplit",
+    "EmbeddingSource",
     "EmbeddingStore",
     "ErdosRenyi",
     "Examples",

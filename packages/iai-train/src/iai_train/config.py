@@ -1,7 +1,7 @@
 """The settings of a training run, and of an experiment."""
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import attrs
@@ -80,6 +80,22 @@ class FitConfig:
 
 
 @attrs.frozen(kw_only=True)
+class ComparisonSizes:
+    """How much a `Comparison` measures."""
+
+    examples: tuple[int, ...] = tuple(10 * 2**k for k in range(11))
+    """Numbers of examples of a task that are read before a measurement."""
+    num_tasks: int = attrs.field(default=24, validator=_WHOLE)
+    """Test tasks of a split."""
+    num_tuning: int = attrs.field(default=4, validator=_WHOLE)
+    """Tasks of a split by which the free numbers of baselines are chosen."""
+    num_query: int = attrs.field(default=256, validator=_WHOLE)
+    """Queries of a task."""
+    chunk: int = attrs.field(default=8, validator=_WHOLE)
+    """Tasks side by side, also where costs are measured."""
+
+
+@attrs.frozen(kw_only=True)
 class Settings:
     """What every `Experiment` can be told; a subclass adds its own settings."""
 
@@ -90,7 +106,26 @@ class Settings:
     device: Device = "auto"
     """auto is CUDA where there is one."""
     train: Any
-    """What decides the weights, beside the seed and `fit`: a run that goes on must have the same.
-    An attrs record."""
+    """What decides the weights, beside the seed, `fit` and data: a run that goes on must have the
+    same. An attrs record without paths."""
     fit: FitConfig
     """Training, the same for every learner."""
+
+
+def check_no_path(name: str, value: Any) -> None:
+    """Raises a TypeError for a path in a record of settings, or in a sequence or mapping of it."""
+    if isinstance(value, PurePath):
+        raise TypeError(
+            f"`{name}` must not be a path: a checkpoint would be refused where a file has moved, "
+            "and taken where its content has changed. Make it a setting beside `train`, and give "
+            f"`Experiment` a fingerprint of the content as `data`; got {value}."
+        )
+    if attrs.has(type(value)):
+        for field in attrs.fields(type(value)):
+            check_no_path(f"{name}.{field.name}", getattr(value, field.name))
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            check_no_path(f"{name}.{key}", inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            check_no_path(name, inner)

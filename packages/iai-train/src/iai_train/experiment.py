@@ -13,7 +13,7 @@ import rich
 import torch
 from torch import nn
 
-from iai_train.config import FitConfig, Settings
+from iai_train.config import FitConfig, Settings, check_no_path
 from iai_train.files import make_folder
 from iai_train.interfaces import Estimator, Source, TaskSampler, TasksT, Traceable
 from iai_train.measuring.cost import cost_rows, measure_once, peak_bytes, seconds
@@ -27,6 +27,7 @@ from iai_train.training.fit import fit, progress_bar
 from iai_train.training.gradient import Weight
 
 ChoiceT = TypeVar("ChoiceT")
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 Method = Traceable[Any] | Answer | Estimator
 Steps = Collection[int] | Mapping[int, int]
 
@@ -36,9 +37,7 @@ class Experiment:
 
     `measure` and `tuned` return rows, `rows` collects them, and `finish` writes them down and
     prints one table. Run again in the same folder, an experiment that was stopped goes on from its
-    last checkpoint; measurements are taken anew.
-
-    It seeds torch's global generator, from which modules draw their first weights.
+    last checkpoint; measurements are taken anew. It seeds torch's global generator.
 
     Args:
         name: Name of the experiment in metrics.json.
@@ -50,11 +49,13 @@ class Experiment:
         costs: Whether to measure what an answer costs too, on split "in": "seconds" to read the
             examples anew and answer, and the growth of torch's memory, "bytes", both a task of the
             first batch. They are kept in costs.json. A second table shows the seconds.
-        data: Name and fingerprint of each data set that is not drawn from the seed. They stand in
-            metrics.json, and a checkpoint of other data is refused.
+        data: Name and fingerprint of each data set that learners are trained on, kept as `data`. A
+            checkpoint of other data is refused. They stand in metrics.json; so do those that a
+            program adds to `test_data`, of what is only measured on.
 
     Raises:
         OSError: Nothing can be written to `settings.out`.
+        TypeError: `settings.train` holds a path.
     """
 
     def __init__(
@@ -68,12 +69,13 @@ class Experiment:
         costs: bool = False,
         data: Mapping[str, str] | None = None,
     ) -> None:
+        check_no_path("settings.train", settings.train)
         self.settings, self.device = settings, resolve_device(settings.device)
         self.rows: list[Row] = []
         self._name, self._preset = name, preset
         self._metrics, self._metric = metrics, next(iter(metrics))
-        self._sign = 1 if best == "largest" else -1
-        self._costs, self._data = costs, dict(data or {})
+        self._costs, self._sign = costs, 1 if best == "largest" else -1
+        self.data, self.test_data = dict(data or {}), dict[str, str]()
         self._began = time.perf_counter()
         make_folder(settings.out)
         torch.manual_seed(settings.seed)
@@ -105,15 +107,20 @@ class Experiment:
         return [sampler.sample(size, **counts, generator=generator) for size in sizes]
 
     def generator(self, offset: int) -> torch.Generator:
-        """A generator seeded with the run's seed plus an offset, on the run's device.
-
-        The tasks of `draw` are drawn with 10,000 or 15,000.
-        """
+        """A generator of the seed plus an offset; `draw` uses the offsets 10,000 and 15,000."""
         return torch.Generator(self.device).manual_seed(self.settings.seed + offset)
 
     def training_generator(self) -> torch.Generator:
         """A generator for training tasks, each process's own: see `process_generator`."""
         return process_generator(self.settings.seed, self.settings.device)
+
+    def build(self, make: Callable[..., ModuleT], *arguments: Any) -> ModuleT:
+        """`make(*arguments)`, whose weights depend on the run's seed and on no earlier draw."""
+        torch.manual_seed(self.settings.seed)
+        module = make(*arguments).to(self.device)
+        if process_index():  # each draws its own dropout and random starts in training
+            torch.manual_seed(self.training_generator().initial_seed())
+        return module
 
     def train(
         self,
@@ -137,7 +144,7 @@ class Experiment:
             CheckpointError: The checkpoint is damaged, or of another method, seed, data or `train`.
         """
         settings = self.settings
-        identity = {"method": method, "seed": settings.seed, "data": self._data}
+        identity = {"method": method, "seed": settings.seed, "data": self.data}
         fit(
             learner,
             source,
@@ -203,9 +210,8 @@ class Experiment:
         rows = []
         for step, examples in steps.items():
             read = [first(batch, examples) for batch in batches]
-            rows += [
-                attrs.evolve(row, step=step) for row in evaluate(answer, read, steps=[1], **of)
-            ]
+            found = evaluate(answer, read, steps=[1], **of)
+            rows += [attrs.evolve(row, step=step) for row in found]
         return rows
 
     def tuned(
@@ -257,8 +263,7 @@ class Experiment:
 
     def once(self, what: str, work: Callable[[], float]) -> float:
         """A number that is measured once and kept in costs.json: see `measure_once`."""
-        path = self.settings.out / "costs.json"
-        return measure_once(path, f"{what}, on {self.device}", work)
+        return measure_once(self.settings.out / "costs.json", f"{what}, on {self.device}", work)
 
     def finish(
         self,
@@ -280,7 +285,7 @@ class Experiment:
             seed=self.settings.seed,
             device=str(self.device),
             wall_seconds=time.perf_counter() - self._began,
-            data=self._data,
+            data=self.data | self.test_data,
         )
         path = write_metrics(self.settings.out, info, self.rows)
         picture = path.with_name("figure.png")

@@ -133,17 +133,21 @@ class SampleComparison:
 
         return self._measure(method, answer)
 
-    def measure_density(self, method: str, estimators: Callable[[int], Sequence[Any]]) -> list[Row]:
+    def measure_density(
+        self, method: str, make: Callable[[int], Any], numbers: Sequence[int]
+    ) -> list[Row]:
         """The rows of a density estimator fitted to each task alone: see `sample_by_bic`.
 
         Args:
             method: Its name in the rows.
-            estimators: Returns the choices, given the number of samples read.
+            make: Makes the estimator with a number of components.
+            numbers: The numbers to choose from; those that are below the number of samples read.
         """
 
         def answer(_: str, tasks: Any) -> Tensor:
             x = tasks.support.x
-            return sample_by_bic(estimators(x.shape[1]), x, self._num_samples)
+            estimators = [make(number) for number in numbers if number < x.shape[1]]
+            return sample_by_bic(estimators, x, self._num_samples)
 
         return self._measure(method, answer)
 

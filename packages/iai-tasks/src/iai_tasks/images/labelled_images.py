@@ -1,5 +1,6 @@
 """The record that loaders of published image sets return."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 import attrs
@@ -7,6 +8,7 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
+from iai_tasks._tensor_file import checksum
 from iai_tasks._validators import check_at_least
 
 
@@ -45,6 +47,16 @@ class LabelledImages:
                     f"`{part}_labels` must have shape (image,) = ({len(images)},), one for each "
                     f"image; got {tuple(labels.shape)}."
                 )
+
+    @property
+    def num_classes(self) -> int:
+        """The largest class of a training image, and one, for classes are counted from 0."""
+        return int(self.train_labels.max()) + 1
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the images and labels of both parts."""
+        return checksum("", attrs.asdict(self, recurse=False))
 
     @classmethod
     def hold_out(

@@ -139,6 +139,16 @@ class ProjectedClassification(AbstractSampler):
         self._seeds = first_seed, end
 
     @classmethod
+    def training(cls, images: LabelledImages, **options: Any) -> "ProjectedClassification":
+        """Tasks whose support and queries are drawn from training images.
+
+        Args:
+            images: Training and test images.
+            options: The other arguments.
+        """
+        return cls(images.train_images, images.train_labels, **options)
+
+    @classmethod
     def held_out(cls, images: LabelledImages, **options: Any) -> "ProjectedClassification":
         """Tasks whose support is drawn from training images, and whose queries from test images.
 

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from iai_tasks._tensor_file import checksum
 from iai_tasks._validators import check_at_least
 from iai_tasks.examples import Examples
 from iai_tasks.flow_matching import straight_path
@@ -76,6 +77,11 @@ class GlyphClouds(AbstractSampler):
         self._counts = torch.tensor([len(cloud) for cloud in clouds])
         self._clouds = pad_sequence(clouds, batch_first=True)
         self._noise = noise
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the points of all letters; that of the same letters in other fonts differs."""
+        return checksum("", {"clouds": self._clouds, "counts": self._counts})
 
     @property
     def spec(self) -> TaskSpec:

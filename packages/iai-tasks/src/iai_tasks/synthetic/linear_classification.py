@@ -2,20 +2,19 @@
 
 import attrs
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from iai_tasks._validators import at_least, positive
-from iai_tasks.examples import Examples
-from iai_tasks.sampler import AbstractSampler
 from iai_tasks.spec import Categorical, TaskSpec
 from iai_tasks.synthetic._affine import affine
+from iai_tasks.synthetic._weighted import AbstractWeighted
 
 Weights = Float[Tensor, "task dim_and_bias num_classes"]
 
 
 @attrs.frozen
-class LinearClassification(AbstractSampler):
+class LinearClassification(AbstractWeighted):
     """Tasks y ~ Categorical(softmax(W' [x, 1] / temperature)), with x ~ N(0, I) and W ~ N(0, 1).
 
     The latent of a task is W, its last row the biases. Tensors have the dtype of the latent, or
@@ -59,20 +58,11 @@ class LinearClassification(AbstractSampler):
         """A column of weights for each class; the last row holds the biases."""
         return self.dim + 1, self.num_classes
 
-    def draw_latent(self, num_tasks: int, generator: torch.Generator) -> Weights:
-        """Draws weights from N(0, 1)."""
-        shape = (num_tasks, *self.latent_shape)
-        return torch.randn(shape, generator=generator, device=generator.device)
-
-    def draw_examples(
-        self, latent: Weights, num_support: int, num_query: int, generator: torch.Generator
-    ) -> tuple[Examples, Examples]:
-        """Draws inputs and their classes."""
-        return self._draw(latent, num_support, generator), self._draw(latent, num_query, generator)
-
-    def _draw(self, weights: Tensor, num: int, generator: torch.Generator) -> Examples:
-        x = weights.new_empty(len(weights), num, self.dim).normal_(generator=generator)
+    def draw_targets(
+        self, x: Float[Tensor, "task n dim"], weights: Weights, generator: torch.Generator
+    ) -> Int64[Tensor, "task n"]:
+        """Draws classes by Gumbel's trick, a class for each input."""
         logits = affine(x, weights) / self.temperature
-        # The largest of logit - log(exponential noise) is a draw from the softmax (Gumbel's trick).
+        # The largest of logit - log(exponential noise) is a draw from the softmax.
         noise = torch.empty_like(logits).exponential_(generator=generator)
-        return Examples(x=x, y=(logits - noise.log()).argmax(dim=-1))
+        return (logits - noise.log()).argmax(dim=-1)

@@ -8,17 +8,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from iai_tasks._validators import at_least, one_of
-from iai_tasks.examples import Examples
-from iai_tasks.sampler import AbstractSampler
 from iai_tasks.spec import Real, TaskSpec
 from iai_tasks.synthetic._affine import affine
+from iai_tasks.synthetic._weighted import AbstractWeighted
 
 Weights = Float[Tensor, "task weight"]
 Activation = Literal["tanh", "relu"]
 
 
 @attrs.frozen
-class RandomNetworkRegression(AbstractSampler):
+class RandomNetworkRegression(AbstractWeighted):
     """Tasks y = v . [a(W' [x, 1]), 1] + noise, with x ~ N(0, I) and weights W, v ~ N(0, 1).
 
     Neither layer is scaled, so y has variance 1 + hidden_dim E[a^2] + noise_variance, where E[a^2]
@@ -65,22 +64,13 @@ class RandomNetworkRegression(AbstractSampler):
         """All weights and biases, in one row of numbers."""
         return ((self.dim + 2) * self.hidden_dim + 1,)
 
-    def draw_latent(self, num_tasks: int, generator: torch.Generator) -> Weights:
-        """Draws weights from N(0, 1)."""
-        shape = (num_tasks, *self.latent_shape)
-        return torch.randn(shape, generator=generator, device=generator.device)
-
-    def draw_examples(
-        self, latent: Weights, num_support: int, num_query: int, generator: torch.Generator
-    ) -> tuple[Examples, Examples]:
-        """Draws inputs and their noisy targets."""
-        return self._draw(latent, num_support, generator), self._draw(latent, num_query, generator)
-
-    def _draw(self, weights: Tensor, num: int, generator: torch.Generator) -> Examples:
-        x = weights.new_empty(len(weights), num, self.dim).normal_(generator=generator)
+    def draw_targets(
+        self, x: Float[Tensor, "task n dim"], weights: Weights, generator: torch.Generator
+    ) -> Float[Tensor, "task n 1"]:
+        """Draws the network's outputs with noise."""
         first, last = weights.tensor_split([(self.dim + 1) * self.hidden_dim], dim=1)
         hidden = affine(x, first.reshape(-1, self.dim + 1, self.hidden_dim))
         hidden = hidden.tanh() if self.activation == "tanh" else hidden.relu()
-        mean = affine(hidden, last[..., None])
-        noise = torch.empty_like(mean).normal_(generator=generator)
-        return Examples(x=x, y=mean + self.noise_variance**0.5 * noise)
+        y = affine(hidden, last[..., None])
+        y += self.noise_variance**0.5 * torch.empty_like(y).normal_(generator=generator)
+        return y

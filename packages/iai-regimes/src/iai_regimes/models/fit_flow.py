@@ -76,8 +76,8 @@ def fit_flow(
         velocities, targets = predictor(theta, observed_inputs(points)), observed_targets(points)
         if velocities.shape != targets.shape:
             raise ValueError(
-                f"`network` must give velocities of the shape of the path's, {tuple(targets.shape)}; "
-                f"got {tuple(velocities.shape)}."
+                f"`network` must give velocities of the path's shape, {tuple(targets.shape)}; got "
+                f"{tuple(velocities.shape)}."
             )
         errors = velocities - targets
         loss = masked_mean(errors.square(), points.mask).mean(1).sum()

@@ -45,6 +45,7 @@ def samplers(
     own: list[tasks.Sampler] = [*based]
     redrawn: list[iterate.Sampler] = [*based]
     trained_on: list[train.TaskSampler[iai_tasks.TaskBatch]] = [*based]
+    described: list[regimes.TaskSpec] = [sampler.spec for sampler in based]
 
 
 def embeddings(

@@ -111,3 +111,8 @@ def test_says_what_is_wrong():
         ValueError, match="`samples` must hold at least one sample of each task; got none"
     ):
         fitted(lambda: samples()[:, :0])
+    wide = nn.Linear(2, 3)
+    with pytest.raises(
+        ValueError, match=r"^`network` must give .*, \(3, 5, 1\); got \(3, 5, 3\)\.$"
+    ):
+        fit_flow(wide, samples(), path, **COUNTS, generator=torch.Generator())

@@ -20,7 +20,7 @@ def check_examples(batch: Examples, likelihood: Likelihood) -> None:
     _check_inputs(batch)
     if batch.y is not None:
         _check_leads("y", batch.y, batch.x)
-    if not bool(torch.isfinite(batch.x[batch.mask]).all()):
+    if not _are_finite(batch.x, batch.mask):
         raise ValueError("`x` must be finite where `mask` is True; got NaN or infinity.")
     likelihood.check(batch.y, batch.mask)
 
@@ -84,7 +84,7 @@ def reading(name: str, module: object, x: Tensor) -> Iterator[None]:
     """
     try:
         yield
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
         raise
     except (RuntimeError, IndexError, AssertionError) as error:
         weights = module.parameters() if isinstance(module, nn.Module) else ()
@@ -169,6 +169,14 @@ def _check_inputs(batch: Examples) -> None:
     if mask.shape != x.shape[:2]:
         _check_leads("mask", mask, x)
         raise ValueError(f"`mask` must have two axes, (task, n); got {tuple(mask.shape)}.")
+
+
+def _are_finite(x: Tensor, mask: Tensor) -> bool:
+    # A sum is finite only of finite numbers, and makes no copy of what may be large.
+    sums = x.sum(tuple(range(2, x.dim()))) if x.dim() > 2 else x
+    if bool((sums.isfinite() | ~mask).all()):
+        return True
+    return bool(x[mask].isfinite().all())  # the sum of large numbers may be infinite
 
 
 def _check_leads(name: str, values: Tensor, x: Tensor) -> None:

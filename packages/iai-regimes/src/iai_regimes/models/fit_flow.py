@@ -47,7 +47,8 @@ def fit_flow(
         `flow`.
 
     Raises:
-        ValueError: If there are no samples, or a count is below 1.
+        ValueError: If there are no samples, a count is below 1, or the network gives velocities of
+            another size than the path's.
 
     >>> class Samples:
     ...     x, mask = torch.tensor([[[1.0]], [[-1.0]]]), torch.ones(2, 1, dtype=torch.bool)
@@ -72,7 +73,13 @@ def fit_flow(
     draw = _of_all if bool(samples.mask.all()) else _of_observed
     for _ in range(num_steps):
         points = path(samples[draw(samples.mask, num_points, generator)], generator)
-        errors = predictor(theta, observed_inputs(points)) - observed_targets(points)
+        velocities, targets = predictor(theta, observed_inputs(points)), observed_targets(points)
+        if velocities.shape != targets.shape:
+            raise ValueError(
+                f"`network` must give velocities of the path's shape, {tuple(targets.shape)}; got "
+                f"{tuple(velocities.shape)}."
+            )
+        errors = velocities - targets
         loss = masked_mean(errors.square(), points.mask).mean(1).sum()
         optimizer.zero_grad()
         torch.autograd.backward(loss)

@@ -246,8 +246,8 @@ class Predictor(nn.Module):
         """`function(*inputs)`, which leaves the inputs as they are, whatever the module does."""
         training = self.module.training
         # A trace and an inference tensor count no changes.
-        inferring = torch.is_inference_mode_enabled() or any(x.is_inference() for x in inputs)
-        uncounted = inferring or torch.compiler.is_compiling()
+        uncounted = torch.compiler.is_compiling() or torch.is_inference_mode_enabled()
+        uncounted = uncounted or any(x.is_inference() for x in inputs)
         copied = uncounted or self._writes.get(training, True)
         given = tuple(x.clone() for x in inputs) if copied else inputs
         versions = None if uncounted else [x._version for x in given]

@@ -36,9 +36,8 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-            if fcntl is not None:  # while it is locked
-                os.replace(temporary, path)
-        if fcntl is None:  # Windows renames no open file
+            if fcntl is None:
+                file.close()  # Windows renames no open file
             os.replace(temporary, path)
     except OSError as error:
         raise OSError(

@@ -1,10 +1,18 @@
 """Weights by name, read from a file without running any code that is in it."""
 
+import zipfile
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+
+from iai_tasks._tensor_file import is_finite
+
+_MAX_HEADER = 2**24  # bytes of names in a file of safetensors, or of all but tensors in another
+_NUMBERS = {torch.float16, torch.bfloat16, torch.float32, torch.float64} | {
+    *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+}
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -18,11 +26,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it holds anything but weights; code in it is not run.
+        ValueError: If it holds anything but finite weights, or is compressed, so that it could
+            take any amount of memory; code in it is not run.
     """
     if not path.is_file():
         raise FileNotFoundError(f"`weights` must be a file; there is none at {path}.")
     try:
+        _check_size(path)
         if path.suffix == ".safetensors":
             content: object = load_file(path)
         else:
@@ -37,8 +47,30 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             content = content[key]
     if not isinstance(content, dict) or not content:
         raise ValueError(f"`weights` must hold tensors by name; {path} holds none.")
-    others = [name for name, value in content.items() if not isinstance(value, Tensor)]
-    if others:
-        raise ValueError(f"`weights` must hold tensors by name; in {path}, {others[0]!r} is none.")
-    prefix = "module." if all(str(name).startswith("module.") for name in content) else ""
-    return {str(name).removeprefix(prefix): tensor for name, tensor in content.items()}
+    size = path.stat().st_size
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            shown = name[:80] if isinstance(name, str) else type(name).__name__
+            raise ValueError(f"`weights` must hold tensors by name; in {path}, {shown!r} is none.")
+        dense = value.layout == torch.strided and value.device.type == "cpu"
+        plain = dense and value.dtype in _NUMBERS
+        if not plain or value.nbytes > size or not is_finite(value):
+            raise ValueError(
+                f"`weights` must be dense tensors of finite real numbers; in {path}, "
+                f"{name[:80]!r} is none."
+            )
+    prefix = "module." if all(name.startswith("module.") for name in content) else ""
+    return {name.removeprefix(prefix): tensor for name, tensor in content.items()}
+
+
+def _check_size(path: Path) -> None:
+    """Refuses a file that would take more memory than it is long."""
+    if path.suffix == ".safetensors":
+        with open(path, "rb") as file:
+            if int.from_bytes(file.read(8), "little") > _MAX_HEADER:
+                raise ValueError("the header is too long")
+    elif zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            inside = archive.infolist()
+        if sum(one.file_size for one in inside) > path.stat().st_size:
+            raise ValueError("what is inside is longer than the file")

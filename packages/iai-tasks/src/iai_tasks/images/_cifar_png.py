@@ -12,6 +12,7 @@ from iai_tasks.images._image_file import import_pillow
 from iai_tasks.images.labelled_images import LabelledImages
 
 _ROWS, _PIXELS, _CLASSES = 10_000, 32 * 32, 10
+_LABEL = 16  # bytes that a label takes at most, white space included
 _TRAIN = tuple(f"data_batch_{number}.png" for number in range(1, 6))
 _TEST = ("test_batch.png",)
 
@@ -56,11 +57,15 @@ def _read_images(file: Path) -> Float32[Tensor, "image pixel"]:
 
 
 def _read_labels(file: Path, num_files: int) -> Int64[Tensor, " image"]:
-    try:
-        labels = np.asarray(json.loads(file.read_text()))
-    except ValueError as error:
-        raise ValueError(f"{file} cannot be read as labels of CIFAR-10: {error}") from error
     expected = (num_files * _ROWS,)
+    try:
+        if file.stat().st_size > _LABEL * expected[0] + _LABEL:
+            raise ValueError(f"it is longer than {expected[0]} labels.")
+        labels = np.asarray(json.loads(file.read_text()))
+    except FileNotFoundError:
+        raise
+    except (OSError, RecursionError, ValueError) as error:
+        raise ValueError(f"{file} cannot be read as labels of CIFAR-10: {error}") from error
     whole = labels.shape == expected and np.issubdtype(labels.dtype, np.integer)
     if not whole or labels.min() < 0 or labels.max() >= _CLASSES:
         raise ValueError(

@@ -118,9 +118,9 @@ def from_leaves(template: Any, leaves: Mapping[str, Tensor], *, resized: Any = N
 
 
 def _listed(names: Set[str]) -> str:
-    """Up to twenty names: a forged file may have a million."""
-    more = [f"and {len(names) - 20} more"] if len(names) > 20 else []
-    return ", ".join(sorted(names)[:20] + more) or "none"
+    """Up to ten names, cut and on one line: a forged file may have a million, of any length."""
+    more = [f"and {len(names) - 10} more"] if len(names) > 10 else []
+    return ", ".join([ascii(name)[1:-1][:60] for name in sorted(names)[:10]] + more) or "none"
 
 
 def _fits(saved: torch.Size, shape: torch.Size, resized: torch.Size) -> bool:

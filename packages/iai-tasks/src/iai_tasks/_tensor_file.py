@@ -116,7 +116,7 @@ def _header_size(start: bytes) -> int:
 
 def _listed(kinds: Kinds) -> str:
     return " and ".join(
-        f"{name[:40]} ({str(dtype).removeprefix('torch.')}, {ndim} axes)"
+        f"{ascii(name)[1:-1][:40]} ({str(dtype).removeprefix('torch.')}, {ndim} axes)"
         for name, (dtype, ndim) in sorted(kinds.items())
     )
 

@@ -50,14 +50,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     size = path.stat().st_size
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            shown = name[:80] if isinstance(name, str) else type(name).__name__
-            raise ValueError(f"`weights` must hold tensors by name; in {path}, {shown!r} is none.")
+            shown = name if isinstance(name, str) else type(name).__name__
+            raise ValueError(f"`weights` must hold tensors by name; in {path}, {ascii(shown)[:80]} is none.")
         dense = value.layout == torch.strided and value.device.type == "cpu"
         plain = dense and value.dtype in _NUMBERS
         if not plain or value.nbytes > size or not is_finite(value):
             raise ValueError(
                 f"`weights` must be dense tensors of finite real numbers; in {path}, "
-                f"{name[:80]!r} is none."
+                f"{ascii(name)[:80]} is none."
             )
     prefix = "module." if all(name.startswith("module.") for name in content) else ""
     return {name.removeprefix(prefix): tensor for name, tensor in content.items()}

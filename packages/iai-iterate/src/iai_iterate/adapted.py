@@ -206,6 +206,8 @@ def _expected(regime: Regime, num_tasks: int, query_x: Tensor | None) -> _Stored
 
         few = [None if query_x is None else query_x[:1, :number] for number in (1, 2)]
         try:
+            if few[0] is not None:
+                torch.equal(few[0], few[0])  # as `predict` compares them
             one, two = (regime.init(min(num_tasks, 1), queries) for queries in few)
         except Exception as error:  # of whatever kind, where another learner's queries are read
             given = "none" if query_x is None else f"{tuple(query_x.shape)}, {query_x.dtype}"

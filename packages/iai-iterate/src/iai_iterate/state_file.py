@@ -71,6 +71,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
             seal = (file.metadata() or {}).get(_KEY)
         if seal == _seal(tensors):
             return tensors
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, f"`{path}` could not be read: {error.strerror}.") from error
     except (SafetensorError, RuntimeError, TypeError, ValueError):
         pass  # torch has no such dtype, or cannot hold such a shape
     raise ValueError(

@@ -51,7 +51,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             shown = name if isinstance(name, str) else type(name).__name__
-            raise ValueError(f"`weights` must hold tensors by name; in {path}, {ascii(shown)[:80]} is none.")
+            raise ValueError(
+                f"`weights` must hold tensors by name; in {path}, {ascii(shown)[:80]} is none."
+            )
         dense = value.layout == torch.strided and value.device.type == "cpu"
         plain = dense and value.dtype in _NUMBERS
         if not plain or value.nbytes > size or not is_finite(value):

@@ -158,7 +158,7 @@ def shape(entry: int, how: str, tensors: Tensors) -> Tensors:
     tensor = tensors[name]
     shaped = {
         "empty": lambda: tensor[..., :0] if tensor.ndim else tensor.new_empty(0),
-        "longer": lambda: torch.cat([tensor.reshape(-1, *tensor.shape[1:])] * 2),
+        "longer": lambda: torch.cat([tensor if tensor.ndim else tensor[None]] * 2),
         "shorter": lambda: tensor[1:] if tensor.ndim else tensor.expand(2),
         "one axis more": lambda: tensor[None],
         "one axis": lambda: tensor.flatten(),
@@ -171,8 +171,8 @@ def shape(entry: int, how: str, tensors: Tensors) -> Tensors:
 def fill(entry: int, number: float, everywhere: bool, tensors: Tensors) -> Tensors:
     name = _name(entry, tensors)
     tensor = tensors[name].clone()
-    if tensor.is_floating_point() or abs(number) < 2**62:
-        tensor.view(-1)[: None if everywhere else 1] = number
+    filling = torch.tensor(number, dtype=torch.float64).to(tensor.dtype)
+    tensor.view(-1)[: None if everywhere else 1] = filling
     return tensors | {name: tensor}
 
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from iai_tasks.images._image_file import import_pillow
+from iai_tasks.images._image_file import import_pillow, reason
 from iai_tasks.images.labelled_images import LabelledImages
 
 _ROWS, _PIXELS, _CLASSES = 10_000, 32 * 32, 10
@@ -52,7 +52,7 @@ def _read_images(file: Path) -> Float32[Tensor, "image pixel"]:
                 )
             numbers = np.array(image)
     except Exception as error:  # Pillow's decoders raise errors of many kinds
-        raise ValueError(f"{file} cannot be read as images of CIFAR-10: {error}") from error
+        raise ValueError(f"{file} cannot be read as images of CIFAR-10: {reason(error)}") from error
     return torch.from_numpy(numbers).flatten(1).float()
 
 
@@ -65,7 +65,7 @@ def _read_labels(file: Path, num_files: int) -> Int64[Tensor, " image"]:
     except FileNotFoundError:
         raise
     except (OSError, RecursionError, ValueError) as error:
-        raise ValueError(f"{file} cannot be read as labels of CIFAR-10: {error}") from error
+        raise ValueError(f"{file} cannot be read as labels of CIFAR-10: {reason(error)}") from error
     whole = labels.shape == expected and np.issubdtype(labels.dtype, np.integer)
     if not whole or labels.min() < 0 or labels.max() >= _CLASSES:
         raise ValueError(

@@ -191,3 +191,88 @@ def test_a_font_is_a_font_or_refused(damage):
         font = Path(folder, "drawn.ttf")
         font.write_bytes(damage(whole_glyphs()[0]))
         tried(lambda: glyphs([font], images_per_class=1))
+
+
+def put(**more):
+    return lambda tensors, record: (tensors | more, record)
+
+
+def say(**more):
+    return lambda tensors, record: (tensors, record | more)
+
+
+ROWS, LABELS = torch.ones(12, 5), torch.tensor([0, 1] * 6)
+FORGED = {
+    "float64": (
+        put(embeddings=ROWS.double()),
+        r"it holds embeddings \(float64, 2 axes\) and label",
+    ),
+    "one axis": (put(embeddings=ROWS[:, 0].clone()), r"it holds embeddings \(float32, 1 axes\) an"),
+    "NaN": (put(embeddings=ROWS * torch.nan), "must hold finite numbers; its embeddings are not."),
+    "no columns": (put(embeddings=ROWS[:, :0].clone()), r"hold at least one number; got \(12, 0\)"),
+    "too few labels": (put(labels=LABELS[1:].clone()), r"one for each of 12 embeddings; got \(11,"),
+    "labels below 0": (put(labels=LABELS - 5), "be from 0 to 1, the classes .* got -5 to -4"),
+    "large labels": (put(labels=LABELS + 10**12), "`labels` must be from 0 to 1, the classes of"),
+    "a class unused": (put(labels=LABELS * 0), "and use each; got 0 to 0"),
+    "float labels": (put(labels=LABELS.float()), r"labels \(float32, 1 axes\)\. Delete it to"),
+    "more": (put(more=LABELS), r"and more \(int64, 1 axes\)\. Delete it to have it made anew"),
+    "numbers for names": (say(class_names=[1, None]), "`class_names` must be a tuple of words"),
+    "a word for names": (say(class_names="ab"), "`class_names` must be a tuple of words"),
+    "no names": (say(class_names=[]), "`labels` must be from 0 to -1, the classes of"),
+    "skipped": (say(skipped=None), "`skipped` must be a tuple of words"),
+    "no origin": (say(origin=None), "must say which backbone and images it was made from"),
+    "a number for a backbone": (
+        say(origin={"backbone": 1, "backbone_fingerprint": "f", "source_fingerprint": "f"}),
+        "must say which backbone and images it was made from, in three words",
+    ),
+    "format": (say(format=[[2]]), "must be of format 2; it is of format unknown, which another"),
+}
+
+
+@pytest.mark.parametrize(("forge", "sentence"), FORGED.values(), ids=FORGED)
+def test_a_forged_store_is_refused_by_what_is_wrong_with_it(forge, sentence, tmp_path):
+    (tmp_path / STORE).write_bytes(whole_store())
+    sealed(tmp_path / STORE, *forge(*opened(tmp_path / STORE)))
+    for call in (
+        lambda: EmbeddingStore.open(tmp_path),
+        lambda: embed(numbered(12), FakeEmbedder(), tmp_path),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            call()
+
+
+def test_a_shard_of_other_rows_is_embedded_again(tmp_path):
+    for forge in (put(embeddings=torch.ones(4, 6)), put(embeddings=torch.full((4, 5), torch.inf))):
+        made = shards(lambda file, forge=forge: sealed(file, *forge(*opened(file))))
+        assert torch.equal(made, safetensors.torch.load(whole_store())["embeddings"])
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda tensors: tensors | {"codes": tensors["codes"] + 0x110000},
+        lambda tensors: tensors | {"codes": tensors["codes"][:1].expand(10).clone()},
+        lambda tensors: tensors | {"codes": tensors["codes"][:0]},
+        lambda tensors: tensors | {"images": tensors["images"][1:]},
+        lambda tensors: tensors | {"images": tensors["images"].float()},
+    ],
+)
+@needs_fonts
+def test_a_forged_cache_is_drawn_anew(forge):
+    drawn = letters(functools.partial(reseal, forge))
+    assert drawn.class_names == tuple(LETTERS)
+    assert torch.equal(drawn.images, safetensors.torch.load(whole_glyphs()[1])["images"])
+
+
+def test_links_at_known_names_are_not_followed(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes").write_bytes(b"mine")
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / ".lock").symlink_to(tmp_path / "mine" / "notes")
+    with pytest.raises(OSError, match=r"one.\.lock` could not be locked: Too many .* links\."):
+        embed(numbered(12), FakeEmbedder(), tmp_path / "one")
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / ".shards").symlink_to(tmp_path / "mine")
+    with pytest.raises(ValueError, match=r"\.shards must be a folder of its own; it is a link\."):
+        embed(numbered(12), FakeEmbedder(), tmp_path / "two")
+    assert content(tmp_path / "mine") == {"notes": b"mine"}

@@ -100,7 +100,7 @@ def test_a_record_sealed_anew_is_one_or_refused(path, value):
     stores(write)
 
 
-@given(text=st.sampled_from(["[" * 100_000, "{}", "[]", "7", "null", '"a"', "1e999"]) | st.text())
+@given(text=st.sampled_from(["[" * 10_000, "{}", "[]", "7", "null", '"a"', "1e999"]) | st.text())
 def test_a_record_of_any_text_is_one_or_refused(text):
     def write(file):
         tensors, _ = opened(file)

@@ -14,7 +14,7 @@ from iai_tasks._whole_file import whole_file
 
 _KEY = "iai_tasks"  # in the file's metadata, whose values must be text
 _DTYPES = {torch.int64: "I64", torch.float32: "F32", torch.uint8: "U8"}
-_MAX_HEADER = 2**24  # bytes; safetensors takes 15 times as much memory to read a header
+_MAX_HEADER = 2**22  # bytes; to read a header or a record takes 15 to 25 times as much memory
 
 Kinds = Mapping[str, tuple[torch.dtype, int]]
 """The dtype and the number of axes of each tensor of a file, by name."""

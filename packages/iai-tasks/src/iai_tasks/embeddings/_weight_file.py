@@ -1,5 +1,6 @@
 """Weights by name, read from a file without running any code that is in it."""
 
+import io
 import zipfile
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from torch import Tensor
 
 from iai_tasks._tensor_file import is_finite
 
-_MAX_HEADER = 2**24  # bytes of names in a file of safetensors, or of all but tensors in another
+_MAX_HEADER = 2**22  # bytes of names in a file of safetensors, which take 15 times the memory
+_MAX_PICKLE = 2**19  # bytes, and 1 / 32 of the file; each may take 64 bytes of memory
 _NUMBERS = {torch.float16, torch.bfloat16, torch.float32, torch.float64} | {
     *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 }
@@ -32,11 +34,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"`weights` must be a file; there is none at {path}.")
     try:
-        _check_size(path)
-        if path.suffix == ".safetensors":
-            content: object = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = _read(path)
     except Exception as error:  # a file of another kind raises errors of many kinds
         raise ValueError(
             "`weights` must be a file of tensors, as torch.save writes a state_dict(); "
@@ -65,14 +63,42 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in content.items()}
 
 
-def _check_size(path: Path) -> None:
-    """Refuses a file that would take more memory than it is long."""
+def _read(path: Path) -> object:
+    """What a file holds; ValueError for one that takes much more memory than it is long."""
+    size = path.stat().st_size
     if path.suffix == ".safetensors":
         with open(path, "rb") as file:
             if int.from_bytes(file.read(8), "little") > _MAX_HEADER:
                 raise ValueError("the header is too long")
-    elif zipfile.is_zipfile(path):
+        return load_file(path)
+    pickled = _MAX_PICKLE + size // 32
+    if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            inside = archive.infolist()
-        if sum(one.file_size for one in inside) > path.stat().st_size:
+            inside = {one.filename: one.file_size for one in archive.infolist()}
+            total = sum(one.file_size for one in archive.infolist())
+        names = [length for name, length in inside.items() if name.endswith("data.pkl")]
+        if total > size or max(names, default=0) > pickled:
             raise ValueError("what is inside is longer than the file")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    with _Bounded(path, pickled) as file:
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+class _Bounded(io.BufferedReader):
+    """A file of torch's older format: its pickle is read from here, its numbers are not."""
+
+    def __init__(self, path: Path, most: int) -> None:
+        super().__init__(io.FileIO(path))
+        self._left = most
+
+    def read(self, size: int | None = -1) -> bytes:
+        return self._counted(super().read(size))
+
+    def readline(self, size: int | None = -1) -> bytes:
+        return self._counted(super().readline(size))
+
+    def _counted(self, read: bytes) -> bytes:
+        self._left -= len(read)
+        if self._left < 0:
+            raise ValueError("the pickle is too long")
+        return read

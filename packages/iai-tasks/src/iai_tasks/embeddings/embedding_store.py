@@ -19,6 +19,11 @@ from iai_tasks.interfaces import Embedder, ImageSource
 _LOCK = ".lock"
 
 
+def _words(found: Any) -> Any:
+    """A list of JSON as a tuple; what else it may be, the validator refuses."""
+    return tuple(found) if isinstance(found, list) else found
+
+
 def _names(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
     if not isinstance(value, tuple) or not all(isinstance(name, str) for name in value):
         raise ValueError(f"`{attribute.name}` must be a tuple of words.")
@@ -95,15 +100,12 @@ class EmbeddingStore:
                 origin, backbone=backbone.name, backbone_fingerprint=backbone.fingerprint
             )
             origin.check(given, folder)
-        lists = {name: record.get(name) for name in ("class_names", "skipped")}
         try:
             return cls(
                 embeddings=tensors["embeddings"],
                 labels=tensors["labels"],
-                **{
-                    name: tuple(one) if isinstance(one, list) else one
-                    for name, one in lists.items()
-                },
+                class_names=_words(record.get("class_names")),
+                skipped=_words(record.get("skipped")),
                 **attrs.asdict(origin),
             )
         except ValueError as error:

@@ -59,7 +59,7 @@ def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
 
 
 @with_locks
-def test_two_writers_of_one_file_disturb_each_other_not(tmp_path):
+def test_two_writers_of_one_file_do_not_disturb_each_other(tmp_path):
     with whole_file(tmp_path / "x") as one:
         one.write(b"one")
         write(tmp_path / "x", b"other")

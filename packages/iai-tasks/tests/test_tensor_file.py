@@ -1,13 +1,16 @@
 """Files of tensors: what safetensors reads from them, and that they are whole or refused."""
 
 import json
+import os
 import stat
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
+from forgery import peak
 from hypothesis import given
 from hypothesis import strategies as st
 from iai_tasks._tensor_file import load_tensors, save_tensors
@@ -100,3 +103,45 @@ def test_the_record_is_json_in_the_header(tmp_path):
     with safetensors.safe_open(file, framework="pt") as opened:
         sealed = json.loads(opened.metadata()["iai_tasks"])
     assert json.loads(sealed["record"]) == RECORD
+
+
+def test_a_record_that_is_too_long_to_be_read_is_not_written(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"record of .*a\.safetensors` must fit into 4194304 bytes"
+    ):
+        save_tensors(tmp_path / "a.safetensors", {}, {"names": "a" * 2**22})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is measured on Linux")
+def test_a_header_of_many_names_takes_no_memory(tmp_path):
+    entry = b'"%x":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
+    header = b"{" + b",".join(entry % number for number in range(300_000)) + b"}"
+    file = tmp_path / "a.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header)
+
+    def load():
+        with pytest.raises(ValueError, match="is damaged, or was not written by iai-tasks"):
+            load_tensors(file, KINDS)
+
+    assert peak(load) < 2 * len(header)
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zeros").symlink_to("/dev/zero")
+    for name in ("pipe", "zeros"):
+        with pytest.raises(ValueError, match=f"{name} is damaged, or was not written by iai-tasks"):
+            load_tensors(tmp_path / name, KINDS)
+    with pytest.raises(IsADirectoryError, match="could not be read: Is a directory"):
+        load_tensors(tmp_path, KINDS)
+
+
+@pytest.mark.parametrize(
+    "seal",
+    ["[" * 100_000, "[]", "{}", '{"record": 1, "sha256": ""}', '{"record": [], "sha256": null}'],
+)
+def test_a_seal_of_another_kind_is_refused(tmp_path, seal):
+    safetensors.torch.save_file(some(1, 1), tmp_path / "a", {"iai_tasks": seal})
+    with pytest.raises(ValueError, match="is damaged, or was not written by iai-tasks"):
+        load_tensors(tmp_path / "a", KINDS)

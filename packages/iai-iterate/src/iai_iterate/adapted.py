@@ -119,7 +119,8 @@ class Adapted:
         The learner's weights are not part of it.
 
         Raises:
-            ValueError: If a number of the state is not finite.
+            ValueError: If a number of the state is not finite, or it has so many tensors that
+                `Iterated.resume` would refuse them.
             TypeError: If a tensor of the state has a dtype that safetensors does not store.
             IsADirectoryError: If `path` is a directory.
             OSError: If the file could not be written; what was there before is untouched.

@@ -56,9 +56,9 @@ def _load(name: str, root: str | PathLike[str], download: bool) -> LabelledImage
     try:
         train = dataset(root, train=True, download=download)
         test = dataset(root, train=False, download=download)
-    except (OSError, RuntimeError):  # what is not there, and no download
-        raise
     except Exception as error:  # torchvision reads damaged files with errors of many kinds
+        if isinstance(error, OSError) or str(error).startswith("Dataset not found"):
+            raise
         raise ValueError(
             f"`root` must hold {name} as torchvision leaves it; in {root} it cannot be read."
         ) from error

@@ -15,6 +15,9 @@ from iai_tasks._whole_file import whole_file
 _KEY = "iai_tasks"  # in the file's metadata, whose values must be text
 _DTYPES = {torch.int64: "I64", torch.float32: "F32", torch.uint8: "U8"}
 _MAX_HEADER = 2**22  # bytes; to read a header or a record takes 15 to 25 times as much memory
+# AttributeError: a record that is no text. RuntimeError: JSON that is nested too deep, or a shape
+# that torch cannot hold.
+_DAMAGE = (SafetensorError, AttributeError, KeyError, RuntimeError, TypeError, ValueError)
 
 Kinds = Mapping[str, tuple[torch.dtype, int]]
 """The dtype and the number of axes of each tensor of a file, by name."""
@@ -94,11 +97,6 @@ def load_tensors(path: Path, kinds: Kinds) -> tuple[dict[str, Tensor], dict[str,
                 "anew."
             )
     return tensors, record
-
-
-# AttributeError: a record that is no text. RuntimeError: JSON that is nested too deep, or a shape
-# that torch cannot hold.
-_DAMAGE = (SafetensorError, AttributeError, KeyError, RuntimeError, TypeError, ValueError)
 
 
 def _check_start(path: Path) -> None:

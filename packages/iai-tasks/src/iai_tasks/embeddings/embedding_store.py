@@ -20,7 +20,7 @@ _LOCK = ".lock"
 
 
 def _words(found: Any) -> Any:
-    """A list of JSON as a tuple; what else it may be, the validator refuses."""
+    """A list of JSON as a tuple; anything else as it is, for the validator to refuse."""
     return tuple(found) if isinstance(found, list) else found
 
 
@@ -43,6 +43,10 @@ class EmbeddingStore:
         backbone_fingerprint: Fingerprint of the network.
         source_fingerprint: Fingerprint of the images.
         skipped: Names of the images that could not be read and have no embedding.
+
+    Raises:
+        ValueError: If the shapes disagree, a label has no name, a class no image, or a name is no
+            text.
     """
 
     embeddings: Float32[Tensor, "image dim"] = attrs.field(repr=False)

@@ -3,6 +3,7 @@
 import contextlib
 import doctest
 import re
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,17 @@ from hypothesis import settings
 settings.register_profile("default", max_examples=15, deadline=None, derandomize=True)
 settings.register_profile("property", max_examples=300, deadline=None, print_blob=True)
 settings.load_profile("default")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says how many forged files this process tried; the processes of xdist do not report it."""
+    counts = getattr(sys.modules.get("forgery"), "counts", {})
+    if counts:
+        terminalreporter.write_line(
+            f"forged files: {counts['tried']} tried, {counts['refused']} refused, the others read "
+            "or made anew"
+        )
+
 
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 

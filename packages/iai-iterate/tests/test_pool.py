@@ -175,7 +175,12 @@ def test_its_state_is_nested_dicts_of_tensors():
     check(pool()[1].state_dict())
 
 
-@pytest.mark.parametrize("kind", ["fewer tasks", "another regime", "no generator", "unlabelled"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("fewer tasks", "another regime", "no generator", "unlabelled", ".left", ".state.seen"),
+    ],
+)
 def test_a_state_of_another_pool_is_refused_and_changes_nothing(kind):
     learner, source = pool()
     twin = pool()[1]
@@ -183,6 +188,9 @@ def test_a_state_of_another_pool_is_refused_and_changes_nothing(kind):
         state = pool(num_tasks=4)[1].state_dict()
     elif kind == "another regime":
         state = pool(Kernel().double())[1].state_dict()
+    elif kind in source.state_dict():
+        state = pool(seed=9)[1].state_dict()
+        state[kind] = state[kind] - 1000
     elif kind == "unlabelled":
         state = pool(sampler=Slopes(labelled=False))[1].state_dict()
     else:

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 
 import pytest
@@ -217,7 +218,7 @@ def test_numbers_that_are_not_finite_are_never_saved(case, number, tmp_path):
     adapted = learner.adapt(tasks.support, query_x)
     tree = adapted.evidence[0][0] if adapted.state is None else adapted.state
     tree_leaves(tree)[-2][0, 0] = number
-    with pytest.raises(ValueError, match=r"must be finite to be saved; its \.\w+.* holds NaN"):
+    with pytest.raises(ValueError, match=r"A state must be finite; its \.\w+.* holds NaN"):
         adapted.save(tmp_path / "state")
     assert not list(tmp_path.iterdir())
 
@@ -233,7 +234,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
 
     for name in ("fsync", "replace"):
         with monkeypatch.context() as patch:
-            patch.setattr(state_file.os, name, full)
+            patch.setattr(os, name, full)
             with pytest.raises(OSError, match="could not be written: No space left on device"):
                 adapted.update(tasks.support).save(tmp_path / "state")
         assert [path.name for path in tmp_path.iterdir()] == ["state"]

@@ -10,11 +10,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from fake_embedder import FakeEmbedder, SomeUnreadable, content, flip, numbered, of_another_format
+from fake_embedder import (
+    FakeEmbedder,
+    SomeUnreadable,
+    content,
+    flip,
+    numbered,
+    of_another_format,
+    opened,
+    sealed,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from iai_tasks import EmbeddingStore, ImageClasses, embed, image_files
-from iai_tasks._tensor_file import load_tensors, save_tensors
 from iai_tasks.embeddings import _embedding_build
 
 CHILD = """
@@ -82,15 +90,14 @@ def test_no_interruption_shows_in_the_bytes(num_images, unreadable, sizes, stops
 
 
 def twice_the_first_image(file):
-    tensors, record = load_tensors(file)
-    index = tensors["index"].clone()
-    index[1] = index[0]
-    save_tensors(file, {"embeddings": tensors["embeddings"].clone(), "index": index}, record)
+    tensors, record = opened(file)
+    tensors["index"][1] = tensors["index"][0]
+    sealed(file, tensors, record)
 
 
 def without_index(file):
-    tensors, record = load_tensors(file)
-    save_tensors(file, {"embeddings": tensors["embeddings"].clone()}, record)
+    tensors, record = opened(file)
+    sealed(file, {"embeddings": tensors["embeddings"]}, record)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +239,7 @@ def test_what_a_kill_left_half_written_is_cleared_away(tmp_path):
     folder = tmp_path / "store"
     with pytest.raises(KeyboardInterrupt):
         embed(numbered(), FakeEmbedder(stop_after=1), folder)
-    for name in (".images-4-8.safetensors.17.tmp", ".embeddings.safetensors.17.tmp", ".rows.tmp"):
+    for name in (".images-4-8.safetensors.1f.tmp", ".embeddings.safetensors.17.tmp"):
         (folder / ".shards" / name).write_bytes(b"half")
     embed(numbered(), FakeEmbedder(), folder)
     assert set(content(folder)) == {"embeddings.safetensors"}

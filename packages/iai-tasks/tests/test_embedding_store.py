@@ -169,7 +169,10 @@ def test_a_shard_is_no_store(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         embed(numbered(), FakeEmbedder(stop_after=1), folder)
     (folder / ".shards" / "images-0-4.safetensors").rename(folder / STORE)
-    with pytest.raises(ValueError, match=r"hold embeddings and labels; it holds embeddings and i"):
+    with pytest.raises(
+        ValueError,
+        match=r"hold emb.*, 2 axes\) and labels .*; it holds emb.* and index \(int64, 1 a",
+    ):
         EmbeddingStore.open(folder)
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from drawn_font import pattern, write_font
 from iai_tasks import glyphs, split_classes
-from iai_tasks._tensor_file import load_tensors
 from iai_tasks.letters._font import installed_fonts
 from iai_tasks.letters._glyph_warp import warp
+from safetensors.torch import load_file
 
 needs_fonts = pytest.mark.skipif(
     not (find_spec("fontTools") and find_spec("PIL")), reason="needs the extra `fonts`"
@@ -117,7 +117,7 @@ def test_a_cache_is_used_if_it_is_whole_and_fits(font, tmp_path, monkeypatch):
         file.write_bytes(content)
         anew = glyphs([font], images_per_class=2, cache=cache)
         assert torch.equal(anew.images, drawn.images)
-        assert set(load_tensors(file)[0]) == {"codes", "images"}
+        assert set(load_file(file)) == {"codes", "images"}
     assert len(list(cache.iterdir())) == 2
 
 

@@ -148,6 +148,10 @@ def of_another_width(state):
     state["extra"] = torch.zeros(1)
 
 
+def of_whole_numbers(state):
+    state["classifier.0.bias"] = torch.zeros(1024, dtype=torch.int64)
+
+
 def test_weights_may_be_of_any_number_of_classes(original, tmp_path):
     state = dict(original.state_dict())
     whole = torchvision_backbone(NAME, save(tmp_path / "whole.pth", state), size=32)
@@ -167,6 +171,10 @@ def test_weights_may_be_of_any_number_of_classes(original, tmp_path):
         (
             of_another_width,
             "unexpected: extra; misshapen: classifier.0.weight (10, 576) for (1024, 576).",
+        ),
+        (
+            of_whole_numbers,
+            "whole numbers: classifier.0.bias torch.int64 for torch.float32.",
         ),
     ],
 )

@@ -121,3 +121,17 @@ def test_without_torchvision_it_says_what_to_install(monkeypatch, pretend, tmp_p
     monkeypatch.setitem(sys.modules, "torchvision", None)
     with pytest.raises(ImportError, match=r"pip install 'iai-tasks\[vision\]'"):
         mnist(tmp_path)
+
+
+@pytest.mark.usefixtures("datasets")
+@pytest.mark.parametrize("length", [0, 3, 9, 40])
+def test_a_damaged_file_is_refused_in_our_words(tmp_path, length):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part in ("train", "t10k"):
+        write_idx(raw / f"{part}-images-idx3-ubyte", np.zeros((4, 28, 28), dtype=np.uint8))
+        write_idx(raw / f"{part}-labels-idx1-ubyte", np.zeros(4, dtype=np.uint8))
+    torn = raw / "t10k-images-idx3-ubyte"
+    torn.write_bytes(torn.read_bytes()[:length])
+    with pytest.raises(ValueError, match=r"`root` must hold MNIST .*; in .* it cannot be read\."):
+        mnist(tmp_path)

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from iai_iterate.check import check_queries, count_tasks
 from iai_iterate.interfaces import Batch, Regime
-from iai_iterate.leaf import contiguous, from_leaves, to_leaves, unaliased
+from iai_iterate.leaf import check_finite, contiguous, from_leaves, to_leaves, unaliased
 from iai_iterate.state_file import write_state
 
 
@@ -81,22 +81,34 @@ class Adapted:
     ) -> "Adapted":
         """What `save` stored, compared with what this regime would store; see `Iterated.resume`.
 
+        Nothing that the file declares is believed before it is compared: shapes are those of a
+        start of one task and one query, enlarged without memory.
+
         Raises:
-            ValueError: If names, shapes or dtypes differ, or `like` is missing.
+            ValueError: If names, shapes or dtypes differ, a number is not finite, the counts of
+                what was read contradict one another, or `like` is missing.
         """
         seen, fresh, query_x = map(tensors.get, (".seen", ".fresh", ".query_x"))
         if seen is None or fresh is None or seen.dim() != 1 or fresh.dim() != 1:
             raise ValueError("it does not say what was read.")
-        adapted = cls.new(regime, len(seen), None if query_x is None else query_x.to(device))
-        template = resized = adapted._stored()
-        if adapted.state is None and len(fresh):
+        if query_x is not None:
+            check_queries(query_x, len(seen))
+            query_x = query_x.to(device)
+        template = resized = _expected(regime, len(seen), query_x)
+        if template.state is None and len(fresh):
+            if len(fresh) > len(tensors):
+                raise ValueError("it stores less evidence than it says.")
             evidence, other = _evidence_of(regime, like, len(seen))
             template = template._replace(evidence=[evidence] * len(fresh), fresh=fresh.bool())
             resized = template._replace(evidence=[other] * len(fresh))
         stored = from_leaves(template, tensors, resized=resized)
-        return replace(
-            adapted,
+        check_finite(tensors)
+        _check_counts(stored)
+        return cls(
+            regime=regime,
+            num_tasks=len(seen),
             state=stored.state,
+            query_x=stored.query_x,
             evidence=tuple(zip(stored.evidence, stored.fresh.tolist(), strict=True)),
             step=int(stored.step),
             seen=stored.seen.to(device),
@@ -123,17 +135,14 @@ class Adapted:
         The learner's weights are not part of it.
 
         Raises:
-            ValueError: If a number of the state is not finite.
+            ValueError: If a number of the state is not finite, or it has so many tensors that
+                `Iterated.resume` would refuse them.
             TypeError: If a tensor of the state has a dtype that safetensors does not store.
             IsADirectoryError: If `path` is a directory.
             OSError: If the file could not be written; what was there before is untouched.
         """
         leaves = to_leaves(self._stored())
-        for name, leaf in leaves.items():
-            if not bool(leaf.isfinite().all()):
-                raise ValueError(
-                    f"A state must be finite to be saved; its {name} holds NaN or infinity."
-                )
+        check_finite(leaves)
         tensors = {name: contiguous(leaf.to("cpu", copy=True)) for name, leaf in leaves.items()}
         write_state(Path(path), tensors)
 
@@ -195,6 +204,51 @@ def _equal(one: Tensor, other: Tensor) -> bool:
     if one.shape != other.shape or one.device != other.device:
         return False
     return bool(((one == other) | (one.isnan() & other.isnan())).all())
+
+
+def _expected(regime: Regime, num_tasks: int, query_x: Tensor | None) -> _Stored:
+    """What would be stored before anything is read: shapes, dtypes and devices, in no memory.
+
+    The regime starts one task with one query and with two: an axis that differs counts queries.
+    """
+    state, seen = None, torch.zeros(num_tasks)
+    if query_x is not None or not regime.needs_query:
+        num_query = 0 if query_x is None else query_x.shape[1]
+
+        def enlarged(one: Any, two: Any) -> Any:
+            if not isinstance(one, Tensor) or not one.dim():
+                return one
+            lengths = zip(one.shape[1:], two.shape[1:], strict=True)
+            shape = (num_tasks, *(a if a == b else num_query for a, b in lengths))
+            return one.new_empty(()).expand(shape)
+
+        few = [None if query_x is None else query_x[:1, :number] for number in (1, 2)]
+        try:
+            if few[0] is not None:
+                _equal(few[0], few[0])  # as `predict` compares them
+            one, two = (regime.init(min(num_tasks, 1), queries) for queries in few)
+        except Exception as error:  # of whatever kind, where another learner's queries are read
+            given = "none" if query_x is None else f"{tuple(query_x.shape)}, {query_x.dtype}"
+            raise ValueError(f"its queries are {given}, which this one does not take.") from error
+        state = tree_map(enlarged, one, two)
+        seen = state.seen
+    kept = query_x if regime.needs_query else None
+    return _Stored(torch.tensor(0), seen, kept, state, [], torch.zeros(0, dtype=torch.bool))
+
+
+def _check_counts(stored: _Stored) -> None:
+    """Refuses counts of what was read that no learner has."""
+    step, seen = int(stored.step), stored.seen
+    whole = bool((seen >= 0).all()) and bool((seen == seen.floor()).all())
+    if stored.state is None:
+        agree = step == len(stored.fresh)
+    else:
+        agree = torch.equal(seen, stored.state.seen)
+    if not whole or not agree or step < 0 or (step == 0 and bool(seen.any())):
+        raise ValueError(
+            "its counts of minibatches and examples must be whole, at least 0, and agree with one "
+            "another."
+        )
 
 
 def _evidence_of(regime: Regime, like: Batch | None, num_tasks: int) -> tuple[Any, Any]:

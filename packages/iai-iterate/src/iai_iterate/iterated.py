@@ -238,8 +238,10 @@ class Iterated(nn.Module):
         Raises:
             FileNotFoundError: If there is no such file.
             IsADirectoryError: If `path` is a directory.
+            OSError: If the file cannot be read.
             ValueError: If the file is truncated or was changed, its tensors have other names,
-                shapes or dtypes than those of this learner, or `like` is missing.
+                shapes or dtypes than those of this learner, a number is not finite, the counts of
+                what was read contradict one another, or `like` is missing.
         """
         device = next((weight.device for weight in self.parameters()), torch.device("cpu"))
         tensors = read_state(Path(path))

@@ -1,6 +1,6 @@
 """A state as named tensors and back, which is how states are stored."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from itertools import chain
 from typing import Any
 
@@ -81,6 +81,28 @@ def to_leaves(tree: Any) -> dict[str, Tensor]:
     return leaves
 
 
+def check_finite(leaves: Mapping[str, Tensor]) -> None:
+    """Refuses a state that holds NaN or infinity, which is neither stored nor restored.
+
+    Raises:
+        ValueError: If a number is not finite; the text names the tensor.
+    """
+    for name, leaf in leaves.items():
+        if not _is_finite(leaf):
+            raise ValueError(f"A state must be finite; its {name} holds NaN or infinity.")
+
+
+def _is_finite(leaf: Tensor) -> bool:
+    """Whether all numbers are finite, found without a copy."""
+    if leaf.is_complex():
+        leaf = torch.view_as_real(leaf)
+    if not leaf.is_floating_point() or not leaf.numel():
+        return True
+    if leaf.element_size() == 1:  # torch finds no extremes of 8 bits
+        leaf = leaf.float()
+    return bool(torch.stack(leaf.aminmax()).isfinite().all())  # NaN is the least and the most
+
+
 def from_leaves(template: Any, leaves: Mapping[str, Tensor], *, resized: Any = None) -> Any:
     """A tree of the template's structure, with copies of the given tensors on its devices.
 
@@ -91,15 +113,16 @@ def from_leaves(template: Any, leaves: Mapping[str, Tensor], *, resized: Any = N
             differs between the two counts examples, and may have any length in `leaves`.
 
     Raises:
+        TypeError: If a leaf of the template is neither a tensor nor None.
         ValueError: If the names, shapes or dtypes of the tensors are not those of the template.
     """
     paths, structure = tree_flatten_with_path(template)
-    expected = {keystr(path): leaf for path, leaf in paths if leaf is not None}
+    expected = to_leaves(template)
     if expected.keys() != leaves.keys():
         there, here = leaves.keys() - expected.keys(), expected.keys() - leaves.keys()
         raise ValueError(
             "it stores other tensors than this one has; only stored: "
-            f"{', '.join(sorted(there)) or 'none'}; only here: {', '.join(sorted(here)) or 'none'}."
+            f"{_listed(there)}; only here: {_listed(here)}."
         )
     others = tree_leaves(template if resized is None else resized)
     restored: list[Tensor | None] = []
@@ -115,6 +138,12 @@ def from_leaves(template: Any, leaves: Mapping[str, Tensor], *, resized: Any = N
             )
         restored.append(saved.to(leaf.device, copy=True))
     return tree_unflatten(restored, structure)
+
+
+def _listed(names: Set[str]) -> str:
+    """Up to ten names, cut and on one line: a forged file may have a million, of any length."""
+    more = [f"and {len(names) - 10} more"] if len(names) > 10 else []
+    return ", ".join([ascii(name)[1:-1][:60] for name in sorted(names)[:10]] + more) or "none"
 
 
 def _fits(saved: torch.Size, shape: torch.Size, resized: torch.Size) -> bool:

@@ -135,6 +135,8 @@ class Pool:
         try:
             generator = leaves.pop("generator").cpu()
             live = from_leaves(self._live, leaves)
+            if not bool((live.left >= 1).all()) or not bool((live.state.seen >= 0).all()):
+                raise ValueError("it counts iterations or examples below 0.")
             # On another generator first, so that a state that is refused changes nothing.
             torch.Generator(self.generator.device).set_state(generator)
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:

@@ -1,10 +1,8 @@
 """Tensors on disk: a file is read whole or refused, and never runs code."""
 
-import contextlib
 import errno
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,8 +11,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from iai_iterate.whole_file import whole_file
+
 _FORMAT = 1
 _KEY = "iai_iterate"  # one key: safetensors writes several in no fixed order
+_MAX_HEADER = 2**24  # bytes; safetensors takes 15 times as much memory to read a header
 
 
 def write_state(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -29,6 +30,7 @@ def write_state(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
     Raises:
         TypeError: If safetensors does not store the dtype of a tensor.
+        ValueError: If there are so many tensors that `read_state` would refuse them.
         IsADirectoryError: If `path` is a directory.
         OSError: If it could not be written; what was there before is untouched.
     """
@@ -36,23 +38,15 @@ def write_state(path: Path, tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if not _storable(tensor.dtype):
             raise TypeError(f"safetensors does not store {tensor.dtype}, the dtype of {name}.")
-    record = {"format": _FORMAT, "sha256": _checksum(tensors)}
-    payload = safetensors.torch.save(dict(tensors), {_KEY: json.dumps(record)})
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"`{path}` could not be written: {error.strerror}; what was there before is untouched.",
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    payload = safetensors.torch.save(dict(tensors), {_KEY: _seal(tensors)})
+    if _header_size(payload) > _MAX_HEADER:
+        raise ValueError(
+            f"A state of {len(tensors)} tensors is too many to be saved: their names take "
+            f"{_header_size(payload)} bytes, of at most {_MAX_HEADER}. Read larger minibatches, or "
+            "give `query_x` up front."
+        )
+    with whole_file(path) as file:
+        file.write(payload)
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -61,18 +55,28 @@ def read_state(path: Path) -> dict[str, Tensor]:
     Raises:
         FileNotFoundError: If there is no such file.
         IsADirectoryError: If `path` is a directory.
+        OSError: If the file cannot be read.
         ValueError: If the file is truncated, was changed, or is of another kind.
     """
     _check_file(path)
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError("a pipe or a device has no end")
+        with open(path, "rb") as opened:
+            if _header_size(opened.read(8)) > _MAX_HEADER:
+                raise ValueError("the header is too long")
         with safe_open(path, framework="pt") as file:
             # Cloned: the file is mapped into memory, where its tensors need not be aligned.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-            record = json.loads((file.metadata() or {})[_KEY])
-        if record == {"format": _FORMAT, "sha256": _checksum(tensors)}:
+            seal = (file.metadata() or {}).get(_KEY)
+        if seal == _seal(tensors):
             return tensors
-    except (SafetensorError, KeyError, RuntimeError, ValueError):
-        pass  # RuntimeError: JSON that is nested too deep
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, f"`{path}` could not be read: {error.strerror}.") from error
+    except (SafetensorError, RuntimeError, TypeError, ValueError):
+        pass  # torch has no such dtype, or cannot hold such a shape
     raise ValueError(
         f"`{path}` holds no whole state of this version: it is truncated, was changed since it was "
         "saved, or is a file of another kind."
@@ -84,12 +88,21 @@ def _check_file(path: Path) -> None:
         raise IsADirectoryError(errno.EISDIR, f"`path` must be a file; `{path}` is a directory.")
 
 
+def _header_size(start: bytes) -> int:
+    return int.from_bytes(start[:8], "little")
+
+
 def _storable(dtype: torch.dtype) -> bool:
     try:
         safetensors.torch.save({"": torch.empty(0, dtype=dtype)})
     except (KeyError, SafetensorError):  # which one depends on the version
         return False
     return True
+
+
+def _seal(tensors: Mapping[str, Tensor]) -> str:
+    """What the metadata say; compared as text, so that no JSON of a stranger's is read."""
+    return json.dumps({"format": _FORMAT, "sha256": _checksum(tensors)})
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:

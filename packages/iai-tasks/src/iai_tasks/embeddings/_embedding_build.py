@@ -1,29 +1,30 @@
 """The files in a folder of embeddings: shards in a sub-folder while it is built, then the store."""
 
 import contextlib
-import math
+import mmap
 import os
 import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import attrs
 import torch
 from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
-from iai_tasks._tensor_file import load_tensors, save_tensors
+from iai_tasks._tensor_file import Kinds, load_tensors, save_tensors
 from iai_tasks.interfaces import Embedder, ImageSource
 
 STORE = "embeddings.safetensors"
 _SHARDS = ".shards"  # the sub-folder in which a store is built
-_ROWS = ".rows.tmp"
 _BUILT = re.compile(  # the names of the files in it, whole or half written
     r"(images-\d+-\d+|embeddings)\.safetensors"
-    r"|\.(images-\d+-\d+|embeddings)\.safetensors\.\d+\.tmp"
-    r"|\.rows\.tmp"
+    r"|\.(images-\d+-\d+|embeddings)\.safetensors\.[0-9a-f]+\.tmp"
 )
+_STORED: Kinds = {"embeddings": (torch.float32, 2), "labels": (torch.int64, 1)}
+_EMBEDDED: Kinds = {"embeddings": (torch.float32, 2), "index": (torch.int64, 1)}
 _FORMAT = 2
 _SHARD = 64  # images; a process that is stopped loses at most so many embeddings
 
@@ -38,9 +39,9 @@ class Origin:
         source_fingerprint: The images' fingerprint.
     """
 
-    backbone: str
-    backbone_fingerprint: str
-    source_fingerprint: str
+    backbone: str = attrs.field(validator=attrs.validators.instance_of(str))
+    backbone_fingerprint: str = attrs.field(validator=attrs.validators.instance_of(str))
+    source_fingerprint: str = attrs.field(validator=attrs.validators.instance_of(str))
 
     def check(self, given: "Origin", folder: Path) -> None:
         """Raises a `ValueError` unless a caller gives what the folder was made from."""
@@ -57,21 +58,33 @@ class Origin:
             )
 
 
-def read(file: Path) -> tuple[dict[str, Tensor], Origin, dict[str, Any]]:
-    """Maps the tensors of a shard or a store, and reads its origin and the rest of its record.
+def read_store(file: Path) -> tuple[dict[str, Tensor], Origin, dict[str, Any]]:
+    """Maps the tensors of a store, and reads its origin and the rest of its record.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged or of another format.
+        OSError: If it cannot be read.
+        ValueError: If the file is damaged, of another format or holds something else.
     """
-    tensors, record = load_tensors(file)
+    return _read(file, _STORED)
+
+
+def _read(file: Path, kinds: Kinds) -> tuple[dict[str, Tensor], Origin, dict[str, Any]]:
+    tensors, record = load_tensors(file, kinds)
     found = record.pop("format", None)
     if found != _FORMAT:
+        shown = found if isinstance(found, int) and 0 <= found < 1000 else "unknown"
         raise ValueError(
-            f"{file} must be of format {_FORMAT}; it is of format {found!r}, which another version "
+            f"{file} must be of format {_FORMAT}; it is of format {shown}, which another version "
             "of iai-tasks wrote. Delete the folder to embed anew."
         )
-    return tensors, Origin(**record.pop("origin")), record
+    try:
+        return tensors, Origin(**record.pop("origin")), record
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{file} must say which backbone and images it was made from, in three words. Delete "
+            "the folder to embed anew."
+        ) from error
 
 
 def remove_shards(folder: Path) -> None:
@@ -133,6 +146,8 @@ class Build:
 
     def _make_sub_folder(self) -> None:
         """Makes the sub-folder of shards, or clears it of files that a kill left half written."""
+        if self._shards.is_symlink():
+            raise ValueError(f"{self._shards} must be a folder of its own; it is a link.")
         self._shards.mkdir(exist_ok=True)
         for file in self._shards.iterdir():
             if not _BUILT.fullmatch(file.name):
@@ -147,14 +162,15 @@ class Build:
         save_tensors(file, tensors, {"format": _FORMAT, "origin": origin, **record})
 
     def _done(self, file: Path, images: range) -> Int64[Tensor, " row"] | None:
-        """The images in a shard; None if there is no shard, or it is damaged or of other images."""
+        """The images in a shard; None if there is no shard, or not of these images."""
         try:
-            tensors, origin, _ = read(file)
+            tensors, origin, _ = _read(file, _EMBEDDED)
         except (FileNotFoundError, ValueError):
             return None
         origin.check(self.origin, self.folder)
-        index = tensors.get("index")
-        if index is None or index.tolist() != sorted(set(images).intersection(index.tolist())):
+        index = tensors["index"]
+        within = index.tolist() == sorted(set(images).intersection(index.tolist()))
+        if not within or tensors["embeddings"].shape != (len(index), self.backbone.dim):
             return None
         return index.clone()
 
@@ -212,16 +228,22 @@ class Build:
             )
         left_out = sorted(set(range(len(self.source))) - set(index.tolist()))
         skipped = [self.source.name(image) for image in left_out]
-        shape = len(index), self.backbone.dim
-        gathered = self._shards / _ROWS  # there may be more rows than memory holds
-        try:
-            with open(gathered, "wb") as rows:
-                for file in files:
-                    rows.write(read(file)[0]["embeddings"].numpy().data)
-            embeddings = torch.from_file(str(gathered), size=math.prod(shape), dtype=torch.float32)
-            tensors = {"embeddings": embeddings.view(shape), "labels": labels}
+        with tempfile.TemporaryFile(dir=self._shards) as file:  # more than memory may hold
+            self._gather(files, file)
+            rows = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            embeddings = torch.frombuffer(rows, dtype=torch.float32)
+            tensors = {"embeddings": embeddings.view(-1, self.backbone.dim), "labels": labels}
             self._write(self._shards / STORE, tensors, class_names=names, skipped=skipped)
-        finally:
-            with contextlib.suppress(OSError):
-                gathered.unlink(missing_ok=True)
         os.replace(self._shards / STORE, self.folder / STORE)
+
+    def _gather(self, files: list[Path], file: BinaryIO) -> None:
+        """Writes the rows of all shards, one after another."""
+        for shard in files:
+            rows = _read(shard, _EMBEDDED)[0]["embeddings"]
+            try:
+                file.write(rows.numpy().data)
+                file.flush()
+            except OSError as error:
+                raise OSError(
+                    error.errno, f"`{self._shards}` could not be written to: {error.strerror}."
+                ) from error

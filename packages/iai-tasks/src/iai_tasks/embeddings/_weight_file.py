@@ -1,10 +1,20 @@
 """Weights by name, read from a file without running any code that is in it."""
 
+import io
+import zipfile
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+
+from iai_tasks._tensor_file import is_finite
+
+_MAX_HEADER = 2**22  # bytes of names in a file of safetensors, which take 15 times the memory
+_MAX_PICKLE = 2**19  # bytes, and 1 / 32 of the file; each may take 64 bytes of memory
+_NUMBERS = {torch.float16, torch.bfloat16, torch.float32, torch.float64} | {
+    *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+}
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -18,15 +28,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it holds anything but weights; code in it is not run.
+        ValueError: If it holds anything but finite weights, or is compressed, so that it could
+            take any amount of memory; code in it is not run.
     """
     if not path.is_file():
         raise FileNotFoundError(f"`weights` must be a file; there is none at {path}.")
     try:
-        if path.suffix == ".safetensors":
-            content: object = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = _read(path)
     except Exception as error:  # a file of another kind raises errors of many kinds
         raise ValueError(
             "`weights` must be a file of tensors, as torch.save writes a state_dict(); "
@@ -37,8 +45,60 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             content = content[key]
     if not isinstance(content, dict) or not content:
         raise ValueError(f"`weights` must hold tensors by name; {path} holds none.")
-    others = [name for name, value in content.items() if not isinstance(value, Tensor)]
-    if others:
-        raise ValueError(f"`weights` must hold tensors by name; in {path}, {others[0]!r} is none.")
-    prefix = "module." if all(str(name).startswith("module.") for name in content) else ""
-    return {str(name).removeprefix(prefix): tensor for name, tensor in content.items()}
+    size = path.stat().st_size
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            shown = name if isinstance(name, str) else type(name).__name__
+            raise ValueError(
+                f"`weights` must hold tensors by name; in {path}, {ascii(shown)[:80]} is none."
+            )
+        dense = value.layout == torch.strided and value.device.type == "cpu"
+        plain = dense and value.dtype in _NUMBERS
+        if not plain or value.nbytes > size or not is_finite(value):
+            raise ValueError(
+                f"`weights` must be dense tensors of finite real numbers; in {path}, "
+                f"{ascii(name)[:80]} is none."
+            )
+    prefix = "module." if all(name.startswith("module.") for name in content) else ""
+    return {name.removeprefix(prefix): tensor for name, tensor in content.items()}
+
+
+def _read(path: Path) -> object:
+    """What a file holds; ValueError for one that takes much more memory than it is long."""
+    size = path.stat().st_size
+    if path.suffix == ".safetensors":
+        with open(path, "rb") as file:
+            if int.from_bytes(file.read(8), "little") > _MAX_HEADER:
+                raise ValueError("the header is too long")
+        return load_file(path)
+    pickled = _MAX_PICKLE + size // 32
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            inside = {one.filename: one.file_size for one in archive.infolist()}
+            total = sum(one.file_size for one in archive.infolist())
+        names = [length for name, length in inside.items() if name.endswith("data.pkl")]
+        if total > size or max(names, default=0) > pickled:
+            raise ValueError("what is inside is longer than the file")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    with _Bounded(path, pickled) as file:
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+class _Bounded(io.BufferedReader):
+    """A file of torch's older format: its pickle is read from here, its numbers are not."""
+
+    def __init__(self, path: Path, most: int) -> None:
+        super().__init__(io.FileIO(path))
+        self._left = most
+
+    def read(self, size: int | None = -1) -> bytes:
+        return self._counted(super().read(size))
+
+    def readline(self, size: int | None = -1) -> bytes:
+        return self._counted(super().readline(size))
+
+    def _counted(self, read: bytes) -> bytes:
+        self._left -= len(read)
+        if self._left < 0:
+            raise ValueError("the pickle is too long")
+        return read

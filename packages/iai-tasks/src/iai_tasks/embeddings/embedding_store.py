@@ -1,10 +1,11 @@
 """Embeddings of images by a frozen backbone: made once, kept in a folder, mapped to memory."""
 
+import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from os import PathLike
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import attrs
 from filelock import FileLock
@@ -12,10 +13,20 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from iai_tasks._listing import listed
-from iai_tasks.embeddings._embedding_build import STORE, Build, Origin, read, remove_shards
+from iai_tasks.embeddings._embedding_build import STORE, Build, Origin, read_store, remove_shards
 from iai_tasks.interfaces import Embedder, ImageSource
 
 _LOCK = ".lock"
+
+
+def _words(found: Any) -> Any:
+    """A list of JSON as a tuple; anything else as it is, for the validator to refuse."""
+    return tuple(found) if isinstance(found, list) else found
+
+
+def _names(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+    if not isinstance(value, tuple) or not all(isinstance(name, str) for name in value):
+        raise ValueError(f"`{attribute.name}` must be a tuple of words.")
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -32,21 +43,37 @@ class EmbeddingStore:
         backbone_fingerprint: Fingerprint of the network.
         source_fingerprint: Fingerprint of the images.
         skipped: Names of the images that could not be read and have no embedding.
+
+    Raises:
+        ValueError: If the shapes disagree, a label has no name, a class no image, or a name is no
+            text.
     """
 
     embeddings: Float32[Tensor, "image dim"] = attrs.field(repr=False)
     labels: Int64[Tensor, " image"] = attrs.field(repr=False)
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...] = attrs.field(validator=_names)
     backbone: str
     backbone_fingerprint: str
     source_fingerprint: str
-    skipped: tuple[str, ...]
+    skipped: tuple[str, ...] = attrs.field(validator=_names)
 
     def __attrs_post_init__(self) -> None:
+        if self.embeddings.ndim != 2 or self.embeddings.numel() == 0:
+            raise ValueError(
+                "`embeddings` must have shape (image, dim) and hold at least one number; got "
+                f"{tuple(self.embeddings.shape)}."
+            )
         if self.labels.shape != self.embeddings.shape[:1]:
             raise ValueError(
                 f"`labels` must be one for each of {len(self.embeddings)} embeddings; got "
                 f"{tuple(self.labels.shape)}."
+            )
+        num_classes, (first, last) = len(self.class_names), self.labels.aminmax()
+        within = int(first) >= 0 and int(last) < num_classes
+        if not within or not bool(self.labels.bincount(minlength=num_classes).all()):
+            raise ValueError(
+                f"`labels` must be from 0 to {num_classes - 1}, the classes of `class_names`, and "
+                f"use each; got {int(first)} to {int(last)}."
             )
 
     @classmethod
@@ -61,7 +88,9 @@ class EmbeddingStore:
 
         Raises:
             FileNotFoundError: If there is no store, or it is not finished.
-            ValueError: If the store is damaged, its format is unknown, or the backbone is another.
+            OSError: If the store cannot be read.
+            ValueError: If the store is damaged, its format is unknown, its numbers are not finite,
+                its labels are not those of its classes, or the backbone is another.
         """
         folder = Path(folder)
         if not (folder / STORE).is_file():
@@ -69,24 +98,25 @@ class EmbeddingStore:
                 f"`folder` must be a finished store; {folder} has no {STORE}. Call `embed`, which "
                 "builds the store, or goes on from where an earlier call stopped."
             )
-        tensors, origin, record = read(folder / STORE)
-        if tensors.keys() != {"embeddings", "labels"}:
-            raise ValueError(
-                f"{folder / STORE} must hold embeddings and labels; it holds "
-                f"{' and '.join(sorted(tensors))}. Delete it to have it made anew."
-            )
+        tensors, origin, record = read_store(folder / STORE)
         if backbone is not None:
             given = attrs.evolve(
                 origin, backbone=backbone.name, backbone_fingerprint=backbone.fingerprint
             )
             origin.check(given, folder)
-        return cls(
-            embeddings=tensors["embeddings"],
-            labels=tensors["labels"],
-            class_names=tuple(record["class_names"]),
-            skipped=tuple(record["skipped"]),
-            **attrs.asdict(origin),
-        )
+        try:
+            return cls(
+                embeddings=tensors["embeddings"],
+                labels=tensors["labels"],
+                class_names=_words(record.get("class_names")),
+                skipped=_words(record.get("skipped")),
+                **attrs.asdict(origin),
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"{folder / STORE} is no store that `embed` made: {error} Delete it to have it "
+                "made anew."
+            ) from error
 
 
 def embed(
@@ -143,7 +173,7 @@ def embed(
     origin = Origin(backbone.name, backbone.fingerprint, source.fingerprint)
     if not (folder / STORE).exists():
         _make_folder(folder)
-        with FileLock(folder / _LOCK):
+        with _locked(folder):
             if not (folder / STORE).exists():
                 build = Build(source, backbone, folder, origin, skip=unreadable == "skip")
                 build.run(progress or (lambda done, total: None))
@@ -163,6 +193,22 @@ def embed(
             stacklevel=2,
         )
     return store
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Waits for the lock of the folder, which is never opened through a link."""
+    lock = FileLock(folder / _LOCK)
+    try:
+        lock.acquire()
+    except OSError as error:
+        raise OSError(
+            error.errno, f"`{folder / _LOCK}` could not be locked: {error.strerror}."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _make_folder(folder: Path) -> None:

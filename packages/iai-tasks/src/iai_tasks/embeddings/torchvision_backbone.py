@@ -73,6 +73,11 @@ def torchvision_backbone(
             if name in state and state[name].shape != tensor.shape
         ],
     }
+    differences["whole numbers"] = [
+        f"{name} {state[name].dtype} for {tensor.dtype}"
+        for name, tensor in expected.items()
+        if name in state and state[name].is_floating_point() < tensor.is_floating_point()
+    ]
     texts = [f"{kind}: {listed(names)}" for kind, names in differences.items() if names]
     if texts:
         raise ValueError(f"`weights` must fit {architecture}; {'; '.join(texts)}.")

@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from iai_tasks.images._image_file import import_pillow
+from iai_tasks.images._image_file import import_pillow, reason
 from iai_tasks.images.labelled_images import LabelledImages
 
 _ROWS, _PIXELS, _CLASSES = 10_000, 32 * 32, 10
+_LABEL = 16  # bytes that a label takes at most, white space included
 _TRAIN = tuple(f"data_batch_{number}.png" for number in range(1, 6))
 _TEST = ("test_batch.png",)
 
@@ -51,16 +52,20 @@ def _read_images(file: Path) -> Float32[Tensor, "image pixel"]:
                 )
             numbers = np.array(image)
     except Exception as error:  # Pillow's decoders raise errors of many kinds
-        raise ValueError(f"{file} cannot be read as images of CIFAR-10: {error}") from error
+        raise ValueError(f"{file} cannot be read as images of CIFAR-10: {reason(error)}") from error
     return torch.from_numpy(numbers).flatten(1).float()
 
 
 def _read_labels(file: Path, num_files: int) -> Int64[Tensor, " image"]:
-    try:
-        labels = np.asarray(json.loads(file.read_text()))
-    except ValueError as error:
-        raise ValueError(f"{file} cannot be read as labels of CIFAR-10: {error}") from error
     expected = (num_files * _ROWS,)
+    try:
+        if file.stat().st_size > _LABEL * expected[0] + _LABEL:
+            raise ValueError(f"it is longer than {expected[0]} labels.")
+        labels = np.asarray(json.loads(file.read_text()))
+    except FileNotFoundError:
+        raise
+    except (OSError, RecursionError, ValueError) as error:
+        raise ValueError(f"{file} cannot be read as labels of CIFAR-10: {reason(error)}") from error
     whole = labels.shape == expected and np.issubdtype(labels.dtype, np.integer)
     if not whole or labels.min() < 0 or labels.max() >= _CLASSES:
         raise ValueError(

@@ -88,8 +88,14 @@ def read_image(file: Path, *, size: int, channels: int) -> UInt8[Tensor, "channe
     except Exception as error:  # Pillow's decoders raise errors of many kinds
         if isinstance(error, MemoryError) or getattr(error, "errno", None) in _TRANSIENT:
             raise
-        raise ValueError(f"{file} cannot be read as an image: {error}") from error
+        raise ValueError(f"{file} cannot be read as an image: {reason(error)}") from error
     return torch.from_numpy(numbers.reshape(size, size, channels)).movedim(2, 0).contiguous()
+
+
+def reason(error: Exception) -> str:
+    """What a decoder says, as the end of a sentence of ours."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text[:300].rstrip(".") + "."
 
 
 def _images_in(folder: Path) -> Iterator[Path]:

@@ -25,6 +25,7 @@ def mnist(root: str | PathLike[str], *, download: bool = False) -> LabelledImage
     Raises:
         ImportError: If torchvision is not installed.
         RuntimeError: If images are missing and `download` is False.
+        ValueError: If a file is damaged.
     """
     return _load("MNIST", root, download)
 
@@ -52,8 +53,15 @@ def cifar10(root: str | PathLike[str], *, download: bool = False) -> LabelledIma
 
 def _load(name: str, root: str | PathLike[str], download: bool) -> LabelledImages:
     dataset = getattr(import_torchvision("datasets"), name)
-    train = dataset(root, train=True, download=download)
-    test = dataset(root, train=False, download=download)
+    try:
+        train = dataset(root, train=True, download=download)
+        test = dataset(root, train=False, download=download)
+    except Exception as error:  # torchvision reads damaged files with errors of many kinds
+        if isinstance(error, OSError) or str(error).startswith("Dataset not found"):
+            raise
+        raise ValueError(
+            f"`root` must hold {name} as torchvision leaves it; in {root} it cannot be read."
+        ) from error
     return LabelledImages(
         train_images=torch.as_tensor(train.data).flatten(1).float(),
         train_labels=torch.as_tensor(train.targets),

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from iai_tasks._extra import extra
 from iai_tasks.letters._font import Font
 
+_LARGEST = 64  # sides of a box, each half a letter of common size; a forged font has larger ones
 LOOK = 56  # side of the pictures that `unit_vectors` takes
 
 Picture = np.ndarray[Any, np.dtype[np.uint8]]
@@ -44,9 +45,17 @@ class Pen:
 
         Returns:
             `size size`, uint8, ink 255.
+
+        Raises:
+            ValueError: If the font's drawings are damaged.
         """
-        opened, box = self._open(font)
-        ink = self._ink(opened, chr(code))
+        try:
+            opened, box = self._open(font)
+            ink = self._ink(opened, chr(code))
+        except Exception as error:  # FreeType's errors, and those that Pillow makes of them
+            raise ValueError(
+                f"`fonts` must be font files; {font.path} cannot be drawn with."
+            ) from error
         if ink is None or ink.tobytes() == box:
             return None
         longer = max(ink.size)
@@ -69,6 +78,8 @@ class Pen:
 
     def _ink(self, opened: Any, character: str) -> Any:
         left, top, right, bottom = opened.getbbox(character)
+        if max(right - left, bottom - top) > _LARGEST * self._size:
+            raise ValueError("a letter is larger than any")
         canvas = self._image.new("L", (max(1, right - left), max(1, bottom - top)))
         self._draw.Draw(canvas).text((-left, -top), character, fill=255, font=opened)
         inked = canvas.getbbox()

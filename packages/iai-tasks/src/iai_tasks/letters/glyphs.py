@@ -12,7 +12,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from iai_tasks._tensor_file import load_tensors, save_tensors
+from iai_tasks._tensor_file import Kinds, load_tensors, save_tensors
 from iai_tasks._validators import check_at_least
 from iai_tasks.image_classes import ImageClasses
 from iai_tasks.letters._font import (
@@ -26,6 +26,7 @@ from iai_tasks.letters._glyph_picture import LOOK, Pen, Picture, unit_vectors
 from iai_tasks.letters._glyph_warp import warp
 
 _FORMAT = 1  # raise it when the same fonts and settings give other images
+_DRAWN: Kinds = {"codes": (torch.int64, 1), "images": (torch.uint8, 4)}  # what a cache holds
 _MIN_LETTERS = 10  # of a script that is kept
 _ALIKE = 0.96  # cosine of looks: in DejaVu Sans C and c have 0.966, Hebrew samekh and mem 0.948
 _CHUNK = 16  # letters drawn at once
@@ -89,10 +90,9 @@ def glyphs(
         drawn = _draw(read, *settings)
     else:
         file = Path(cache) / f"glyphs-{_key(read, settings)}.safetensors"
-        try:
-            drawn, _ = load_tensors(file)
-        except (FileNotFoundError, ValueError):
-            drawn = _draw(read, *settings)
+        kept = _kept(file, read, *settings)
+        drawn = _draw(read, *settings) if kept is None else kept
+        if kept is None:
             file.parent.mkdir(parents=True, exist_ok=True)
             save_tensors(file, drawn, {})
     codes = drawn["codes"].tolist()
@@ -110,6 +110,21 @@ def _key(fonts: list[Font], settings: tuple[int, ...]) -> str:
     scripts = [(code, script_of(code)) for code in letters]
     key = json.dumps([_FORMAT, settings, [font.identity for font in fonts], scripts])
     return hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+def _kept(
+    file: Path, fonts: list[Font], size: int, images_per_class: int, max_letters: int
+) -> dict[str, Tensor] | None:
+    """What an earlier call drew; None if there is no such file, or it is not what is drawn here."""
+    try:
+        drawn, _ = load_tensors(file, _DRAWN)
+    except (FileNotFoundError, ValueError):
+        return None
+    codes = drawn["codes"].tolist()
+    known = len(codes) > 0 and set(codes) <= set().union(*(font.letters for font in fonts))
+    shape = (len(codes) * images_per_class, 1, size, size)
+    fits = drawn["images"].shape == shape and len(set(codes)) == len(codes)
+    return drawn if known and fits else None
 
 
 def _draw(

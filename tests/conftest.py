@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 import torch
 from iai_encoders import AxialTransformer, CausalTransformer, DeepSet, SetTransformer
-from iai_iterate import ConjugateGradient, first_order, greedy, rematerialised, truncated, unrolled
+from iai_iterate import (
+    ConjugateGradient,
+    Neumann,
+    first_order,
+    greedy,
+    rematerialised,
+    truncated,
+    unrolled,
+)
 from iai_regimes import (
     LBFGS,
     Adam,
@@ -43,6 +51,7 @@ from iai_tasks import (
     Sinusoid,
     StructuralCausalModels,
 )
+from iai_train import accuracy, mean_squared_error
 from torch import nn
 
 X_DIM, NUM_CLASSES, DIM = 3, 4, 8
@@ -96,6 +105,14 @@ GRADIENTS: dict[str, Callable[[], Any]] = {
     "unrolled": lambda: unrolled,
     "rematerialised": lambda: rematerialised,
     "first-order": lambda: first_order,
+}
+SOLVERS: dict[str, Callable[[], Any]] = {
+    "conjugate-gradient": lambda: ConjugateGradient(steps=5),
+    "neumann": lambda: Neumann(steps=20),
+}
+METRICS: dict[str, tuple[Any, Any, int]] = {
+    "squared-error": (mean_squared_error, LinearRegression(X_DIM), 1),
+    "accuracy": (accuracy, LinearClassification(X_DIM, NUM_CLASSES), NUM_CLASSES),
 }
 
 
@@ -198,6 +215,17 @@ def gradient(request: pytest.FixtureRequest) -> Any:
     return GRADIENTS[request.param]()
 
 
+@pytest.fixture(params=SOLVERS)
+def solver(request: pytest.FixtureRequest) -> Any:
+    return SOLVERS[request.param]()
+
+
+@pytest.fixture(params=METRICS)
+def metric(request: pytest.FixtureRequest) -> tuple[Any, Any, int]:
+    """The metric, a sampler of what it compares, and how many outputs it reads for a query."""
+    return METRICS[request.param]
+
+
 @pytest.fixture(params=MAKERS)
 def regime(request: pytest.FixtureRequest, likelihood: Any) -> Any:
     """An untrained regime, with each likelihood, and with each encoder where it has one."""
@@ -216,8 +244,8 @@ def moving_regime(regime: Any) -> Any:
 @pytest.fixture
 def fitting_sampler(likelihood: Any) -> Any:
     """A sampler of tasks whose targets fit the likelihood."""
-    categorical = isinstance(likelihood, Categorical)
-    return LinearClassification(X_DIM, NUM_CLASSES) if categorical else LinearRegression(X_DIM)
+    known = (LinearClassification(X_DIM, NUM_CLASSES), LinearRegression(X_DIM))
+    return next(sampler for sampler in known if likelihood.fits(sampler.spec))
 
 
 def generative(regime: str) -> tuple[Any, Any]:

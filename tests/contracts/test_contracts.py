@@ -4,12 +4,12 @@ import attrs
 import torch
 from iai_encoders.testing import check_sequence_encoder, check_set_encoder, check_table_encoder
 from iai_iterate import Iterated, Pool
-from iai_iterate.testing import check_gradient_mode, check_regime
-from iai_regimes import Parametric
+from iai_iterate.testing import check_gradient_mode, check_linear_solver, check_regime
+from iai_regimes import Parametric, Unlabelled
 from iai_regimes.testing import check_likelihood, check_rule
 from iai_tasks.testing import check_sampler
 from iai_train import SamplerSource
-from iai_train.testing import check_learner, check_source, check_traceable
+from iai_train.testing import check_learner, check_metric, check_source, check_traceable
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -37,6 +37,17 @@ def test_likelihood(likelihood, fitting_sampler):
     check_likelihood(likelihood, tasks.support.y)
 
 
+def test_a_likelihood_says_whether_it_fits(likelihood, sampler):
+    query = sampler.sample(8, num_support=2, num_query=4, generator=generator()).query
+    try:
+        likelihood.check(query.y, query.mask)
+        accepted = True
+    except ValueError:
+        accepted = False
+    assert likelihood.fits(sampler.spec) is accepted
+    assert Unlabelled(likelihood).fits(sampler.spec) is accepted
+
+
 def test_regime(regime, fitting_sampler):
     tasks = fitting_sampler.sample(3, num_support=6, num_query=4, generator=generator())
     check_regime(regime, tasks.support, tasks.query)
@@ -58,6 +69,16 @@ def test_a_support_set_without_the_other_classes_gives_finite_answers(regime, fi
 
 def test_gradient_mode(gradient):
     check_gradient_mode(gradient)
+
+
+def test_linear_solver(solver):
+    check_linear_solver(solver)
+
+
+def test_metric(metric):
+    measure, sampler, num_outputs = metric
+    query = sampler.sample(3, num_support=0, num_query=5, generator=generator()).query
+    check_metric(measure, torch.randn(3, 5, num_outputs, generator=generator(1)), query)
 
 
 def test_learner(moving_regime, gradient, fitting_sampler):

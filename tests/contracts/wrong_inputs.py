@@ -1,4 +1,4 @@
-"""Every way in which examples, queries and targets can be wrong, and changes that must not matter."""
+"""What can be wrong with examples, queries and targets, and changes that must not matter."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy
 import torch
+from iai_regimes import Categorical, Gaussian
 from iai_tasks import LinearClassification, LinearRegression
 from torch import Tensor
 
@@ -31,13 +32,44 @@ class Tasks:
     query: Any
 
 
-def good(real: bool) -> Tasks:
+class Poisson:
+    """A likelihood from outside; the output is the logarithm of a mean count."""
+
+    num_outputs = num_features = 1
+
+    def features(self, y):
+        return y.log1p()
+
+    def negative_log(self, outputs, y):
+        return (outputs.exp() - y * outputs + torch.lgamma(y + 1)).sum(-1)
+
+    def residual(self, outputs, y):
+        return outputs.exp() - y
+
+    def check(self, y, mask):
+        counts = y is not None and y.shape == (*mask.shape, 1) and y.is_floating_point()
+        if not counts or not ((y[mask] >= 0) & y[mask].isfinite()).all():
+            raise ValueError("`y` must hold counts, at least 0, of the shape (task, n, 1).")
+
+
+LIKELIHOODS: dict[str, Callable[[], Any]] = {
+    "gaussian": lambda: Gaussian(1, scale=0.5),
+    "gaussian-with-scale": lambda: Gaussian(1),
+    "categorical": lambda: Categorical(NUM_CLASSES),
+    "poisson": Poisson,
+}
+
+
+def good(likelihood: str) -> Tasks:
     """Two tasks, in one of which the last example is padding."""
+    real = likelihood != "categorical"
     sampler = LinearRegression(X_DIM) if real else LinearClassification(X_DIM, NUM_CLASSES)
     generator = torch.Generator().manual_seed(0)
     counts = {"num_support": NUM_SUPPORT, "num_query": NUM_QUERY}
     drawn = sampler.sample(NUM_TASKS, **counts, generator=generator)
     support, query = (Loose(part.x, part.y, part.mask) for part in (drawn.support, drawn.query))
+    if likelihood == "poisson":
+        support, query = (replace(part, y=part.y.abs().round()) for part in (support, query))
     mask = support.mask.clone()
     mask[1, -1] = False
     return Tasks(replace(support, mask=mask), query)
@@ -50,11 +82,7 @@ def with_first(values: Tensor, number: float) -> Tensor:
 
 
 Change = Callable[[Tensor], Any]
-KINDS: dict[str, Change] = {
-    "numpy": lambda values: values.numpy(),
-    "list": lambda values: values.tolist(),
-    "missing": lambda values: None,
-    "complex": lambda values: values + 0j,
+TASKS: dict[str, Change] = {
     "a task less": lambda values: values[:-1],
     "a task more": lambda values: torch.cat([values, values[:1]]),
     "no tasks": lambda values: values[:0],
@@ -62,29 +90,36 @@ KINDS: dict[str, Change] = {
     "an axis more": lambda values: values[..., None],
     "a number": lambda values: values.flatten()[0],
 }
-INPUTS: dict[str, Change] = KINDS | {
+KINDS: dict[str, Change] = TASKS | {
+    "numpy": lambda values: values.numpy(),
+    "list": lambda values: values.tolist(),
+    "missing": lambda values: None,
+    "complex": lambda values: values + 0j,
+}
+WIDTHS: dict[str, Change] = {
+    "too wide": lambda values: torch.cat([values, values], -1),
+    "of no width": lambda values: values[..., :0],
+    "without width": lambda values: values[..., 0],
+}
+INPUTS: dict[str, Change] = (KINDS | WIDTHS) | {
     "int64": lambda x: x.long(),
     "bool": lambda x: x > 0,
     "too narrow": lambda x: x[..., :2],
-    "too wide": lambda x: torch.cat([x, x], -1),
-    "of no width": lambda x: x[..., :0],
     "flat": lambda x: x.flatten(1),
-    "without width": lambda x: x[..., 0],
 }
 LENGTHS: dict[str, Change] = {
     "an example less": lambda values: values[:, :-1],
     "an example more": lambda values: torch.cat([values, values[:, :1]], 1),
     "no examples": lambda values: values[:, :0],
 }
+SHAPES = TASKS | WIDTHS | LENGTHS
 VALUES: dict[str, Change] = {
     "NaN": lambda values: with_first(values, torch.nan),
     "infinite": lambda values: with_first(values, -torch.inf),
 }
-REAL_TARGETS: dict[str, Change] = (KINDS | LENGTHS | VALUES) | {
+REAL_TARGETS: dict[str, Change] = (KINDS | WIDTHS | LENGTHS | VALUES) | {
     "classes": lambda y: y[..., 0].long(),
     "int64": lambda y: y.long(),
-    "wider": lambda y: torch.cat([y, y], -1),
-    "without width": lambda y: y[..., 0],
 }
 CLASS_TARGETS: dict[str, Change] = (KINDS | LENGTHS) | {
     **{f"class {k}": lambda y, k=k: with_first(y, k) for k in (-1, -100, NUM_CLASSES, 2**40)},
@@ -100,14 +135,15 @@ MASKS: dict[str, Change] = (KINDS | LENGTHS) | {
 }
 
 
-def wrong(real: bool) -> dict[tuple[str, str], Change]:
+def wrong(likelihood: str) -> dict[tuple[str, str], Change]:
     """Changes of a field that make a set of examples wrong, by the field and what is wrong."""
-    fields = {
-        "x": INPUTS | LENGTHS | VALUES,
-        "y": REAL_TARGETS if real else CLASS_TARGETS,
-        "mask": MASKS,
+    targets = CLASS_TARGETS if likelihood == "categorical" else REAL_TARGETS
+    if likelihood == "poisson":
+        targets = targets | {"negative": lambda y: with_first(y, -1.0)}
+    fields = {"x": INPUTS | LENGTHS | VALUES, "y": targets, "mask": MASKS}
+    return {
+        (field, name): change for field, all_ in fields.items() for name, change in all_.items()
     }
-    return {(field, name): change for field, all_ in fields.items() for name, change in all_.items()}
 
 
 def longer(values: Tensor, filling: float) -> Tensor:

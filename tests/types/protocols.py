@@ -14,6 +14,8 @@ from iai_iterate import interfaces as iterate
 from iai_regimes import interfaces as regimes
 from iai_tasks import interfaces as tasks
 from iai_train import interfaces as train
+from iai_train.measuring.evaluate import Metric
+from torch import Tensor
 
 
 def samplers(
@@ -43,6 +45,7 @@ def samplers(
     own: list[tasks.Sampler] = [*based]
     redrawn: list[iterate.Sampler] = [*based]
     trained_on: list[train.TaskSampler[iai_tasks.TaskBatch]] = [*based]
+    described: list[regimes.TaskSpec] = [sampler.spec for sampler in based]
 
 
 def embeddings(
@@ -116,6 +119,11 @@ def linear_solvers() -> None:
         iai_iterate.Neumann(steps=3),
     ]
     for_newton: list[regimes.LinearSolver] = [*solvers]
+
+
+def metrics(query: train.Query, outputs: Tensor) -> list[Tensor]:
+    measures: list[Metric] = [iai_train.accuracy, iai_train.mean_squared_error]
+    return [measure(outputs, query) for measure in measures]
 
 
 def learner(

@@ -137,6 +137,11 @@ class MixesUpPieces(CausalTransformer):
         return outputs, longer._replace(values=tuple(v.roll(1, 2) for v in longer.values))
 
 
+class ReadsLess(CausalTransformer):
+    def read(self, queries, memory):
+        return super().read(queries, memory._replace(values=tuple(0.99 * v for v in memory.values)))
+
+
 class ReadsWearOut(CausalTransformer):
     def read(self, queries, memory):
         answers = super().read(queries, memory)
@@ -161,6 +166,7 @@ class CountsPaddingAsTime(CausalTransformer):
     [
         (LooksAhead, "A token changes no output before it."),
         (StartsAnew, "A read answers as the next output would"),
+        (ReadsLess, "A read answers as the next output would."),
         (ReadsWearOut, "`extend` and `read` leave the memory as it was."),
         (TakesFiniteForTokens, "A masked token, NaN included, changes nothing before or after it."),
         (MixesUpPieces, "A sequence in pieces is the same as in one pass."),

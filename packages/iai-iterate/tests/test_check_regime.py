@@ -1,5 +1,7 @@
 """Each sentence of the contract of a regime is one that a fault of its own breaks."""
 
+from typing import NamedTuple
+
 import pytest
 import torch
 from iai_iterate.testing import check_regime
@@ -38,6 +40,25 @@ def test_the_regime_and_its_gradients_are_left_as_they_were():
 class StartsHavingSeen(Slope):
     def init(self, num_tasks, query_x=None):
         return SlopeState(super().init(num_tasks).slope, torch.ones(num_tasks))
+
+
+class Maximum(NamedTuple):
+    slope: torch.Tensor
+    seen: torch.Tensor
+    largest: torch.Tensor
+
+
+class StartsAtMinusInfinity(Slope):
+    """Keeps the largest input that it has seen: as a running softmax does, from -inf."""
+
+    def init(self, num_tasks, query_x=None):
+        state = super().init(num_tasks)
+        return Maximum(*state, torch.full_like(state.seen, -torch.inf))
+
+    def update(self, state, evidence, query_x=None, fresh=True):
+        slope, seen = super().update(SlopeState(*state[:2]), evidence, query_x, fresh)
+        x = evidence.x[..., 0].masked_fill(~evidence.mask, -torch.inf)
+        return Maximum(slope, seen, torch.cat([state.largest[:, None], x], 1).amax(1))
 
 
 class Unled(Slope):
@@ -245,6 +266,7 @@ class LetsTargetsPass(Slope):
     ("fault", "sentence"),
     [
         (StartsHavingSeen, "The start has seen nothing"),
+        (StartsAtMinusInfinity, "A state is finite: no file holds NaN or infinity"),
         (Unled, "A state is a pytree of tensors that lead with the 4 tasks"),
         (NotATensor, "A state is a pytree of tensors"),
         (LooksAtQueries, "Where `needs_query` is False, the start needs no query"),

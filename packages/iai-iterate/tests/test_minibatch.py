@@ -197,6 +197,14 @@ def test_every_pass_is_shuffled_as_it_would_be_alone(counts, padding, size):
         assert count != longest or torch.equal(state, its_state)
 
 
+def test_nothing_is_drawn_for_no_steps():
+    for examples in (numbered(5), ragged([2, 4], 6)):
+        generator = torch.Generator().manual_seed(0)
+        before = generator.get_state()
+        assert not list(minibatches(examples, 2, 0, generator=generator))
+        assert torch.equal(generator.get_state(), before)
+
+
 def test_sets_without_gaps_are_cut_as_views():
     trailing = ragged([4, 6], 6)
     trailing = Examples(trailing.x, None, torch.arange(6) < torch.tensor([[4], [6]]))

@@ -1,9 +1,12 @@
 """Each mistake has its sentence."""
 
+import math
 import re
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from iai_regimes import (
     Categorical,
     Explicit,
@@ -14,9 +17,10 @@ from iai_regimes import (
     Parametric,
     Predictor,
 )
+from iai_regimes.check import check_examples
 from iai_regimes.embedding import BilinearEmbedding
 from iai_regimes.learned.parameter_token import ParameterTokens
-from regime_parts import X_DIM, draw, implicit, parametric, rule
+from regime_parts import X_DIM, Examples, draw, implicit, parametric, rule
 from torch import nn
 
 pytestmark = pytest.mark.usefixtures("own_errors")
@@ -151,6 +155,21 @@ def test_validation(build, likelihood, change, message):
     regime.validate(good)
     with error(message):
         regime.validate(good._replace(**change))
+
+
+@given(st.data(), st.sampled_from([(), (3,), (2, 2), (0,)]), st.booleans())
+def test_observed_inputs_are_finite_or_refused(data, x_shape, large):
+    numbers = [0.0, 1.0, torch.inf, -torch.inf, torch.nan] + [3e38, -3e38] * large
+    values = st.lists(st.sampled_from(numbers), min_size=24, max_size=24)
+    size = math.prod(x_shape)
+    x = torch.tensor(data.draw(values))[: 6 * size].reshape(2, 3, *x_shape)
+    mask = torch.tensor(data.draw(st.lists(st.booleans(), min_size=6, max_size=6))).reshape(2, 3)
+    batch, likelihood = Examples(x, torch.zeros(2, 3, 1), mask), Gaussian(1)
+    if x[mask].isfinite().all():
+        check_examples(batch, likelihood)
+    else:
+        with error("`x` must be finite where `mask` is True; got NaN or infinity."):
+            check_examples(batch, likelihood)
 
 
 @pytest.mark.parametrize("build", [parametric, implicit])

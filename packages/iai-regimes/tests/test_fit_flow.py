@@ -71,6 +71,30 @@ def test_padding_changes_nothing():
     torch.testing.assert_close(fitted(path=padded)(queries()), fitted()(queries()))
 
 
+def ragged(num_tasks=3):
+    """The samples with eight times as much padding, of which some comes first; fewer of task 0."""
+    given, order = (
+        samples(num_tasks),
+        torch.randperm(63, generator=torch.Generator().manual_seed(4)),
+    )
+    x = torch.cat([given.x, given.x.repeat(1, 8, 1) * torch.nan], 1)
+    mask = (torch.arange(63) < torch.tensor([2, 7, 7])[:, None]) & x[..., 0].isfinite()
+    return Examples(x[:, order], mask[:, order])
+
+
+def test_draws_from_each_tasks_own_samples():
+    drawn = []
+
+    def recorded(some, generator):
+        drawn.append(some)
+        return path(some, generator)
+
+    fitted(ragged, recorded, num_steps=40)
+    assert all(some.mask.all() for some in drawn)
+    known = torch.cat([some.x for some in drawn], 1)
+    assert [len(task.unique()) for task in known] == [2, 7, 7]
+
+
 def test_the_network_stays_as_it_is_and_the_field_has_no_gradient():
     given, before = network(), network()
     velocity = fit_flow(given, samples(), path, **COUNTS, generator=torch.Generator())
@@ -87,3 +111,8 @@ def test_says_what_is_wrong():
         ValueError, match="`samples` must hold at least one sample of each task; got none"
     ):
         fitted(lambda: samples()[:, :0])
+    wide = nn.Linear(2, 3)
+    with pytest.raises(
+        ValueError, match=r"^`network` must give .*, \(3, 5, 1\); got \(3, 5, 3\)\.$"
+    ):
+        fit_flow(wide, samples(), path, **COUNTS, generator=torch.Generator())

@@ -264,6 +264,12 @@ class Overwrites(Descent):
         return moved, after
 
 
+class GrowsItsCarry(Descent):
+    def step(self, theta, carry, evidence, objective):
+        moved, after = super().step(theta, carry, evidence, objective)
+        return moved, (after, after)
+
+
 class CarriesOneNumber(Descent):
     def start(self, theta):
         return super().start(theta)[:1]
@@ -301,6 +307,7 @@ class RootOfZero(GradientRule):
         (DifferentiatesByThetaItself, "A step needs no gradients to be enabled."),
         (RootOfZero, "Gradients are finite where a task's own gradient is 0"),
         (Overwrites, "A step leaves theta and the carry as they were."),
+        (GrowsItsCarry, "A step keeps the names, shapes and dtypes of theta and of the carry."),
         (LosesPrecision, "A step keeps the names, shapes and dtypes of theta and of the carry."),
         (StandsStill, "A minibatch moves theta in each of its tasks."),
         (NeedsGradientsEnabled, "A step needs no gradients to be enabled."),

@@ -5,7 +5,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from iai_train import CheckpointError, load_weights, save_weights
-from iai_train.testing import _equal
+from iai_train.testing.comparison import equal as _equal
 from iai_train.training.checkpoint import check_setup, load_checkpoint, save_checkpoint
 from torch import nn
 

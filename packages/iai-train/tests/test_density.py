@@ -39,6 +39,12 @@ def test_of_equal_ones_the_first_draws():
     ).all()
 
 
+def test_samples_lead_with_tasks(own_errors):
+    for samples in (SAMPLES[0], SAMPLES[:0]):
+        with pytest.raises(ValueError, match=r"^`samples` must be \(task, n, dim\), of at least"):
+            sample_by_bic([Near(0.0)], samples, 1)
+
+
 def test_there_must_be_an_estimator():
     with pytest.raises(ValueError, match="`estimators` must hold at least one; got none"):
         sample_by_bic([], SAMPLES, 1)

@@ -1,6 +1,7 @@
 """Estimators fitted to each task alone."""
 
 import attrs
+import numpy
 import pytest
 import torch
 from iai_train import accuracy, each_task
@@ -90,6 +91,19 @@ def test_a_task_without_an_example_is_refused() -> None:
     nothing = attrs.evolve(SUPPORT, mask=SUPPORT.mask & torch.tensor([[True], [False]]))
     with pytest.raises(ValueError, match="at least one observed example each"):
         each_task(Nearest())(Batch(nothing, QUERY))
+
+
+def test_a_task_without_targets_and_an_estimator_of_another_width_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"^`tasks` must have targets in their support; got None"):
+        each_task(Nearest())(Batch(attrs.evolve(SUPPORT, y=None), QUERY))
+
+    class Pairs(Nearest):
+        def predict(self, x):
+            return numpy.zeros((len(x), 2))
+
+    message = r"^`estimator` must predict a class for each of \d rows; got shape \(\d, 2\)\.$"
+    with pytest.raises(ValueError, match=message):
+        each_task(Pairs())(Batch(SUPPORT, QUERY))
 
 
 def test_scikit_learn_is_what_it_is_alone() -> None:

@@ -19,7 +19,7 @@ from iai_train import (
     read_metrics,
     summarise,
 )
-from iai_train.testing import _equal
+from iai_train.testing.comparison import equal as _equal
 from least_squares import (
     CONFIG,
     Batch,

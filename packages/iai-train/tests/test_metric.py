@@ -45,6 +45,30 @@ def test_a_task_without_queries_has_no_error() -> None:
     assert mean_squared_error(outputs, numbers).isnan().tolist() == [False, True]
 
 
+def test_an_answer_that_is_not_a_number_is_no_class() -> None:
+    outputs = torch.tensor([[[torch.nan, torch.nan], [0.0, 1.0]]])
+    query = Examples(torch.zeros(1, 2, 1), torch.tensor([[0, 1]]), torch.tensor([[True, True]]))
+    assert accuracy(outputs, query).isnan().all()
+    observed = attrs.evolve(query, mask=torch.tensor([[False, True]]))
+    assert accuracy(outputs, observed).tolist() == [1.0]
+
+
+@pytest.mark.usefixtures("own_errors")
+def test_what_would_broadcast_is_refused() -> None:
+    outputs, numbers, classes = draw(0, 2, 3, 2)
+    flat = attrs.evolve(numbers, y=numbers.y[..., 0])
+    with pytest.raises(ValueError, match=r"numbers of an answer.*, \(2, 3\); got \(2, 3\)\.$"):
+        mean_squared_error(outputs[..., 0], flat)
+    for metric, query in ((mean_squared_error, numbers), (accuracy, classes)):
+        for mask in (query.mask[:1], query.mask[:, :1], query.mask[..., None]):
+            with pytest.raises(ValueError, match=r"of the examples \(task, n\) of `query.mask`"):
+                metric(outputs, attrs.evolve(query, mask=mask))
+    with pytest.raises(ValueError, match=r"^`query.y` must hold classes, int64; got torch.float32"):
+        accuracy(outputs, attrs.evolve(classes, y=classes.y.float()))
+    with pytest.raises(ValueError, match=r"^`outputs` must be floating point; got torch.int64\.$"):
+        accuracy(outputs.long(), classes)
+
+
 def test_targets_of_another_shape_are_refused() -> None:
     outputs, numbers, classes = draw(0, 2, 3, 2)
     with pytest.raises(ValueError, match=r"targets' shape, \(2, 3, 2\); got \(2, 3, 1\)"):

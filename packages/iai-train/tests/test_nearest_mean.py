@@ -1,5 +1,7 @@
 """The nearest class mean."""
 
+import attrs
+import pytest
 import torch
 from iai_train import nearest_mean
 from least_squares import Batch, Examples
@@ -20,6 +22,19 @@ def test_means_are_of_observed_examples_alone() -> None:
 def test_a_class_without_an_example_is_never_the_answer() -> None:
     query = Examples(torch.zeros(2, 1, 1), torch.zeros(2, 1, dtype=torch.int64), MASK[:, :1])
     assert nearest_mean(Batch(SUPPORT, query))[0, 0, 2] == -torch.inf
+
+
+@pytest.mark.usefixtures("own_errors")
+def test_what_does_not_meet_is_refused() -> None:
+    query = Examples(torch.zeros(2, 1, 1), torch.zeros(2, 1, dtype=torch.int64), MASK[:, :1])
+    for y, got in ((None, "None"), (SUPPORT.y.float(), r"torch.float32 of \(2, 4\)")):
+        with pytest.raises(ValueError, match=rf"^`support.y` must hold classes.*; got {got}\.$"):
+            nearest_mean(Batch(attrs.evolve(SUPPORT, y=y), query))
+    with pytest.raises(ValueError, match=r"^`support.y` must hold classes from 0 on; got -1\.$"):
+        nearest_mean(Batch(attrs.evolve(SUPPORT, y=SUPPORT.y - 1), query))
+    for x in (torch.zeros(2, 1, 2), torch.zeros(1, 1, 1)):
+        with pytest.raises(ValueError, match=r"^`support.x` and `query.x` must be of the same"):
+            nearest_mean(Batch(SUPPORT, attrs.evolve(query, x=x)))
 
 
 def test_images_are_compared_pixel_by_pixel() -> None:

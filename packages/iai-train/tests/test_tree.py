@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from iai_train.testing import _equal
+from iai_train.testing.comparison import equal as _equal
 from iai_train.training.tree import flatten, unflatten
 
 tensors = st.builds(

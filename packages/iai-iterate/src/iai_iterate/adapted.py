@@ -171,7 +171,7 @@ class Adapted:
             TypeError: If they are no tensor of floating point.
         """
         check_queries(query_x, self.num_tasks)
-        if self.query_x is not None and not torch.equal(query_x, self.query_x):
+        if self.query_x is not None and not _equal(query_x, self.query_x):
             raise ValueError(
                 "This learner was adapted to the queries given up front and answers no others; "
                 "adapt without `query_x` to ask any."
@@ -188,6 +188,13 @@ class Adapted:
         fresh = torch.tensor([fresh for _, fresh in self.evidence], dtype=torch.bool)
         step = torch.tensor(self.step)
         return _Stored(step, self.seen, self.query_x, self.state, evidence, fresh)
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    """Whether these are the same queries; padding among them is NaN."""
+    if one.shape != other.shape or one.device != other.device:
+        return False
+    return bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
 def _evidence_of(regime: Regime, like: Batch | None, num_tasks: int) -> tuple[Any, Any]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from iai_iterate.interfaces import Batch, Query, Tasks
+from iai_iterate.tree import survey
 
 
 def check_tasks(tasks: Any) -> None:
@@ -41,8 +42,8 @@ def count_tasks(batch: Any) -> int:
     for name, value in fields.items():
         if not isinstance(value, Tensor) and not (name == "y" and value is None):
             raise TypeError(
-                f"`{name}` must be a tensor, such as `iai_tasks.Examples.of(x, y)` makes of arrays; "
-                f"got {type(value).__name__}."
+                f"`{name}` must be a tensor, which `iai_tasks.Examples.of` makes of an array; got "
+                f"{type(value).__name__}."
             )
     if mask.dim() != 2 or mask.dtype != torch.bool:
         raise ValueError(
@@ -52,10 +53,31 @@ def count_tasks(batch: Any) -> int:
     for name, value in fields.items():
         if value is not None and value.shape[:2] != mask.shape:
             raise ValueError(
-                f"`{name}` must be of the {tuple(mask.shape)} examples (task, n) of `mask`; got the "
-                f"shape {tuple(value.shape)}."
+                f"`{name}` must be of the {tuple(mask.shape)} examples (task, n) of `mask`; got "
+                f"{tuple(value.shape)}."
             )
-    return mask.shape[0]
+    num_tasks: int = mask.shape[0]
+    return num_tasks
+
+
+def check_state(state: Any, start: Any) -> None:
+    """Raises ValueError unless a state has the structure and the shapes of a start."""
+    old, new = survey(state)[1], survey(start)[1]
+    for one, other in zip(old, new, strict=False):
+        tensors = isinstance(one[0], torch.Size) and isinstance(other[0], torch.Size)
+        if tensors and one[0] != other[0]:
+            raise ValueError(
+                f"`state` must be of these tasks and queries: {tuple(other[0])} where it has "
+                f"{tuple(one[0])}."
+            )
+        if one != other and not tensors:
+            break
+    else:
+        if len(old) == len(new):
+            return
+    raise ValueError(
+        f"`state` must be one that this learner has returned; got {type(state).__name__}."
+    )
 
 
 def check_queries(query_x: Any, num_tasks: int) -> None:

@@ -25,7 +25,10 @@ exact resumption. `testing.check_gradient_mode` is the contract in full.
 
 @runtime_checkable
 class Batch(Protocol):
-    """A batch of sets, one a task, that can be cut along the axis of its examples."""
+    """A batch of sets, one a task, that can be cut along the axis of its examples.
+
+    If it has `x` and `y`, these are tensors led by `task n`, too.
+    """
 
     @property
     def mask(self) -> Tensor:
@@ -106,7 +109,11 @@ class Regime(Protocol):
         """One number a task, `task`; queries whose mask is False do not count."""
 
     def validate(self, batch: Any, /) -> None:
-        """Raises ValueError for a minibatch that a user must not give: one with NaN, say."""
+        """Raises ValueError for a minibatch that a user must not give: one with NaN, say.
+
+        Adapting asks this of each minibatch; training of a whole support, on the CPU, and elsewhere
+        of the first one.
+        """
 
 
 @runtime_checkable

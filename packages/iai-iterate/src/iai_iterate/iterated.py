@@ -9,10 +9,10 @@ from typing import Any, Literal, NamedTuple
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
 from iai_iterate.adapted import Adapted
-from iai_iterate.check import check_tasks, count_tasks
+from iai_iterate.check import check_state, check_tasks, count_tasks
 from iai_iterate.interfaces import Batch, GradientMode, Regime, Tasks
 from iai_iterate.leaf import unaliased
 from iai_iterate.minibatch import as_sizes, longest_set, minibatches, steps_of_a_pass
@@ -20,6 +20,7 @@ from iai_iterate.modes.implicit_gradient import ImplicitGradient
 from iai_iterate.modes.truncated import greedy
 from iai_iterate.rollout import detach
 from iai_iterate.state_file import read_state
+from iai_iterate.tree import mapped
 
 
 class Refinement(NamedTuple):
@@ -140,22 +141,19 @@ class Iterated(nn.Module):
         The learned start is in the graph for all tasks, so that it always has a gradient.
 
         Raises:
-            ValueError: If `state` has other shapes than these tasks and queries need.
+            ValueError: If `state` is of another learner, or has other shapes than these tasks and
+                queries need.
         """
         start = self.regime.init(tasks.support.mask.shape[0], tasks.query.x)
         if state is None:
             return start
+        check_state(state, start)
         live = state.seen > 0
 
         def choose(old: Tensor, new: Tensor) -> Tensor:
-            if old.shape != new.shape:
-                raise ValueError(
-                    f"`state` must be of these tasks and queries: {tuple(new.shape)} where it has "
-                    f"{tuple(old.shape)}."
-                )
             return torch.where(live.reshape(-1, *[1] * (old.dim() - 1)), old, new)
 
-        return tree_map(choose, detach(state), start)
+        return mapped(choose, detach(state), start)
 
     def adapt(
         self,

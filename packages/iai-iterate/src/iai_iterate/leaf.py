@@ -10,9 +10,10 @@ from torch.utils._pytree import (
     keystr,
     tree_flatten_with_path,
     tree_leaves,
-    tree_map_only,
     tree_unflatten,
 )
+
+from iai_iterate.tree import mapped
 
 
 def unaliased(tree: Any, regime: Any) -> Any:
@@ -24,11 +25,18 @@ def unaliased(tree: Any, regime: Any) -> Any:
     if not isinstance(regime, nn.Module):
         return tree
     if torch.compiler.is_compiling():  # a trace knows no addresses
-        return tree_map_only(Tensor, Tensor.clone, tree)
+        return mapped(_copied, tree)
     weights = set(map(_memory, chain(regime.parameters(), regime.buffers())))
-    return tree_map_only(
-        Tensor, lambda leaf: leaf.clone() if _memory(leaf) in weights else leaf, tree
+    return mapped(
+        lambda leaf: (
+            leaf.clone() if isinstance(leaf, Tensor) and _memory(leaf) in weights else leaf
+        ),
+        tree,
     )
+
+
+def _copied(leaf: Any) -> Any:
+    return leaf.clone() if isinstance(leaf, Tensor) else leaf
 
 
 def _memory(tensor: Tensor) -> int:
@@ -41,10 +49,12 @@ def contiguous(tree: Any) -> Any:
     Stored tensors come back so, and a kernel may round differently for another layout. A state that
     is always kept so goes on bit for bit alike, stored and restored or not.
     """
-    return tree_map_only(Tensor, _contiguous, tree)
+    return mapped(_contiguous, tree)
 
 
-def _contiguous(leaf: Tensor) -> Tensor:
+def _contiguous(leaf: Any) -> Any:
+    if not isinstance(leaf, Tensor):
+        return leaf
     size = leaf.numel() * leaf.element_size()
     if leaf.is_contiguous() and leaf.untyped_storage().nbytes() == size:
         return leaf

@@ -158,8 +158,8 @@ def _passes(
 ) -> Iterator[tuple[BatchT, bool]]:
     rows = torch.arange(len(examples.mask), device=examples.mask.device)[:, None]
     upcoming, fresh = chain(sizes, repeat(sizes[-1])), True
-    for order in orders:
-        start = 0
+    while steps > 0:
+        order, start = next(orders), 0
         while steps > 0 and start < max(length, 1):  # a set without examples is one minibatch
             part = slice(start, min(start + next(upcoming), length))
             if order is None:
@@ -170,8 +170,6 @@ def _passes(
                 key = rows, order[:, part]
             yield examples[key], fresh
             steps, start = steps - 1, max(part.stop, 1)
-        if steps == 0:
-            return
         fresh = False
 
 

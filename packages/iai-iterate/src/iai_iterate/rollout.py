@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
 
 from iai_iterate.interfaces import Loss, Rollout, State, Step
+from iai_iterate.tree import mapped
 
 
 def rollout(
@@ -61,13 +61,15 @@ def each(function: Callable[[Tensor], Tensor], state: State) -> State:
     """The state with `function` of every tensor; a tensor that stands in it twice stays one."""
     known: dict[int, Tensor] = {}
 
-    def once(tensor: Tensor) -> Tensor:
-        if id(tensor) not in known:
-            known[id(tensor)] = function(tensor)
-        return known[id(tensor)]
+    def once(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        if id(leaf) not in known:
+            known[id(leaf)] = function(leaf)
+        return known[id(leaf)]
 
-    mapped: State = tree_map_only(Tensor, once, state)
-    return mapped
+    result: State = mapped(once, state)
+    return result
 
 
 def learns(leaf: Any) -> bool:

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_leaves
+
+from iai_iterate.tree import rebuilt
 
 
 def to_matrix(tree: Any) -> Float[Tensor, "task p"]:
@@ -32,15 +34,12 @@ def from_matrix(template: Any) -> Callable[[Float[Tensor, "task p"]], Any]:
     (tensor([1., 2.]), tensor([[3.],
             [4.]]))
     """
-    leaves, structure = tree_flatten(template)
-    like = [(leaf.shape, leaf.dtype) for leaf in leaves]
+    like = [(leaf.shape, leaf.dtype) for leaf in tree_leaves(template)]
     widths = [prod(shape[1:]) for shape, _ in like]
 
     def rebuild(matrix: Tensor) -> Any:
         parts = torch.split(matrix, widths, dim=1)
         named = zip(parts, like, strict=True)
-        return tree_unflatten(
-            [part.reshape(shape).to(dtype) for part, (shape, dtype) in named], structure
-        )
+        return rebuilt(template, [part.reshape(shape).to(dtype) for part, (shape, dtype) in named])
 
     return rebuild

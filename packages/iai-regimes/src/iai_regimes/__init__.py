@@ -1,6 +1,8 @@
 """Parametric, implicit and explicit regimes of amortized learning."""
 
-from iai_regimes.evidence import Evidence
+from iai_regimes.check import check_examples
+from iai_regimes.evidence import Evidence, masked_mean, moved_where
+from iai_regimes.gradient import gradient_at
 from iai_regimes.gradient_rule import GradientRule
 from iai_regimes.learned.learned_optimizer import LearnedOptimizer
 from iai_regimes.learned.learned_rule import LearnedRule
@@ -14,6 +16,7 @@ from iai_regimes.models.conv4 import Conv4
 from iai_regimes.models.fit_flow import fit_flow
 from iai_regimes.models.flow import flow
 from iai_regimes.models.latent_decoder import LatentDecoder
+from iai_regimes.padding import finite_queries, observed_inputs, observed_targets
 from iai_regimes.predictor import Predictor
 from iai_regimes.regimes.embedded import Embedded
 from iai_regimes.regimes.explicit import Explicit
@@ -57,7 +60,14 @@ __all__ = [
     "Unlabelled",
     "UntilConverged",
     "WhitenedNewton",
+    "check_examples",
+    "finite_queries",
     "fit_flow",
     "flow",
+    "gradient_at",
+    "masked_mean",
+    "moved_where",
+    "observed_inputs",
+    "observed_targets",
     "zero_linear",
 ]

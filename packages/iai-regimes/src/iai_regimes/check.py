@@ -20,7 +20,7 @@ def check_examples(batch: Examples, likelihood: Likelihood) -> None:
     _check_inputs(batch)
     if batch.y is not None:
         _check_leads("y", batch.y, batch.x)
-    if not bool(torch.isfinite(batch.x[batch.mask]).all()):
+    if not _are_finite(batch.x, batch.mask):
         raise ValueError("`x` must be finite where `mask` is True; got NaN or infinity.")
     likelihood.check(batch.y, batch.mask)
 
@@ -28,7 +28,8 @@ def check_examples(batch: Examples, likelihood: Likelihood) -> None:
 def check_shapes(batch: Examples) -> None:
     """Raises ValueError unless inputs, targets and mask are tensors of the same examples.
 
-    TypeError says that one is no tensor. Reads shapes and dtypes alone, so it never waits for a device.
+    TypeError says that one is no tensor. Only shapes and dtypes are read, which never waits for a
+    device.
     """
     _check_inputs(batch)
     y = batch.y
@@ -76,17 +77,18 @@ def check_same_tasks(state: Tensor, batch: Tensor) -> None:
 
 
 @contextmanager
-def reading(name: str, module: nn.Module, x: Tensor) -> Iterator[None]:
-    """Makes torch's errors in a module that reads `n *x_shape` a ValueError that names the shape.
+def reading(name: str, module: object, x: Tensor) -> Iterator[None]:
+    """Makes torch's errors in a module that reads inputs a ValueError that names their shape.
 
     A ValueError of the module's own stays what it is.
     """
     try:
         yield
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
         raise
     except (RuntimeError, IndexError, AssertionError) as error:
-        dtypes = sorted({str(p.dtype) for p in module.parameters() if p.is_floating_point()})
+        weights = module.parameters() if isinstance(module, nn.Module) else ()
+        dtypes = sorted({str(weight.dtype) for weight in weights if weight.is_floating_point()})
         if len(dtypes) > 1:
             raise ValueError(
                 f"The weights of the {name} must have one dtype, as after `.float()`, or its "
@@ -94,8 +96,7 @@ def reading(name: str, module: nn.Module, x: Tensor) -> Iterator[None]:
             ) from error
         words = str(error).split("\n")[0].rstrip(". ")
         raise ValueError(
-            f"`{name}` cannot read inputs (n, *x_shape) of the shape {tuple(x.shape)}, {x.dtype}: "
-            f"{words}."
+            f"`{name}` cannot read inputs of the shape {tuple(x.shape)}, {x.dtype}: {words}."
         ) from error
 
 
@@ -168,6 +169,14 @@ def _check_inputs(batch: Examples) -> None:
     if mask.shape != x.shape[:2]:
         _check_leads("mask", mask, x)
         raise ValueError(f"`mask` must have two axes, (task, n); got {tuple(mask.shape)}.")
+
+
+def _are_finite(x: Tensor, mask: Tensor) -> bool:
+    # A sum is finite only of finite numbers, and makes no copy of what may be large.
+    sums = x.sum(tuple(range(2, x.dim()))) if x.dim() > 2 else x
+    if bool((sums.isfinite() | ~mask).all()):
+        return True
+    return bool(x[mask].isfinite().all())  # the sum of large numbers may be infinite
 
 
 def _check_leads(name: str, values: Tensor, x: Tensor) -> None:

@@ -115,4 +115,13 @@ def moved_where(moving: Bool[Tensor, " task"], new: Any, old: Any) -> Any:
     (tensor([[ 1.],
             [-2.]]), tensor([ 3., -4.]))
     """
+    kind = type(new)
+    if isinstance(new, Tensor):
+        return torch.where(spread(moving, new), new, old)
+    if kind is dict:
+        return {name: moved_where(moving, new[name], old[name]) for name in new}
+    # torch's `tree_map` leaves objects to the garbage collector, and this is called in each step.
+    if kind is tuple or hasattr(kind, "_fields"):
+        moved = [moved_where(moving, *pair) for pair in zip(new, old, strict=True)]
+        return kind(*moved) if hasattr(kind, "_fields") else tuple(moved)
     return tree_map(lambda a, b: torch.where(spread(moving, a), a, b), new, old)

@@ -95,7 +95,10 @@ class Likelihood(Protocol):
         """Derivative of `negative_log` by the outputs, `task n num_outputs`."""
 
     def check(self, y: Tensor | None, mask: Tensor) -> None:
-        """Raises ValueError for observed targets that are impossible: NaN, say."""
+        """Raises ValueError for targets of another shape or kind, and for impossible observed ones.
+
+        Impossible is NaN, say. Training asks this on the CPU, and elsewhere of the first batch.
+        """
 
 
 @runtime_checkable

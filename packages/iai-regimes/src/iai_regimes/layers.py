@@ -2,11 +2,12 @@
 
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 
 from torch import Tensor, nn
 from torch.backends import cudnn, mha
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import is_lazy
 
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 _WITHOUT_VMAP = (*_RECURRENT, nn.RReLU, nn.CrossMapLRN2d)
@@ -38,13 +39,13 @@ class Layers:
                     f"A forward of the module must leave its weights as they are; {what} has "
                     "`max_norm`, which changes them in place."
                 )
-            if id(layer.weight) not in adapted:
+            if not any(id(parameter) in adapted for parameter in layer.parameters()):
                 continue
             if layer.sparse:
                 raise ValueError(
                     f"An adapted embedding must have dense gradients; {what} has `sparse=True`."
                 )
-            # vmap keeps the padding row out of the gradient of the first task alone.
+            # Under vmap the padding row has no gradient in the first task, and has one in others.
             padded = isinstance(layer, nn.Embedding) and layer.padding_idx is not None
             self.one_by_one = self.one_by_one or padded
 
@@ -67,9 +68,9 @@ class Layers:
 
 def check_initialized(module: nn.Module) -> None:
     """Raises ValueError for a layer that gets its weights when it reads its first input."""
-    for name, layer in module.named_modules():
-        if isinstance(layer, LazyModuleMixin) and layer.has_uninitialized_params():
+    for name, tensor in chain(module.named_parameters(), module.named_buffers()):
+        if is_lazy(tensor):
             raise ValueError(
-                f"`module` must have all its weights; {name or 'it'}, a {type(layer).__name__}, "
-                "gets them when it reads its first input."
+                f"`module` must have all its weights; {name} gets its shape when the module reads "
+                "its first input."
             )

@@ -16,9 +16,10 @@ class AbstractSampler(abc.ABC):
     """A distribution of tasks; a task is fixed by its latent, such as true weights or a seed.
 
     A subclass defines `spec` and `latent_shape`, as properties or class attributes, and the methods
-    `draw_latent` and `draw_examples`. `sample` checks its arguments and makes the batch. Latents
-    are floating point, unless the subclass sets `latent_holds` to what int64 latents stand for,
-    such as "seeds"; error texts use the word.
+    `draw_latent` and `draw_examples`. `sample` checks its arguments and makes the batch. A latent
+    is one tensor here, floating point unless the subclass sets `latent_holds` to what int64 latents
+    stand for, such as "seeds"; error texts use the word. Where several tensors fix a task, write a
+    `Sampler` without this base, whose `TaskBatch.latent` is any pytree.
 
     >>> from iai_tasks import Real
     >>> class Offset(AbstractSampler):

@@ -186,7 +186,8 @@ def _check_calibration(oracle: Oracle, draw: Draw, spec: TaskSpec) -> None:
         part = _moments(oracle(batch).double(), batch.query.y, real=real)
         sums.append(torch.where(batch.query.mask[..., None], part, 0).mean(1))
     values = torch.cat(sums)
-    along, curvature, error, size = values.split([1, 1, *[values.shape[1] // 2 - 1] * 2], dim=1)
+    along, curvature = values[:, :1], values[:, 1:2]
+    error, size = values[:, 2:].chunk(2, dim=1)
     kind = "the posterior mean" if real else "logits of the posterior probabilities"
     assert not _differs(error, size.mean(0).sqrt()), (
         f"oracle is not {kind}: the mean of its error is not 0."
@@ -199,7 +200,7 @@ def _check_calibration(oracle: Oracle, draw: Draw, spec: TaskSpec) -> None:
 def _moments(outputs: Tensor, y: Tensor, *, real: bool) -> Tensor:
     """For each query: error times answer, its scale, the errors, and the squares of the targets."""
     if real:
-        target, mean, answer, weight = y.to(outputs), outputs, outputs, 1.0
+        target, mean, answer, weight = y.to(outputs), outputs, outputs, torch.ones_like(outputs)
     else:
         mean = weight = outputs.softmax(-1)
         answer = outputs.log_softmax(-1).clamp(min=-30)

@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from iai_iterate.interfaces import Loss, Rollout, State, Step
 from iai_iterate.rollout import detach, rollout
 from iai_iterate.steady import steady
+from iai_iterate.tree import mapped
 
 
 def first_order(
@@ -52,7 +52,7 @@ def first_order(
     step = steady(step)
 
     def crossed(state: State, batch: Any) -> State:
-        after: State = tree_map(_crossed, step(detach(state), batch), state)
+        after: State = mapped(_crossed, step(detach(state), batch), state)
         return after
 
     return rollout(crossed, loss, state, batches)

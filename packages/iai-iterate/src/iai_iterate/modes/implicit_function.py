@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_leaves
 
 from iai_iterate.linear_solver import LinearSolver, Solve
+from iai_iterate.tree import rebuilt
 
 _NOT_DIFFERENTIABLE = (
     "`residual` must depend differentiably on what is solved for; where it takes a gradient, that "
@@ -47,8 +48,7 @@ class Equation:
 
     def product(self, vectors: Any) -> Any:
         """(dF/dunknowns)' v."""
-        values, structure = tree_flatten(self.values)
-        pairs = zip(values, tree_leaves(vectors), strict=True)
+        pairs = zip(tree_leaves(self.values), tree_leaves(vectors), strict=True)
         outputs, weights = zip(*(pair for pair in pairs if pair[0].requires_grad), strict=True)
         products = torch.autograd.grad(
             outputs, self.unknowns, weights, retain_graph=True, allow_unused=True
@@ -59,11 +59,11 @@ class Equation:
             torch.zeros_like(leaf) if product is None else product
             for product, leaf in zip(products, self.unknowns, strict=True)
         )
-        return tree_unflatten(filled, structure)
+        return rebuilt(self.values, filled)
 
     def solve(self, gradients: Iterable[Tensor]) -> list[Tensor]:
         """The v for which (dF/dunknowns)' v = gradient."""
-        right = tree_unflatten(gradients, tree_flatten(self.values)[1])
+        right = rebuilt(self.values, gradients)
         with torch.no_grad():
             solve = self.solver.solve(self.product, right)
         self.progress.solve = solve

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_map_only
+from torch.utils._pytree import tree_leaves
 
 from iai_iterate.interfaces import Loss, Rollout, State, Step
 from iai_iterate.linear_solver import LinearSolver
@@ -18,6 +18,7 @@ from iai_iterate.modes.implicit_function import (
 from iai_iterate.rollout import detach, stacked
 from iai_iterate.steady import steady
 from iai_iterate.task_matrix import to_matrix
+from iai_iterate.tree import mapped, survey
 
 
 def _whole(state: Any) -> Any:
@@ -122,7 +123,7 @@ class ImplicitGradient:
                 state = step(state, batch)
             latest = [batch]
         # One tensor under two names becomes two: a leaf is known by its identity from here on.
-        end: State = tree_map_only(Tensor, Tensor.detach, state)
+        end: State = mapped(_detached, state)
         if latest:
             losses.append(loss(self._solution(end, start, latest[0])))
         values = stacked(losses)
@@ -142,19 +143,23 @@ class ImplicitGradient:
             raise ValueError(_unsolvable(part))
 
         def replaced(leaves: Mapping[int, Tensor]) -> State:
-            state: State = tree_map(lambda leaf: leaves.get(id(leaf), leaf), end)
+            state: State = mapped(lambda leaf: leaves.get(id(leaf), leaf), end)
             return state
 
         with torch.enable_grad():
             values = self.residual(replaced(unknowns), start, batch)
-        if tree_flatten(values)[1] != tree_flatten(part)[1] or _shapes(values) != _shapes(part):
+        if survey(values)[1] != survey(part)[1]:
             raise ValueError(
                 f"`residual` must be shaped as what is solved for, {_shapes(part)}; "
-                f"got {_shapes(values)}."
+                f"got {_shapes(values)}, or other containers or dtypes."
             )
         self._progress = Progress(torch.linalg.vector_norm(to_matrix(detach(values)), dim=1))
         equation = Equation(list(unknowns.values()), values, self.solver, self._progress)
         return replaced(dict(zip(unknowns, implicit_function(equation), strict=True)))
+
+
+def _detached(leaf: Any) -> Any:
+    return leaf.detach() if isinstance(leaf, Tensor) else leaf
 
 
 def _led(leaf: Any) -> bool:
@@ -172,4 +177,4 @@ def _shapes(tree: Any) -> Any:
     def shape(leaf: Any) -> Any:
         return tuple(leaf.shape) if isinstance(leaf, Tensor) else type(leaf).__name__
 
-    return tree_map(shape, tree)
+    return mapped(shape, tree)

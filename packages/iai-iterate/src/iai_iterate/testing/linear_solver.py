@@ -53,7 +53,8 @@ def check_linear_solver(solver: LinearSolver) -> None:
 
 def _symmetric(eigenvalues: list[float], generator: torch.Generator) -> Tensor:
     basis = torch.linalg.qr(torch.randn(1, 5, 5, generator=generator, dtype=torch.float64))[0]
-    return basis @ torch.diag(torch.tensor(eigenvalues, dtype=torch.float64)) @ basis.mT
+    matrix: Tensor = basis @ torch.diag(torch.tensor(eigenvalues, dtype=torch.float64)) @ basis.mT
+    return matrix
 
 
 def _tree(vectors: Tensor) -> dict[str, Any]:
@@ -84,15 +85,12 @@ def _check_form(solver: LinearSolver, matrix: Tensor, right: Tensor) -> None:
     assert same, "A product is asked for a pytree such as the right-hand side."
     sentence = "A solution has the structure, shapes and dtypes of the right-hand side."
     assert _kinds(solve.solution) == kinds, sentence
-    for name, kind in (
-        ("residual", torch.float64),
-        ("steps", torch.int64),
-        ("negative", torch.bool),
-    ):
+    report = {"residual": torch.float64, "steps": torch.int64, "negative": torch.bool}
+    for name, dtype in report.items():
         value = getattr(solve, name, None)
-        right_kind = isinstance(value, Tensor) and value.dtype == kind
-        fits = right_kind and value.shape == right.shape[:1]
-        assert fits, f"`{name}` is a number a task, of dtype {kind}."
+        sentence = f"`{name}` is a number a task, of dtype {dtype}."
+        assert isinstance(value, Tensor), sentence
+        assert value.dtype == dtype and value.shape == right.shape[:1], sentence
     assert not any(leaf.requires_grad for leaf in tree_leaves(tuple(solve))), (
         "What a solver returns is constant."
     )

@@ -18,14 +18,14 @@ _check_near = partial(check_same, tolerance=1e-9)
 def check_regime(regime: Regime, support: LabelledQuery, query: LabelledQuery) -> None:
     """Checks that a regime does what `Iterated`, `Adapted` and `Pool` rely on.
 
-    A state leads with the axis of tasks and keeps its structure, shapes and dtypes; `seen` counts
-    the distinct observed examples behind it. A minibatch moves the answers; one without an observed
-    example changes nothing. Reading leaves its arguments as they were, gives the same each time
-    (what a regime counts or remembers is in its state, and nowhere else, so that what was saved
-    goes on as it would have), and works with gradients disabled. The order of a minibatch, its
-    padding (NaN included), the other queries and the other tasks change no answer and no loss. One
-    step gives every trainable weight a finite gradient. `validate` refuses NaN and impossible
-    targets where they are observed, and only there.
+    A state leads with the axis of tasks, is finite, and keeps its structure, shapes and dtypes;
+    `seen` counts the distinct observed examples behind it. A minibatch moves the answers; one
+    without an observed example changes nothing. Reading leaves its arguments as they were, gives
+    the same each time (what a regime counts or remembers is in its state, and nowhere else, so that
+    what was saved goes on as it would have), and works with gradients disabled. The order of a
+    minibatch, its padding (NaN included), the other queries and the other tasks change no answer
+    and no loss. One step gives every trainable weight a finite gradient. `validate` refuses NaN and
+    impossible targets where they are observed, and only there.
 
     The suite works in float64 on the CPU, on a copy in evaluation mode. The weights of the copy are
     moved a little, so that a learned update that starts at zero moves the state.
@@ -104,6 +104,7 @@ def _check_start(model: Any, query_x: Tensor) -> None:
         led = isinstance(leaf, Tensor) and leaf.shape[:1] == (num_tasks,)
         assert led, f"A state is a pytree of tensors that lead with the {num_tasks} tasks."
     assert isinstance(getattr(start, "seen", None), Tensor), "A state has `seen`, a tensor."
+    _check_finite(start)
     check_same(start.seen, 0 * start.seen, "The start has seen nothing.")
     if model.needs_query:
         sentence = "Where `needs_query` is True, a start without queries is a ValueError."
@@ -119,6 +120,7 @@ def _check_step(model: Any, old: Any, batch: _Set, query_x: Tensor) -> None:
     new = _read(model, old, query_x, batch)
     check_same(given, before, "Nothing given is changed.")
     assert _kinds(new) == _kinds(old), "A state keeps its structure, shapes and dtypes."
+    _check_finite(new)
     again = _read(model, old, query_x, batch)
     check_same(again, new, "The same minibatch moves a state alike each time, bit for bit.")
     count = batch.mask.sum(1).to(old.seen.dtype)
@@ -135,6 +137,11 @@ def _check_step(model: Any, old: Any, batch: _Set, query_x: Tensor) -> None:
     if not model.needs_query:
         unasked = model.update(old, model.encode(batch), None, True)
         check_same(unasked, new, "Where `needs_query` is False, an update needs no query.")
+
+
+def _check_finite(state: Any) -> None:
+    finite = all(bool(leaf.isfinite().all()) for leaf in tree_leaves(state))
+    assert finite, "A state is finite: no file holds NaN or infinity."
 
 
 def _kinds(state: Any) -> Any:

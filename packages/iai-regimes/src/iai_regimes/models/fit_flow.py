@@ -33,7 +33,8 @@ def fit_flow(
 
     Args:
         network: [point, time] to a velocity, `n dim+1` to `n dim`. It stays as it is.
-        samples: The samples of each task, `Examples` that an index of the second axis selects from.
+        samples: The samples of each task, `Examples` that an index of the second axis selects from,
+            and one of both axes where some are padding.
         path: Gives points on the way from noise to samples: `x` is [point, time], and `y` the
             velocity there. That of iai-tasks is `straight_path`.
         num_steps: Number of steps.
@@ -46,7 +47,8 @@ def fit_flow(
         `flow`.
 
     Raises:
-        ValueError: If there are no samples, or a count is below 1.
+        ValueError: If there are no samples, a count is below 1, or the network gives velocities of
+            another size than the path's.
 
     >>> class Samples:
     ...     x, mask = torch.tensor([[[1.0]], [[-1.0]]]), torch.ones(2, 1, dtype=torch.bool)
@@ -68,14 +70,34 @@ def fit_flow(
     start = predictor.start(num_tasks)
     theta = tree_map(lambda leaf: leaf.detach().clone().requires_grad_(), start)
     optimizer = torch.optim.Adam(tree_leaves(theta), lr=learning_rate)
+    draw = _of_all if bool(samples.mask.all()) else _of_observed
     for _ in range(num_steps):
-        index = torch.randint(
-            num_samples, (num_points,), generator=generator, device=generator.device
-        )
-        points = path(samples[:, index], generator)
-        errors = predictor(theta, observed_inputs(points)) - observed_targets(points)
+        points = path(samples[draw(samples.mask, num_points, generator)], generator)
+        velocities, targets = predictor(theta, observed_inputs(points)), observed_targets(points)
+        if velocities.shape != targets.shape:
+            raise ValueError(
+                f"`network` must give velocities of the path's shape, {tuple(targets.shape)}; got "
+                f"{tuple(velocities.shape)}."
+            )
+        errors = velocities - targets
         loss = masked_mean(errors.square(), points.mask).mean(1).sum()
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
     return partial(predictor, tree_map(torch.detach, theta))
+
+
+def _of_all(mask: Tensor, num_points: int, generator: torch.Generator) -> tuple[Any, ...]:
+    """A key for some samples, the same of all tasks."""
+    shape, device = (num_points,), generator.device
+    return slice(None), torch.randint(mask.shape[1], shape, generator=generator, device=device)
+
+
+def _of_observed(mask: Tensor, num_points: int, generator: torch.Generator) -> tuple[Any, ...]:
+    """A key for some of each task's own samples, however many it has."""
+    shape, device = (len(mask), num_points), generator.device
+    uniform = torch.rand(shape, generator=generator, device=device, dtype=torch.float64)
+    counts = mask.sum(1, keepdim=True)
+    drawn = (uniform * counts).long().minimum((counts - 1).clamp(min=0))
+    first = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
+    return torch.arange(len(mask), device=device)[:, None], first.gather(1, drawn)

@@ -123,7 +123,8 @@ class AnswerRegime(nn.Module, ABC):
         """
         query_x = self._asked(state, query_x)
         check_same_tasks(state.seen, evidence.num_observed)
-        told = Evidence(evidence, evidence.num_observed, state.seen, fresh)
+        num_observed = evidence.num_observed.to(state.seen.dtype)
+        told = Evidence(evidence, num_observed, state.seen, fresh)
         summary, read = self.read(state, told, query_x)
         read = as_weights(read, self.propose.weight)
         proposal = self.propose(read).split(self.answer_dim, dim=-1)

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from iai_regimes.check import check_role, check_sizes, flat_inputs
+from iai_regimes.check import check_role, check_sizes, flat_inputs, reading
 from iai_regimes.embedding import BilinearEmbedding
 from iai_regimes.evidence import (
     NUM_COUNT_FEATURES,
@@ -112,7 +112,9 @@ class ImplicitColumns(AnswerRegime):
         of_cells = torch.stack([z, rest, x.asinh()], dim=-1)
         spread = of_columns.expand(-1, x.shape[1], -1, -1)
         cells = self.embed_cell(torch.cat([of_cells, spread], dim=-1))
-        vectors = self.encoder.encode(as_module(cells, self.encoder), mask=batch.mask)
+        cells = as_module(cells, self.encoder)
+        with reading("encoder", self.encoder, cells):
+            vectors = self.encoder.encode(cells, mask=batch.mask)
         expected = (len(x), x.shape[2], self.encoder.dim)
         if not isinstance(vectors, Tensor) or vectors.shape != expected:
             got = tuple(vectors.shape) if isinstance(vectors, Tensor) else type(vectors).__name__

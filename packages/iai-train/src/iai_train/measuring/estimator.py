@@ -23,7 +23,8 @@ def each_task(estimator: Estimator) -> Answer:
     Returns:
         A function from labelled tasks to outputs for their queries: a 1 at the predicted class,
         `task n num_classes`, or the predicted numbers, `task n y_dim`. Masked queries have 0s. It
-        raises `ValueError` for a task without an observed example, and without targets.
+        raises `ValueError` for a task without an observed example or without targets, and for
+        predictions of another shape.
 
     >>> from types import SimpleNamespace as Record
     >>> class Mean:
@@ -50,7 +51,14 @@ def each_task(estimator: Estimator) -> Answer:
         for task, (observed, asked) in enumerate(zip(support.mask, query.mask, strict=True)):
             x, query_x = support.x[task, observed].flatten(1), query.x[task, asked].flatten(1)
             predicted = _predict(estimator, x.cpu(), support.y[task, observed].cpu(), query_x.cpu())
-            predicted = one_hot(predicted.long(), width) if classes else predicted
+            rows = len(query_x) if classes else len(query_x) * width
+            if predicted.numel() != rows:
+                what = "a class" if classes else f"{width} numbers"
+                raise ValueError(
+                    f"`estimator` must predict {what} for each of {len(query_x)} rows; got shape "
+                    f"{tuple(predicted.shape)}."
+                )
+            predicted = one_hot(predicted.flatten().long(), width) if classes else predicted
             outputs[task, asked.cpu()] = predicted.reshape(-1, width).to(outputs)
         return outputs.to(query.x.device)
 

@@ -18,7 +18,8 @@ def nearest_mean(tasks: Any) -> Float[Tensor, "task n num_classes"]:
         and minus infinity for a class without one.
 
     Raises:
-        ValueError: Targets are no classes, or inputs of support and queries differ in size.
+        ValueError: Targets are no classes, numbered from 0, or inputs of support and queries differ
+            in size.
 
     >>> import torch
     >>> from types import SimpleNamespace as Record
@@ -36,8 +37,10 @@ def nearest_mean(tasks: Any) -> Float[Tensor, "task n num_classes"]:
             "`support.x` and `query.x` must be of the same tasks and have inputs of one shape; got "
             f"{tuple(support.x.shape)} and {tuple(query.x.shape)}."
         )
-    observed = support.mask[..., None]
-    of_class = one_hot(support.y.where(support.mask, 0)).to(support.x.dtype) * observed
+    observed, classes = support.mask[..., None], support.y.where(support.mask, 0)
+    if bool((classes < 0).any()):
+        raise ValueError(f"`support.y` must hold classes from 0 on; got {int(classes.min())}.")
+    of_class = one_hot(classes).to(support.x.dtype) * observed
     counts = of_class.sum(1)[..., None]
     x = support.x.flatten(2).where(observed, 0)  # what is not observed may be NaN
     distances = cdist(query.x.flatten(2), of_class.mT @ x / counts)

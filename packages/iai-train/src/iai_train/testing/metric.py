@@ -69,8 +69,8 @@ class _Query:
     mask: Tensor
 
     def at(self, *index: Any) -> "_Query":
-        parts = (self.x, self.y, self.mask)
-        return _Query(*(None if part is None else part[index].clone() for part in parts))
+        y = None if self.y is None else self.y[index].clone()
+        return _Query(self.x[index].clone(), y, self.mask[index].clone())
 
     def hidden(self, index: Any, junk: float) -> "_Query":
         """Without these queries, where x and y become junk; classes become impossible."""

@@ -42,11 +42,14 @@ def test_states_are_exact_and_networks_cast(moving_regime, fitting_sampler):
         data, asked = rounded(support, x, y), rounded(query, x, y)
         regime.validate(data)
         state = regime.init(2, asked.x)
+        kept = [leaf.dtype for leaf in tree_leaves(state)]
         for fresh in (True, False):
             state = regime.update(state, regime.encode(data), asked.x, fresh)
         assert state.seen.tolist() == [NUM_SUPPORT] * 2
-        kinds = {leaf.dtype for leaf in tree_leaves(state) if leaf.is_floating_point()}
-        assert kinds <= {torch.float32, torch.float64}, "A state is in float32 at least."
+        assert [leaf.dtype for leaf in tree_leaves(state)] == kept, "A state keeps its dtypes."
+        wanted = torch.promote_types(weights, torch.float32)
+        kinds = {dtype for dtype in kept if dtype.is_floating_point}
+        assert kinds == {wanted}, "A state is in float32 at least."
         outputs = regime.predict(state, asked.x)
         error = (outputs.double() - expected).abs() / (1 + expected.abs())
         assert error.max() < tolerance, f"weights {weights}, x {x}, y {y}: off by {error.max()}"

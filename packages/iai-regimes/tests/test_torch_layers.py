@@ -119,7 +119,7 @@ def test_the_fast_path_of_attention_is_off_only_inside():
     predictor, theta, x = in_float64("MultiheadAttention", training=False)
     predictor(theta, x)
     assert torch.backends.mha.get_fastpath_enabled()
-    with pytest.raises(AssertionError, match="expecting embedding dimension"):
+    with pytest.raises(ValueError, match="expecting embedding dimension"):
         predictor(theta, x[..., :1])
     assert torch.backends.mha.get_fastpath_enabled()
 

@@ -84,10 +84,10 @@ def running_mean(
 ) -> Float[Tensor, "task *k"]:
     """The mean over all examples seen, updated by the mean over a minibatch.
 
-    A minibatch that was read before changes nothing. Every example has the same weight, so the
-    gradient through the last minibatch alone is, in expectation, that minibatch's share of the full
-    gradient: greedy training, which cuts the path through earlier steps, still teaches what to
-    remember.
+    A minibatch that was read before changes nothing, and the mean keeps its dtype. Every example
+    has the same weight, so the gradient through the last minibatch alone is, in expectation, that
+    minibatch's share of the full gradient: greedy training, which cuts the path through earlier
+    steps, still teaches what to remember.
 
     Args:
         mean: The mean over the `evidence.seen` examples; any finite value if there are none.
@@ -96,7 +96,8 @@ def running_mean(
     """
     if not evidence.fresh:
         return mean
-    return mean + spread(evidence.gain, mean) * (new - mean)
+    moved = mean + spread(evidence.gain, mean) * (new - mean)
+    return moved.to(mean.dtype)
 
 
 def moved_where(moving: Bool[Tensor, " task"], new: Any, old: Any) -> Any:

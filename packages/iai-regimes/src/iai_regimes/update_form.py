@@ -63,4 +63,4 @@ def move(
         value, gate = proposal
         keep = torch.sigmoid(gate + 2.0)
         moved = keep * state.detach() + (1 - keep) * value
-    return torch.where(gain > 0, moved, state)
+    return torch.where(gain > 0, moved.to(state.dtype), state)

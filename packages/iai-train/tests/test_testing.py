@@ -172,7 +172,7 @@ def test_a_broken_metric_is_found(broken: object, message: str) -> None:
 
 
 def test_our_log_keeps_the_contract(tmp_path: Path) -> None:
-    check_logger(Log(tmp_path, tensorboard=False).write)
+    check_logger(Log(tmp_path, tensorboard=False, on_log=None).write)
 
 
 def adds(record: dict[str, float]) -> None:

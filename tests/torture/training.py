@@ -10,6 +10,7 @@ nothing may be left behind: the folder holds a checkpoint, a log and a lock file
 """
 
 import argparse
+import builtins
 import os
 import random
 import signal
@@ -20,7 +21,7 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from iai_train import FitConfig, fit, read_log
+from iai_train import FitConfig, fit, read_log, whole_file
 from iai_train.training.checkpoint import load_checkpoint
 from torch import Tensor, nn
 
@@ -71,8 +72,8 @@ class Die:
     def __init__(self, call: int, when: str) -> None:
         self.left, self.when = call, when
 
-    def at(self, name: str) -> None:
-        real = getattr(os, name)
+    def at(self, module: object, name: str) -> None:
+        real = getattr(module, name, None) or getattr(builtins, name)
 
         def wrapped(*args: object, **options: object) -> object:
             self.left -= 1
@@ -81,9 +82,9 @@ class Die:
             result = real(*args, **options)
             if self.left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return self.torn(result) if name == "fdopen" else result
+            return self.torn(result) if hasattr(result, "write") else result
 
-        setattr(os, name, wrapped)
+        setattr(module, name, wrapped)
 
     def torn(self, file: object) -> object:
         """A file of which a write may stop halfway."""
@@ -116,8 +117,9 @@ def child(out: Path, call: int, when: str) -> None:
     """What the killed process runs."""
     if call:
         die = Die(call, when)
+        die.at(whole_file, "open")
         for name in CALLS:
-            die.at(name)
+            die.at(os, name)
     train(out)
 
 

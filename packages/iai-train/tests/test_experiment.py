@@ -279,7 +279,9 @@ def test_a_cost_is_measured_once(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("content", ['{"seconds', "[" * 10**5, "[]", '{"seconds of a": "1"}'])
+@pytest.mark.parametrize(
+    "content", ['{"seconds', "[" * 10**5, "[]", '{"seconds of a": "1"}', f'{{"a": {10**400}}}']
+)
 def test_a_damaged_file_of_costs_is_named(tmp_path: Path, content: str) -> None:
     run = experiment(tmp_path)
     (tmp_path / "costs.json").write_text(content)

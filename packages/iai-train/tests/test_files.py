@@ -102,6 +102,23 @@ def test_what_killed_writers_left_is_removed_and_a_living_ones_stays(tmp_path: P
     assert sorted(os.listdir(tmp_path)) == [".a.1.tmp", ".b.0.tmp", "a"]
 
 
+def test_a_temporary_file_that_is_removed_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, removed = fcntl.flock, []
+
+    def late(file: object, how: int) -> None:
+        if not removed:
+            removed.extend(tmp_path.iterdir())
+            removed[0].unlink()
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    write_atomically(tmp_path / "a", b"whole")
+    assert (tmp_path / "a").read_bytes() == b"whole"
+    assert len(removed) == 1
+
+
 def test_one_at_a_time_holds_a_folder(tmp_path: Path) -> None:
     for _ in range(2):
         with locked(tmp_path) as first, locked(tmp_path) as second:
@@ -114,6 +131,12 @@ def test_one_at_a_time_holds_a_folder(tmp_path: Path) -> None:
 def test_json_that_is_too_deep_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="JSON must be nested at most 200 levels deep"):
         parse_json(text)
+
+
+def test_an_integer_that_no_float_holds_is_refused() -> None:
+    with pytest.raises(ValueError, match="JSON must hold integers of at most 300 digits"):
+        parse_json('{"a": 1' + "0" * 400 + "}")
+    assert parse_json(str(2**128)) == 2**128
 
 
 def test_json_of_200_levels_is_parsed() -> None:

@@ -231,6 +231,7 @@ def test_a_run_does_not_depend_on_what_became_of_its_log(tmp_path: Path, content
 def test_reading_a_log_leaves_out_what_is_no_record(tmp_path: Path) -> None:
     record = {"iteration": 5, "loss": 0.5}
     lines = [b"[1]", b"{}", b'{"iteration": NaN}', b'{"iteration": "a"}', b"[" * 10**5, b"\xff"]
+    lines.append(b'{"iteration": 1' + b"0" * 400 + b"}")
     good = json.dumps(record).encode()
     (tmp_path / "log.jsonl").write_bytes(b"\n".join([*lines, good, b'{"iteration": 6, "lo']))
     assert read_log(tmp_path) == [record]

@@ -2,24 +2,20 @@
 
 import contextlib
 import errno
-import glob
 import json
 import os
-import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
-try:
-    import fcntl
-except ImportError:  # Windows, which does not remove a file that another process has open
-    fcntl = None  # type: ignore[assignment]
+from iai_train.whole_file import whole_file
 
 _LOCK = ".lock"
-_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _MOST_LEVELS = 200  # of nested JSON: Python recurses to about 1000
+_MOST_DIGITS = 300  # of an integer in JSON: a float holds 308
 
 
 def make_folder(folder: Path) -> None:
@@ -68,33 +64,16 @@ def locked(folder: Path) -> Iterator[bool]:
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file so that a reader, or a crash, meets all of the old content or all of the new.
 
-    The bytes go to a temporary file in the same folder and are flushed to the disk; then the
-    temporary file is renamed to the file, which is one step. The temporary file is new and its name
-    is random, so no link that someone left there is followed. Temporary files of this file whose
-    writers were killed are removed.
+    It is written by `whole_file`; then the folder is flushed to the disk, so that a power cut does
+    not take the new name back.
 
     Raises:
-        OSError: It could not be written (a full disk, say). The old file is as it was, and the
-            temporary one is removed.
+        OSError: It could not be written (a full disk, say). The old file is as it was.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        _remove_abandoned(path)
-        with _opened(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as file:
-            _claim(file.fileno())
-            file.write(content)
-            flush(file)
-            if fcntl is None:
-                file.close()  # Windows renames no open file
-            os.replace(temporary, path)
+    with whole_file(path) as file:
+        file.write(content)
+    with contextlib.suppress(OSError):  # not every disk can flush folders
         _flush_folder(path.parent)
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"`{path}` could not be written: {error.strerror}; what was there before is untouched.",
-        ) from error
-    finally:
-        _remove(temporary)
 
 
 @contextlib.contextmanager
@@ -105,7 +84,8 @@ def appending(path: Path) -> Iterator[BinaryIO]:
         OSError: It cannot be opened or written.
     """
     try:
-        with _opened(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT) as file:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _NO_LINK, 0o666)
+        with os.fdopen(descriptor, "wb") as file:
             yield file
     except OSError as error:
         raise OSError(error.errno, f"`{path}` could not be written: {error.strerror}.") from error
@@ -121,7 +101,8 @@ def parse_json(text: str | bytes) -> object:
     """Parses JSON that may come from anywhere.
 
     Raises:
-        ValueError: It is no JSON, or nested more than 200 levels deep.
+        ValueError: It is no JSON, nested more than 200 levels deep, or holds an integer that no
+            float holds.
 
     >>> parse_json("[1, {}]")
     [1, {}]
@@ -130,7 +111,7 @@ def parse_json(text: str | bytes) -> object:
     ValueError: JSON must be nested at most 200 levels deep.
     """
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_int=_integer)
     except RecursionError:
         value, levels = None, _MOST_LEVELS + 1
     else:
@@ -138,6 +119,12 @@ def parse_json(text: str | bytes) -> object:
     if levels > _MOST_LEVELS:
         raise ValueError(f"JSON must be nested at most {_MOST_LEVELS} levels deep.")
     return value
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"JSON must hold integers of at most {_MOST_DIGITS} digits.")
+    return int(digits)
 
 
 def _levels(value: object) -> int:
@@ -153,39 +140,6 @@ def _inner(node: object) -> Iterable[object]:
     if isinstance(node, dict):
         return node.values()
     return node if isinstance(node, list) else ()
-
-
-def _opened(path: Path, flags: int) -> BinaryIO:
-    return os.fdopen(os.open(path, flags | _NO_LINK | getattr(os, "O_BINARY", 0), 0o666), "wb")
-
-
-def _claim(descriptor: int) -> bool:
-    """Marks a temporary file as that of a living process; False where it is another's."""
-    if fcntl is None:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def _remove_abandoned(path: Path) -> None:
-    for name in glob.glob(f".{glob.escape(path.name)}.*.tmp", root_dir=path.parent):
-        temporary = path.with_name(name)
-        with contextlib.suppress(OSError):
-            descriptor = os.open(temporary, os.O_RDWR | _NO_LINK)
-            try:
-                abandoned = _claim(descriptor)
-            finally:
-                os.close(descriptor)
-            if abandoned:
-                temporary.unlink()
-
-
-def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink()
 
 
 def _flush_folder(folder: Path) -> None:

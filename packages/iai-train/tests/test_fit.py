@@ -382,3 +382,15 @@ def test_a_source_that_cannot_be_stored_is_refused_at_once(tmp_path: Path) -> No
     source.state_dict = lambda: {"generator": object()}
     with pytest.raises(TypeError, match="`process/source/generator` must be a tensor, number"):
         train(source=source, out=tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_torchs_default_dtype_may_be_another(dtype: torch.dtype) -> None:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        result = train()
+    finally:
+        torch.set_default_dtype(before)
+    assert next(result.learner.parameters()).dtype == dtype
+    assert len(result.losses) == CONFIG.iterations

@@ -101,12 +101,26 @@ def test_a_checkpoint_of_weights_that_are_not_finite_is_not_written(tmp_path: Pa
     with pytest.raises(NonFiniteError) as caught:
         train(Flung(), config=config, out=tmp_path, setup={"seed": 3})
     assert str(caught.value) == (
-        "`weight` was not finite after iteration 2 (seed 3): no checkpoint was written; that of "
-        "iteration 1 is kept."
+        "The weight or buffer `weight` was not finite after iteration 2 (seed 3): no checkpoint "
+        "was written; that of iteration 1 is kept."
     )
     tree, _ = load_checkpoint(tmp_path / "checkpoint.safetensors")
     assert len(tree["losses"]) == 1
     assert tree["learner"]["weight"].isfinite().all()
+
+
+@pytest.mark.parametrize(("frozen", "number"), [(True, -math.inf), (False, math.nan)])
+def test_what_no_checkpoint_could_hold_is_refused_before_training(
+    tmp_path: Path, frozen: bool, number: float
+) -> None:
+    learner, value = Descent(), torch.full((2,), number)
+    if frozen:
+        learner.extra = nn.Parameter(value, requires_grad=False)
+    else:
+        learner.register_buffer("extra", value)
+    with pytest.raises(ValueError, match=r"`learner` must have finite weights, .*; `extra` is"):
+        train(learner, Interrupted(sampler_source(), 0), out=tmp_path)
+    assert train(learner).finished
 
 
 def test_a_weight_that_is_not_finite_is_named_before_the_losses() -> None:

@@ -20,10 +20,11 @@ from iai_train.measuring.cost import cost_rows, measure_once, peak_bytes, second
 from iai_train.measuring.estimator import each_task
 from iai_train.measuring.evaluate import Answer, Metric, evaluate, first
 from iai_train.processes import process_generator, process_index, resolve_device
+from iai_train.progress import progress_bar
 from iai_train.reporting.figure import figure
 from iai_train.reporting.report import RunInfo, table, write_metrics
 from iai_train.row import Row
-from iai_train.training.fit import fit, progress_bar
+from iai_train.training.fit import fit
 from iai_train.training.gradient import Weight
 
 ChoiceT = TypeVar("ChoiceT")
@@ -49,9 +50,9 @@ class Experiment:
         costs: Whether to measure what an answer costs too, on split "in": "seconds" to read the
             examples anew and answer, and the growth of torch's memory, "bytes", both a task of the
             first batch. They are kept in costs.json. A second table shows the seconds.
-        data: Name and fingerprint of each data set that learners are trained on, kept as `data`. A
-            checkpoint of other data is refused. They stand in metrics.json; so do those that a
-            program adds to `test_data`, of what is only measured on.
+        data: Name and fingerprint of each data set that learners are trained on; a checkpoint of
+            other data is refused. More can be added to the attribute `data` before training, and
+            data sets that are only measured on to `test_data`. metrics.json names both.
 
     Raises:
         OSError: Nothing can be written to `settings.out`.
@@ -247,7 +248,7 @@ class Experiment:
         if not choices:
             raise ValueError("`choices` must hold at least one number; got none.")
         scores: dict[int, dict[ChoiceT, float]] = defaultdict(dict)
-        with progress_bar() as bar:
+        with progress_bar(shown=process_index() == 0) as bar:
             for choice in bar.track(choices, description=f"{method}: tuning"):
                 for row in self._measure(method, make(choice), tuning, steps, split):
                     if row.metric == self._metric:

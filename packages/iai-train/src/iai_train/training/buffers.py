@@ -11,9 +11,9 @@ from iai_train.training.weights import infinite_buffers
 class Buffers:
     """The buffers of a learner as they were after the last iteration that was finite.
 
-    Constants cost nothing: a buffer is looked after if its numbers changed in the first iteration,
-    which waits for the device once, or later if torch counts a write. (It counts none for the
-    running means of its own norms.)
+    A buffer is guarded from the first write on that is seen, so constants cost nothing. After the
+    first iteration all numbers are compared, which waits for the device; afterwards torch's version
+    counters are, which its batch norms do not raise when they write their running means.
 
     Args:
         learner: What is trained.
@@ -26,7 +26,8 @@ class Buffers:
             for name, buffer in module._buffers.items()
             if buffer is not None
         }
-        self._infinite = infinite_buffers(learner)
+        self.infinite = infinite_buffers(learner)
+        """Names of those that hold infinities by design."""
         self._last: dict[str, tuple[Tensor, int]] = {}
         self._kept: dict[str, Tensor] = {}
         self.keep()
@@ -58,7 +59,7 @@ class Buffers:
         return [
             name
             for name in names
-            if self._buffer(name).is_floating_point() and name not in self._infinite
+            if self._buffer(name).is_floating_point() and name not in self.infinite
         ]
 
     @torch.no_grad()

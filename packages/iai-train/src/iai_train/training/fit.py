@@ -8,14 +8,14 @@ from functools import partial
 from pathlib import Path
 
 import attrs
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 from torch import nn
 
 from iai_train.config import FitConfig
 from iai_train.files import locked
 from iai_train.interfaces import Learner, Source, StateT, TasksT
 from iai_train.processes import Device, join_processes, resolve_device
+from iai_train.progress import progress_bar
 from iai_train.training.averaging import averaging
 from iai_train.training.checkpoint import plain
 from iai_train.training.gradient import MetaGradient, Weight
@@ -110,7 +110,7 @@ def fit(
         TypeError: `learner` is no `nn.Module`, something cannot be stored, or tasks and states
             cannot be cut into chunks.
         ValueError: Another run uses `out`; no weight gets a gradient; or a weight is a view with
-            gaps or repeats.
+            gaps or repeats. With `out`: a weight is not finite, or a buffer holds NaN.
     """
     if not isinstance(learner, nn.Module):
         raise TypeError(f"`learner` must be an nn.Module; got {type(learner).__name__}.")
@@ -152,18 +152,6 @@ def fit(
         wall_seconds=run.wall_seconds,
         resumed_at=resumed_at,
         finished=run.iteration == config.iterations,
-    )
-
-
-def progress_bar(*, shown: bool = True) -> Progress:
-    """A progress bar on standard error."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not shown,
     )
 
 

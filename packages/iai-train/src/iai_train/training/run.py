@@ -27,7 +27,7 @@ from iai_train.training.log import Log
 from iai_train.training.saved_run import SavedRun, run_tree, saved_run
 from iai_train.training.tree import flatten, unflatten
 from iai_train.training.update import Updater, learning_rate
-from iai_train.training.weights import first_not_finite, infinite_buffers
+from iai_train.training.weights import first_not_finite
 
 
 class NonFiniteError(ArithmeticError):
@@ -61,12 +61,10 @@ class Run:
     """The lines of the log."""
     gradient_norm: float = attrs.field(default=math.nan, init=False)
     wall_seconds: float = attrs.field(default=0.0, init=False)
-    _infinite: set[str] = attrs.field(init=False)
     _saved_at: int | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.updater = Updater(self.learner, self.config)
-        self._infinite = infinite_buffers(self.learner)
 
     @property
     def iteration(self) -> int:
@@ -111,8 +109,14 @@ class Run:
 
         Raises:
             TypeError: Something that it would hold cannot be stored.
+            ValueError: A weight is not finite, or a buffer holds NaN.
         """
         if self.path is not None:
+            if name := self._first_not_finite():
+                raise ValueError(
+                    f"`learner` must have finite weights, and buffers without NaN, to be saved; "
+                    f"`{name}` is not finite."
+                )
             tree = {"learner": self.learner.state_dict(), "process": self._process_state()}
             packed(tree, self.setup)
 
@@ -196,20 +200,21 @@ class Run:
         tree = run_tree(
             self.learner, moments, processes, self.losses, self.records, self.wall_seconds
         )
-        bad = first_not_finite(self.learner.state_dict(), self._infinite)
-        for name, part in moments.items():
-            if bad is None and first_not_finite(part):
-                bad = f"AdamW's moments of {name}"
-        if bad is not None:
+        bad = [f"weight or buffer `{name}`"] if (name := self._first_not_finite()) else []
+        bad += [f"moment of `{name}`" for name, part in moments.items() if first_not_finite(part)]
+        if bad:
             kept = "there is no earlier one"
             if self._saved_at is not None:
                 kept = f"that of iteration {self._saved_at} is kept"
             raise NonFiniteError(
-                f"`{bad}` was not finite after iteration {self.iteration}{self._seed()}: no "
+                f"The {bad[0]} was not finite after iteration {self.iteration}{self._seed()}: no "
                 f"checkpoint was written; {kept}."
             )
         self.log.flush()  # so that a power cut does not take lines that the checkpoint is after
         save_checkpoint(path, tree, self.setup)
+
+    def _first_not_finite(self) -> str | None:
+        return first_not_finite(self.learner.state_dict(), self.updater.buffers.infinite)
 
     def _process_state(self) -> dict[str, object]:
         # torch's own generators too: a learner's dropout draws from them.

@@ -16,7 +16,7 @@ from iai_train.training.checkpoint import CheckpointError, differences
 from iai_train.training.log import FIELDS
 from iai_train.training.tree import is_named
 from iai_train.training.update import Moments
-from iai_train.training.weights import checked_weights, first_not_finite
+from iai_train.training.weights import checked_weights, first_not_finite, kinds
 
 _PARTS = {"learner", "moments", "processes", "losses", "log", "wall_seconds"}
 _OF_A_PROCESS = {"source", "cpu", "cuda"}
@@ -129,7 +129,7 @@ def _moments(path: Path, state: object, own: Moments, iterations: int) -> Moment
         )
     for name, kept in own.items():
         part = stored[name]
-        if found := differences(_kinds(part), _kinds(kept)):
+        if found := differences(kinds(part), kinds(kept)):
             raise CheckpointError(
                 f"`{path}` holds other moments of `{name}` than AdamW has of it: {found}."
             )
@@ -143,15 +143,6 @@ def _moments(path: Path, state: object, own: Moments, iterations: int) -> Moment
                 f"`{path}` holds moments of `{name}` that are not finite, or squares below 0."
             )
     return stored
-
-
-def _kinds(part: Mapping[str, object]) -> dict[str, object]:
-    return {
-        name: f"{tuple(value.shape)} {value.dtype}"
-        if isinstance(value, Tensor)
-        else f"a {type(value).__name__}"
-        for name, value in part.items()
-    }
 
 
 def _process(

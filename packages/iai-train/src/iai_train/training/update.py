@@ -60,14 +60,16 @@ class Updater:
             fused=True,
         )
         # As AdamW would make them at the first gradient: so each parameter has them from the start.
+        # The fused kernels count in float32, whatever torch's default dtype.
         for weight in self.parameters.values():
             self._optimizer.state[weight] = {
-                "step": torch.zeros((), device=weight.device),
+                "step": torch.zeros((), dtype=torch.float32, device=weight.device),
                 "exp_avg": torch.zeros_like(weight, requires_grad=False),
                 "exp_avg_sq": torch.zeros_like(weight, requires_grad=False),
             }
-        self._stopped = torch.zeros((), device=next(iter(self.parameters.values())).device)
-        self._buffers = Buffers(learner)
+        device = next(iter(self.parameters.values())).device
+        self._stopped = torch.zeros((), dtype=torch.float32, device=device)
+        self.buffers = Buffers(learner)
         self._taken: list[Taken] = []
 
     @property
@@ -81,7 +83,7 @@ class Updater:
         for name, own in self.moments.items():
             for key, tensor in own.items():
                 tensor.copy_(moments[name][key])
-        self._buffers.keep()  # the learner's weights were loaded too
+        self.buffers.keep()  # the learner's weights were loaded too
 
     def step(self, loss: Tensor, losses: list[Tensor], iteration: int) -> None:
         """Updates the weights with the gradients that they hold, and drops the gradients."""
@@ -91,13 +93,13 @@ class Updater:
         norm = torch.linalg.vector_norm(norms)
         if (clip_norm := self._config.clip_norm) is not None:
             nn.utils.clip_grads_with_norm_(self.parameters.values(), clip_norm, norm)
-        written, extents = self._buffers.written(), None
+        written, extents = self.buffers.written(), None
         finite = torch.isfinite(loss.detach() + norm)
-        if guarded := self._buffers.guarded(written):
-            extents = self._buffers.extents(guarded)
+        if guarded := self.buffers.guarded(written):
+            extents = self.buffers.extents(guarded)
             finite = finite & extents.isfinite().all()
         self._stopped = torch.maximum(self._stopped, (~finite).to(self._stopped.dtype))
-        self._buffers.settle(written, self._stopped)
+        self.buffers.settle(written, self._stopped)
         self._optimizer.found_inf = self._stopped  # type: ignore[attr-defined]
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(self._config, iteration)
@@ -118,7 +120,7 @@ class Updater:
         Returns:
             When it is computed in an iteration, from 0: the smaller, the earlier. And its name.
         """
-        self._buffers.restore()
+        self.buffers.restore()
         if name := first_not_finite(self.parameters):
             return 0, f"weight `{name}`"
         if len(bad := (~torch.cat(taken.losses, 1).isfinite()).nonzero()):

@@ -70,7 +70,7 @@ def checked_weights(path: Path, module: nn.Module, weights: object) -> dict[str,
     if not is_named(weights):
         raise CheckpointError(f"`{path}` holds no weights of a module alone.")
     own = module.state_dict()
-    if found := differences(_kinds(weights), _kinds(own)):
+    if found := differences(kinds(weights), kinds(own)):
         raise CheckpointError(f"`{path}` holds other weights than this module: {found}.")
     if name := first_not_finite(weights, infinite_buffers(module)):
         raise CheckpointError(f"`{path}` holds weights that are not finite: `{name}`.")
@@ -85,6 +85,21 @@ def checked_weights(path: Path, module: nn.Module, weights: object) -> dict[str,
 def infinite_buffers(module: nn.Module) -> set[str]:
     """Names of the buffers that hold infinities by design, such as a mask of -inf."""
     return {name for name, buffer in module.named_buffers() if not _finite(buffer, nan=False)}
+
+
+def kinds(tensors: Mapping[str, object]) -> dict[str, object]:
+    """Shape and dtype of each tensor, or the type of what is none.
+
+    >>> import torch
+    >>> kinds({"a": torch.ones(2), "b": 1})
+    {'a': '(2,) float32', 'b': 'a int'}
+    """
+    return {
+        name: f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+        if isinstance(tensor, Tensor)
+        else f"a {type(tensor).__name__}"
+        for name, tensor in tensors.items()
+    }
 
 
 def first_not_finite(tensors: Mapping[str, object], infinite: Collection[str] = ()) -> str | None:
@@ -145,13 +160,3 @@ def _finite(tensor: Tensor, *, nan: bool) -> bool:
     if tensor.element_size() == 1:  # an 8-bit float, which torch asks little of
         tensor = tensor.float()
     return not bool(tensor.isnan().any()) if nan else bool(tensor.isfinite().all())
-
-
-def _kinds(weights: Mapping[str, object]) -> dict[str, object]:
-    """Shape and dtype of each tensor, or the type of what is none."""
-    return {
-        name: f"{tuple(weight.shape)} {str(weight.dtype).removeprefix('torch.')}"
-        if isinstance(weight, Tensor)
-        else f"a {type(weight).__name__}"
-        for name, weight in weights.items()
-    }

@@ -116,3 +116,9 @@ def test_logistic_regression_is_stopped_without_a_warning() -> None:
     classifier = make(max(choices))
     classifier.fit(x.numpy(), y.numpy())  # where a warning is an error
     assert classifier._model.n_iter_.max() == 200
+
+
+def test_simple_classifiers_need_an_example() -> None:
+    pytest.importorskip("sklearn", reason="needs the extra `classifiers`")
+    with pytest.raises(ValueError, match="`num_examples` must be at least 1; got 0"):
+        simple_classifiers(0)

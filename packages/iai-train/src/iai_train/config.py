@@ -84,7 +84,8 @@ class ComparisonSizes:
     """How much a `Comparison` measures."""
 
     examples: tuple[int, ...] = tuple(10 * 2**k for k in range(11))
-    """Numbers of examples of a task that are read before a measurement."""
+    """Numbers of examples of a task that are read before a measurement. `Comparison.add` takes
+    them with the steps that read them, as `read`."""
     num_tasks: int = attrs.field(default=24, validator=_WHOLE)
     """Test tasks of a split."""
     num_tuning: int = attrs.field(default=4, validator=_WHOLE)

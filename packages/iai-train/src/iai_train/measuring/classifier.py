@@ -28,6 +28,7 @@ def simple_classifiers(num_examples: int) -> dict[str, Baseline]:
 
     Raises:
         ImportError: If scikit-learn is not installed.
+        ValueError: `num_examples` is below 1.
 
     >>> simple_classifiers(4)["nearest neighbours"][1]  # doctest: +SKIP
     (1, 3)
@@ -38,6 +39,8 @@ def simple_classifiers(num_examples: int) -> dict[str, Baseline]:
         raise ImportError(
             "`simple_classifiers` needs scikit-learn: pip install 'iai-train[classifiers]'."
         ) from error
+    if num_examples < 1:
+        raise ValueError(f"`num_examples` must be at least 1; got {num_examples}.")
     near = tuple(number for number in _NEIGHBOURS if number <= num_examples)
     return {
         "logistic regression": (_LogisticRegression, _STRENGTHS),

@@ -109,6 +109,28 @@ def test_a_checkpoint_of_weights_that_are_not_finite_is_not_written(tmp_path: Pa
     assert tree["learner"]["weight"].isfinite().all()
 
 
+class Remembering(Descent):
+    """Has buffers of every kind, which it writes, empties or drops."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        kinds = {"cache": torch.ones(2), "gone": torch.ones(2), "empty": torch.zeros(0)}
+        kinds |= {"grows": torch.zeros(0), "wave": torch.ones(2, dtype=torch.complex64)}
+        for name, buffer in (kinds | {"graph": torch.eye(2).to_sparse()}).items():
+            self.register_buffer(name, buffer)
+
+    def forward(self, tasks: Batch, state: object = None) -> tuple[Tensor, Tensor, object]:
+        self.cache, self.grows = None, torch.cat([self.grows, torch.ones(1)])
+        self._buffers.pop("gone", None)
+        self.empty.mul_(2)
+        self.wave.add_(1j)
+        return super().forward(tasks, state)
+
+
+def test_buffers_of_every_kind_are_let_be() -> None:
+    assert train(Remembering()).losses == train().losses
+
+
 @pytest.mark.parametrize(("frozen", "number"), [(True, -math.inf), (False, math.nan)])
 def test_what_no_checkpoint_could_hold_is_refused_before_training(
     tmp_path: Path, frozen: bool, number: float

@@ -62,3 +62,10 @@ def test_what_cannot_be_stored_is_named(leaf: object) -> None:
 def test_a_structure_of_something_else_is_refused(structure: object) -> None:
     with pytest.raises(ValueError, match="Not the structure of a state"):
         unflatten({}, structure)
+
+
+def test_a_sparse_tensor_is_no_part_of_a_state() -> None:
+    with pytest.raises(
+        TypeError, match=r"`a/b` must be a dense tensor to be stored; got torch\.sp"
+    ):
+        flatten({"a": {"b": torch.eye(2).to_sparse()}})

@@ -24,7 +24,7 @@ class Buffers:
             f"{prefix}.{name}".removeprefix("."): (module._buffers, name)
             for prefix, module in learner.named_modules()
             for name, buffer in module._buffers.items()
-            if buffer is not None
+            if buffer is not None and buffer.layout == torch.strided
         }
         self.infinite = infinite_buffers(learner)
         """Names of those that hold infinities by design."""
@@ -56,11 +56,8 @@ class Buffers:
 
     def guarded(self, names: list[str]) -> list[str]:
         """Those of the buffers that must stay finite: real ones that were when training began."""
-        return [
-            name
-            for name in names
-            if self._buffer(name).is_floating_point() and name not in self.infinite
-        ]
+        real = [name for name in names if self._buffer(name).is_floating_point()]
+        return [name for name in real if name not in self.infinite and self._buffer(name).numel()]
 
     @torch.no_grad()
     def settle(self, names: list[str], stopped: Tensor) -> None:
@@ -79,5 +76,5 @@ class Buffers:
 
     def _buffer(self, name: str) -> Tensor:
         buffers, key = self._slots[name]
-        buffer = buffers[key]
+        buffer = buffers.get(key)
         return torch.empty(0) if buffer is None else buffer

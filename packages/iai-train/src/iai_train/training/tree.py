@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import TypeGuard, cast
 
 import attrs
+import torch
 from torch import Tensor
 
 _LONGEST_VALUE = 200  # that an error shows
@@ -57,7 +58,6 @@ def flatten(tree: object) -> tuple[dict[str, Tensor], object]:
         TypeError: The state holds something else. A named tuple is refused too, since its class is
             needed to build it again: store `state._asdict()`.
 
-    >>> import torch
     >>> tensors, structure = flatten({"weight": torch.ones(2), "rate": 0.5})
     >>> list(tensors), structure
     (['weight'], {'dict': [['weight', {'tensor': 'weight'}], ['rate', 0.5]]})
@@ -96,6 +96,8 @@ def _is_entry(item: object) -> bool:
 
 def _describe(node: object, path: str, tensors: dict[str, Tensor]) -> object:
     if isinstance(node, Tensor):
+        if node.layout != torch.strided:
+            raise TypeError(f"`{path}` must be a dense tensor to be stored; got {node.layout}.")
         while path in tensors:  # {"a": {"b": .}} and {"a/b": .} have one path, as have 1 and "1"
             path += "'"
         # A copy of each: safetensors refuses tensors that share memory.

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from iai_train.training.checkpoint import (
@@ -90,7 +91,6 @@ def infinite_buffers(module: nn.Module) -> set[str]:
 def kinds(tensors: Mapping[str, object]) -> dict[str, object]:
     """Shape and dtype of each tensor, or the type of what is none.
 
-    >>> import torch
     >>> kinds({"a": torch.ones(2), "b": 1})
     {'a': '(2,) float32', 'b': 'a int'}
     """
@@ -109,7 +109,6 @@ def first_not_finite(tensors: Mapping[str, object], infinite: Collection[str] = 
         tensors: Tensors by name; other values pass.
         infinite: Names of those that may hold infinities, but not NaN.
 
-    >>> import torch
     >>> first_not_finite({"a": torch.ones(1), "b": torch.tensor([float("inf")])})
     'b'
     """
@@ -148,7 +147,9 @@ def _dense(tensor: Tensor) -> bool:
 
 
 def _repeats(tensor: object) -> bool:
-    return isinstance(tensor, Tensor) and any(
+    if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
+        return False
+    return any(
         size > 1 and stride == 0 for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
     )
 
@@ -157,6 +158,8 @@ def _finite(tensor: Tensor, *, nan: bool) -> bool:
     """Whether all numbers are finite; or, with `nan`, none of them is NaN."""
     if not (tensor.is_floating_point() or tensor.is_complex()):
         return True
+    if tensor.layout != torch.strided:  # of a sparse tensor, what it stores
+        tensor = tensor.coalesce().values() if tensor.is_sparse else tensor.values()
     if tensor.element_size() == 1:  # an 8-bit float, which torch asks little of
         tensor = tensor.float()
     return not bool(tensor.isnan().any()) if nan else bool(tensor.isfinite().all())

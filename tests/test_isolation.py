@@ -81,3 +81,9 @@ def test_says_its_version_shows_itself_and_is_typed(package):
     assert f"## {version}" in (package / "CHANGELOG.md").read_text()
     assert "```python\n" in (package / "README.md").read_text()
     assert (package / "src" / package.name.replace("-", "_") / "py.typed").exists()
+
+
+def test_the_packages_write_files_in_one_way() -> None:
+    names = ("iai_iterate/whole_file.py", "iai_tasks/_whole_file.py", "iai_train/whole_file.py")
+    files = [path for path in ROOT.glob("packages/*/src/*/*.py") if str(path).endswith(names)]
+    assert len(files) == len(names) and len({file.read_bytes() for file in files}) == 1

@@ -2,7 +2,7 @@
 
 Half of the kills come at a random moment, and half at a file call: before it, after it, or in the
 middle of what it writes. After each, the work is begun again in the same folder, and killed again,
-until it ends. Then nothing may differ from work that nobody disturbed, and nothing may be left over.
+until it ends. Then nothing may differ from work that nobody disturbed, nor be left over.
 """
 
 import argparse

@@ -2,9 +2,9 @@
 
     python tests/torture/training.py --kills 100
 
-Nothing may be lost: losses, weights and log are those of a run that nobody
-disturbed; the checkpoint is at every time one that loads, and never older than the one before. And
-nothing may be left behind: the folder holds a checkpoint, a log and a lock file.
+Nothing may be lost: losses, weights and log are those of a run that nobody disturbed; the
+checkpoint is at every time one that loads, and never older than the one before. And nothing may be
+left behind: the folder holds a checkpoint, a log and a lock file.
 """
 
 import os

@@ -121,6 +121,12 @@ def empty_lists(path):
     path.write_bytes(pickled({}, _use_new_zipfile_serialization=False)[:-4] + b"]" * 1_500_000)
 
 
+def empty_lists_before_an_archive(path):
+    empty_lists(path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("archive/version", "3")
+
+
 def many_names(path):
     entry = b'"%x":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
     header = b"{" + b",".join(entry % number for number in range(300_000)) + b"}"
@@ -128,7 +134,10 @@ def many_names(path):
 
 
 @on_linux
-@pytest.mark.parametrize("forge", [compressed, all_at_one_place, empty_lists, many_names])
+@pytest.mark.parametrize(
+    "forge",
+    [compressed, all_at_one_place, empty_lists, empty_lists_before_an_archive, many_names],
+)
 def test_a_file_takes_no_more_memory_than_twice_its_size(forge, tmp_path, monkeypatch):
     monkeypatch.setattr(_weight_file, "_MAX_PICKLE", 2**12)  # types are checked at each byte here
     forge(tmp_path / "bomb.pth")

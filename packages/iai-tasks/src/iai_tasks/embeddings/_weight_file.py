@@ -72,16 +72,19 @@ def _read(path: Path) -> object:
                 raise ValueError("the header is too long")
         return load_file(path)
     pickled = _MAX_PICKLE + size // 32
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            inside = {one.filename: one.file_size for one in archive.infolist()}
-            total = sum(one.file_size for one in archive.infolist())
-        names = [length for name, length in inside.items() if name.endswith("data.pkl")]
-        if total > size or max(names, default=0) > pickled:
-            raise ValueError("what is inside is longer than the file")
-        return torch.load(path, map_location="cpu", weights_only=True)
-    with _Bounded(path, pickled) as file:
-        return torch.load(file, map_location="cpu", weights_only=True)
+    with open(path, "rb") as file:
+        is_archive = (
+            file.read(4) == b"PK\3\4"
+        )  # what torch.load goes by, wherever the archive begins
+    if not is_archive:
+        with _Bounded(path, pickled) as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
+    with zipfile.ZipFile(path) as archive:
+        inside = archive.infolist()
+    names = [one.file_size for one in inside if one.filename.endswith("data.pkl")]
+    if sum(one.file_size for one in inside) > size or max(names, default=0) > pickled:
+        raise ValueError("what is inside is longer than the file")
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 class _Bounded(io.BufferedReader):

@@ -12,7 +12,8 @@ def as_fields(x: Any, y: Any, dtype: torch.dtype | None) -> tuple[Tensor, Tensor
 
     Raises:
         TypeError: If they do not hold numbers.
-        ValueError: If they are ragged, have no axis, or may be either one task or a batch.
+        ValueError: If they are ragged, have no axis, may be either one task or a batch, or the
+            targets are a column of classes.
     """
     dtype = torch.get_default_dtype() if dtype is None else dtype
     inputs = _as_tensor("x", x).to(dtype)
@@ -20,6 +21,11 @@ def as_fields(x: Any, y: Any, dtype: torch.dtype | None) -> tuple[Tensor, Tensor
         return _with_axes(inputs, 1), None
     targets = _as_tensor("y", y).to(inputs.device)
     if not targets.is_floating_point():
+        if targets.ndim == 2 and targets.shape[1] == 1 and inputs.ndim == 2:
+            raise ValueError(
+                "`y` of classes must have the shape (n,) for one task; got "
+                f"{tuple(targets.shape)}: take `y[:, 0]`."
+            )
         axes = 2 if targets.ndim == 2 else 1
         targets = targets.to(torch.int64)
         return _with_axes(inputs, axes), targets if axes == 2 else targets[None]

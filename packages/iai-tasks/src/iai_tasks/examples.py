@@ -63,9 +63,10 @@ class Examples:
 
         Args:
             x: Inputs of one task, `n *x_shape` or `n` numbers, or of a batch, `task n *x_shape`.
-            y: Targets. Whole numbers are classes: `n` of one task, `task n` of a batch. Others are
-                real targets: `n` or `n y_dim` of one task, `task n y_dim` of a batch. Counts are
-                real targets, so give them as floating point. None: x is of one task, and has none.
+            y: Targets. Integers are classes: `n` of one task, `task n` of a batch. Floating-point
+                numbers are real targets: `n` or `n y_dim` of one task, `task n y_dim` of a batch.
+                Counts are real targets, so give them as floating point. None: x is of one task, and
+                has none.
             dtype: That of x and of a real y; torch's default dtype if None.
 
         Returns:
@@ -73,8 +74,8 @@ class Examples:
 
         Raises:
             TypeError: If `x` or `y` do not hold real numbers.
-            ValueError: If they are ragged, differ in the number of examples, or may be either one
-                task or a batch.
+            ValueError: If they are ragged, differ in the number of examples, may be either one task
+                or a batch, or y is a column of classes, `n 1`.
 
         >>> Examples.of([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]], [0, 1, 1]).x.shape
         torch.Size([1, 3, 2])

@@ -3,6 +3,7 @@
 import pickle
 import struct
 import sys
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -80,6 +81,15 @@ def test_cifar10_is_what_the_files_hold(datasets, tmp_path, monkeypatch):
 def test_a_folder_without_the_images(tmp_path):
     with pytest.raises(RuntimeError, match="download=True"):
         mnist(tmp_path)
+
+
+def test_a_download_that_fails_says_so(tmp_path, datasets, monkeypatch):
+    def unreachable(*_, **__):
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(datasets.mnist, "download_and_extract_archive", unreachable)
+    with pytest.raises(RuntimeError, match=r"Error downloading .*\s.*\s.*no route to host"):
+        mnist(tmp_path, download=True)
 
 
 @pytest.fixture

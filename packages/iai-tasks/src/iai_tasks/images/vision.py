@@ -9,6 +9,8 @@ from iai_tasks._torchvision import import_torchvision
 from iai_tasks.images._cifar_png import has_cifar_png, read_cifar_png
 from iai_tasks.images.labelled_images import LabelledImages
 
+_MISSING = "Dataset not found", "Error downloading"  # how torchvision says that there are no images
+
 
 def mnist(root: str | PathLike[str], *, download: bool = False) -> LabelledImages:
     """Loads MNIST: 60,000 training and 10,000 test images, 28 x 28 pixels from 0 to 255.
@@ -24,7 +26,7 @@ def mnist(root: str | PathLike[str], *, download: bool = False) -> LabelledImage
 
     Raises:
         ImportError: If torchvision is not installed.
-        RuntimeError: If images are missing and `download` is False.
+        RuntimeError: If images are missing, and `download` is False or fails.
         ValueError: If a file is damaged.
     """
     return _load("MNIST", root, download)
@@ -57,7 +59,7 @@ def _load(name: str, root: str | PathLike[str], download: bool) -> LabelledImage
         train = dataset(root, train=True, download=download)
         test = dataset(root, train=False, download=download)
     except Exception as error:  # torchvision reads damaged files with errors of many kinds
-        if isinstance(error, OSError) or str(error).startswith("Dataset not found"):
+        if isinstance(error, OSError) or str(error).startswith(_MISSING):
             raise
         raise ValueError(
             f"`root` must hold {name} as torchvision leaves it; in {root} it cannot be read."

@@ -95,6 +95,9 @@ def embedded(run: Experiment) -> dict[str, LabelledImages]:
             yours[f"yours: {config.images.name}"], run.test_data = own.load(**how)
         images, run.data = config.embedding.load(**how)
     num, most = images.num_classes, max(of.num_classes for of in (images, *yours.values()))
+    if seen >= num:
+        text = f"less than {num}, so that a class is left to test on; got {seen}."
+        raise SystemExit(f"`train.seen_classes` must be {text}")
     if classifier.num_classes < most:
         text = f"at least {most}, the most classes of a test; got {classifier.num_classes}."
         raise SystemExit(f"`train.classifier.num_classes` must be {text}")
@@ -106,7 +109,7 @@ def embedded(run: Experiment) -> dict[str, LabelledImages]:
 
 def main() -> None:
     """Embeds the images, trains each learner on some classes, and tests it on others."""
-    preset, config = parse(PRESETS, "Meta-learn to classify images, embedded ones.")
+    preset, config = parse(PRESETS, "Meta-learn to classify images by their embeddings.")
     train, minibatch = config.train, (config.train.minibatches[0], *config.train.minibatches)
     how = {"metrics": {"accuracy": iai_train.accuracy}, "best": "largest", "costs": True}
     run, num_classes = Experiment("embeddings", preset, config, **how), train.classifier.num_classes

@@ -118,7 +118,7 @@ def build(train: Train, name: str) -> Iterated:
 
 def main() -> None:
     """Trains each learner on one set of images, and tests it on that one and on others."""
-    preset, config = parse(PRESETS, "Meta-learn to classify images, raw ones.")
+    preset, config = parse(PRESETS, "Meta-learn to classify images by their pixels.")
     train, num_classes = config.train, config.train.classifier.num_classes
     if train.images not in config.test_on:
         raise SystemExit(

@@ -136,3 +136,10 @@ def test_what_is_refused_is_refused_before_training(
     said = str(refusal.value) + capsys.readouterr().err  # of the example, or of its command line
     assert text in said
     assert not list((tmp_path / "out").glob("parametric*"))
+
+
+def test_training_images_leave_a_class_to_test_on(tmp_path, run_here):
+    images = folder_of_images(tmp_path / "mine", num_classes=6, num_images=3)
+    own = ("--embedding.source", "folder", "--embedding.data", images)
+    with pytest.raises(SystemExit, match=r"`train.seen_classes` must be less than 6, .*; got 6"):
+        run_here(command(tmp_path / "out", *own))

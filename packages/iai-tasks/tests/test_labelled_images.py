@@ -92,6 +92,8 @@ def test_some_classes_are_numbered_anew():
     assert part.test_images[:, 0].tolist() == [10, 11]
     assert part.test_labels.tolist() == [1, 0]
     assert images.of_classes(range(4)).train_labels.tolist() == images.train_labels.tolist()
+    with pytest.raises(ValueError, match=r"`classes` must hold at least one class; got none\."):
+        images.of_classes(range(0))
 
 
 def test_both_parts_are_changed():

@@ -50,7 +50,7 @@ class LabelledImages:
 
     @property
     def num_classes(self) -> int:
-        """The largest class of a training image, and one, for classes are counted from 0."""
+        """One more than the largest class of a training image: classes are counted from 0."""
         return int(self.train_labels.max()) + 1
 
     @functools.cached_property
@@ -98,6 +98,9 @@ class LabelledImages:
     def of_classes(self, classes: Sequence[int]) -> "LabelledImages":
         """The images of some classes, which are numbered anew in the order given.
 
+        Raises:
+            ValueError: If no class is given.
+
         >>> images = LabelledImages(
         ...     train_images=torch.zeros(3, 1),
         ...     train_labels=torch.tensor([4, 2, 3]),
@@ -107,6 +110,8 @@ class LabelledImages:
         >>> images.of_classes([4, 2]).train_labels
         tensor([0, 1])
         """
+        if len(classes) == 0:
+            raise ValueError("`classes` must hold at least one class; got none.")
 
         def part(name: str) -> dict[str, Tensor]:
             images, labels = getattr(self, f"{name}_images"), getattr(self, f"{name}_labels")

@@ -23,8 +23,8 @@ def check_linear_solver(solver: LinearSolver) -> None:
     """Checks that a linear solver does what `ImplicitGradient` and the rules that solve rely on.
 
     The systems A x = b have five unknowns in a pytree of three leaves. x is a pytree such as b; x,
-    the residual, the products and `negative` are constants. The residual is |b - A x| / |b| at the
-    x that is returned, whatever A is: positive definite, singular, indefinite, or 0. Nothing is
+    the residual, the products and `negative` are constants. The residual is `|b - A x| / |b|` at
+    the x that is returned, whatever A is: positive definite, singular, indefinite, or 0. Nothing is
     infinite or NaN in them. Where A is positive definite with eigenvalues from 1/2 to 3/2, x is
     nearer than 0 is. A b of zeros has the x of zeros and the residual 0, also where A is 0, as in a
     task without an example. The other tasks change nothing: not those that are done sooner, nor one

@@ -129,6 +129,14 @@ def test_queries_of_another_shape(name, shape):
             regime.init(3, query_x)
 
 
+@pytest.mark.parametrize("name", ["maml", "implicit-logits-annealed", "explicit-both"])
+def test_queries_that_are_no_tensor(name):
+    regime, batch = build(name, Gaussian(1)), draw(Gaussian(1), n=4)
+    for one, state in ((regime, regime.init(3, batch.x)), (Embedded(regime, nn.Flatten()), None)):
+        with error("`query_x` must be a tensor; got ndarray.", TypeError):
+            one.predict(state, batch.x.numpy())
+
+
 @pytest.mark.parametrize("name", ["maml", "implicit-logits-annealed", "parametric-data-annealed"])
 def test_a_minibatch_of_other_tasks(name):
     regime, batch = build(name, Gaussian(1)), draw(Gaussian(1))

@@ -81,8 +81,8 @@ class Adapted:
     ) -> "Adapted":
         """What `save` stored, compared with what this regime would store; see `Iterated.resume`.
 
-        Nothing that the file declares is believed before it is compared: shapes are those of a
-        start of one task and one query, enlarged without memory.
+        The expected shapes are inferred from starts of one task with one and with two queries, so
+        that a size that a file only declares costs no memory.
 
         Raises:
             ValueError: If names, shapes or dtypes differ, a number is not finite, the counts of

@@ -104,7 +104,7 @@ def reading(name: str, module: object, x: Tensor) -> Iterator[None]:
             ) from error
         words = str(error).split("\n")[0].rstrip(". ")
         raise ValueError(
-            f"`{name}` cannot read inputs of the shape {tuple(x.shape)}, {x.dtype}: {words}."
+            f"`{name}` fails on inputs of the shape {tuple(x.shape)}, {x.dtype}: {words}."
         ) from error
 
 

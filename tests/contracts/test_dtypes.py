@@ -58,3 +58,17 @@ def test_states_are_exact_and_networks_cast(moving_regime, fitting_sampler):
         for parameter in regime.parameters():
             finite = parameter.grad is None or parameter.grad.isfinite().all()
             assert finite, f"weights {weights}, x {x}, y {y}: a gradient is not finite"
+
+
+def test_float64_data_are_read_under_autocast(moving_regime, fitting_sampler):
+    """Autocast leaves float64 as it is, so a product with float32 weights would fail."""
+    generator = torch.Generator().manual_seed(0)
+    tasks = fitting_sampler.sample(2, num_support=6, num_query=4, generator=generator)
+    learner = Iterated(moving_regime.eval(), steps=2, minibatch=3)
+    expected = learner.answer(tasks)
+    parts = {"support": tasks.support, "query": tasks.query}
+    changed = {name: rounded(part, torch.float64, torch.float64) for name, part in parts.items()}
+    double = attrs.evolve(tasks, **changed)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(learner.answer(double).float(), expected, rtol=0.1, atol=0.1)
+        assert learner(double).losses.isfinite().all()

@@ -61,8 +61,9 @@ def test_second_derivatives_are_those_of_finite_differences(encoder, num_queries
         )
 
 
-def test_autocast_to_bfloat16_stays_close(encoder):
-    tokens, queries, mask = draw(num_queries=2, dtype=torch.float32)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])  # autocast leaves float64 alone
+def test_autocast_to_bfloat16_stays_close(encoder, dtype):
+    tokens, queries, mask = draw(num_queries=2, dtype=dtype)
     expected = run(encoder, tokens, queries, mask)
     with torch.autocast("cpu", torch.bfloat16):
         answers = run(encoder, tokens, queries, mask)

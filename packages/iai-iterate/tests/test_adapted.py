@@ -1,7 +1,7 @@
 import copy
 import re
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -252,3 +252,31 @@ def test_a_state_that_is_finite_in_no_task_is_told():
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         learner.adapt(Examples(large, y, mask))
+
+
+class Carried(NamedTuple):
+    slope: Tensor
+    carry: Any
+    seen: Tensor
+
+
+class Carrying(Slope):
+    """Beside the slope there is what no task has, what is one for all, and what is of no size."""
+
+    def init(self, num_tasks, query_x=None):
+        slope, seen = super().init(num_tasks)
+        return Carried(slope, (None, 3, seen.new_zeros(num_tasks, 0)), seen)
+
+    def update(self, state, evidence, query_x=None, fresh=True):
+        slope, seen = super().update(state, evidence, query_x, fresh)
+        return Carried(slope, state.carry, seen)
+
+
+def test_a_state_may_hold_none_numbers_and_tensors_without_numbers():
+    tasks, kept = draw(), Iterated(Slope().double(), steps=2, minibatch=4)
+    learner = Iterated(Carrying().double(), steps=2, minibatch=4)
+    answers = learner.adapt(tasks.support).predict(tasks.query.x)
+    assert_same(answers, kept.adapt(tasks.support).predict(tasks.query.x))
+    state = learner(tasks, learner(tasks).state).state
+    assert_same(state.slope, kept(tasks, kept(tasks).state).state.slope)
+    assert state.carry[:2] == (None, 3)

@@ -42,6 +42,13 @@ def test_what_is_no_set_of_examples(support, kind):
         learner().adapt(draw().support).update(support)
 
 
+def test_what_is_no_minibatch_such_as_those_that_were_read(tmp_path):
+    model = learner(Kernel)
+    model.adapt(draw().support).save(tmp_path / "state")
+    with pytest.raises(ValueError, match=r"by this learner: A minibatch must be .*; got int\.$"):
+        model.resume(tmp_path / "state", like=3)
+
+
 @pytest.mark.parametrize("field", ["x", "y", "mask"])
 def test_a_set_whose_parts_do_not_fit_is_refused_before_it_is_cut(field):
     support = draw().support
@@ -64,16 +71,22 @@ def test_a_set_whose_parts_do_not_fit_is_refused_before_it_is_cut(field):
 
 
 @pytest.mark.parametrize("regime", [Slope, Kernel])
-@pytest.mark.parametrize("kind", [numpy.asarray, lambda x: x.tolist(), lambda x: x.long()])
-def test_queries_must_be_tensors_of_real_numbers(regime, kind):
+@pytest.mark.parametrize(
+    ("kind", "error", "message"),
+    [
+        (numpy.asarray, TypeError, "a tensor, such as .* makes of an array; got ndarray"),
+        (lambda x: x.tolist(), TypeError, "a tensor, such as .* makes of an array; got list"),
+        (lambda x: x.long(), ValueError, "floating point; got torch.int64"),
+    ],
+)
+def test_queries_must_be_tensors_of_real_numbers(regime, kind, error, message):
     tasks = draw()
-    query_x = kind(tasks.query.x)
-    message = r"^`query_x` must be a tensor of floating point, such as .* makes of an array; got "
-    with pytest.raises(TypeError, match=message):
+    query_x, message = kind(tasks.query.x), rf"^`query_x` must be {message}\.$"
+    with pytest.raises(error, match=message):
         learner(regime).adapt(tasks.support).predict(query_x)
-    with pytest.raises(TypeError, match=message):
+    with pytest.raises(error, match=message):
         learner(regime).adapt(tasks.support, query_x)
-    with pytest.raises(TypeError, match=message):
+    with pytest.raises(error, match=message):
         learner(regime)(replace(tasks, query=replace(tasks.query, x=query_x)))
 
 
@@ -83,6 +96,8 @@ def test_what_is_no_regime_and_what_is_no_tasks():
     for wrong in (None, (X, Y), draw().support):
         with pytest.raises(TypeError, match=r"^`tasks` must have a `support` and a `query`, as "):
             learner()(wrong)
+        with pytest.raises(TypeError, match=r"^`tasks` must have a `support` and a `query`, as "):
+            learner().answer(wrong)
 
 
 class Strict(Slope):

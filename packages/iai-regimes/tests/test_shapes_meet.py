@@ -103,7 +103,7 @@ def test_a_module_must_give_numbers_for_each_input(num_tasks):
 def test_inputs_that_a_module_cannot_read(num_tasks):
     regime, x = linear(), torch.zeros(num_tasks, 5, 2)
     with error(
-        "`module` cannot read inputs of the shape (5, 2), torch.float32: "
+        "`module` fails on inputs of the shape (5, 2), torch.float32: "
         + (
             "mat1 and mat2 shapes cannot be multiplied (5x2 and 3x1)."
             if num_tasks == 1
@@ -113,7 +113,7 @@ def test_inputs_that_a_module_cannot_read(num_tasks):
     ):
         regime.predict(regime.init(num_tasks), x)
     embedded = Embedded(linear(), nn.Linear(4, X_DIM))
-    with pytest.raises(ValueError, match=r"^`embedding` cannot read inputs .* \(\d+, 2\), .*\.$"):
+    with pytest.raises(ValueError, match=r"^`embedding` fails on inputs .* \(\d+, 2\), .*\.$"):
         embedded.predict(embedded.init(num_tasks), x)
 
 
@@ -127,6 +127,14 @@ def test_queries_of_another_shape(name, shape):
     if regime.needs_query:
         with pytest.raises(ValueError, match=r"^`query_x` must "):
             regime.init(3, query_x)
+
+
+@pytest.mark.parametrize("name", ["maml", "implicit-logits-annealed", "explicit-both"])
+def test_queries_that_are_no_tensor(name):
+    regime, batch = build(name, Gaussian(1)), draw(Gaussian(1), n=4)
+    for one, state in ((regime, regime.init(3, batch.x)), (Embedded(regime, nn.Flatten()), None)):
+        with error("`query_x` must be a tensor; got ndarray.", TypeError):
+            one.predict(state, batch.x.numpy())
 
 
 @pytest.mark.parametrize("name", ["maml", "implicit-logits-annealed", "parametric-data-annealed"])
@@ -190,7 +198,7 @@ def test_a_set_encoder_is_no_table_encoder():
     regime = ImplicitColumns(MeanEncoder(), Unlabelled(Gaussian(1)))
     table = Examples(torch.randn(2, 5, 4), None, torch.ones(2, 5, dtype=torch.bool))
     with pytest.raises(
-        ValueError, match=r"^`encoder` cannot read inputs of the shape \(2, 5, 4, 8\), .*\.$"
+        ValueError, match=r"^`encoder` fails on inputs of the shape \(2, 5, 4, 8\), .*\.$"
     ):
         regime.encode(table)
 

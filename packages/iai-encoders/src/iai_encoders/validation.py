@@ -45,8 +45,11 @@ def check_queries(queries: Tensor, memory: Tensor, dim: int) -> None:
 def as_weights(values: Tensor, weight: Tensor) -> Tensor:
     """The values in the dtype of the weights that they are multiplied by.
 
-    Under autocast, which casts both by itself, they stay as they are.
+    Under autocast, which casts both by itself unless one is float64, they stay as they are.
     """
-    if values.dtype == weight.dtype or torch.is_autocast_enabled(values.device.type):
+    if values.dtype == weight.dtype:
+        return values
+    autocast = torch.is_autocast_enabled(values.device.type)
+    if autocast and torch.float64 not in (values.dtype, weight.dtype):
         return values
     return values.to(weight.dtype)

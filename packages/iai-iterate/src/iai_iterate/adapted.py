@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from iai_iterate.check import check_queries, count_tasks
 from iai_iterate.interfaces import Batch, Regime
@@ -81,8 +81,8 @@ class Adapted:
     ) -> "Adapted":
         """What `save` stored, compared with what this regime would store; see `Iterated.resume`.
 
-        Nothing that the file declares is believed before it is compared: shapes are those of a
-        start of one task and one query, enlarged without memory.
+        The expected shapes are inferred from starts of one task with one and with two queries, so
+        that a size that a file only declares costs no memory.
 
         Raises:
             ValueError: If names, shapes or dtypes differ, a number is not finite, the counts of
@@ -113,21 +113,6 @@ class Adapted:
             step=int(stored.step),
             seen=stored.seen.to(device),
         )
-
-    def check_finite(self) -> None:
-        """Raises ValueError if there is a state, and that of no task is finite.
-
-        Reading it waits for the device.
-        """
-        if self.state is None or not self.num_tasks:
-            return
-        leaves = [leaf.isfinite() for leaf in tree_leaves(self.state)]
-        finite = [leaf if leaf.dim() == 1 else leaf.flatten(1).all(1) for leaf in leaves]
-        if not bool(torch.stack(finite).all(0).any()):
-            raise ValueError(
-                "`support` led to a state that is not finite in any task; scale its `x` and `y` to "
-                "about 1, or let the rule take shorter steps."
-            )
 
     def save(self, path: str | Path) -> None:
         """Puts it on disk as tensors: `Iterated.resume` goes on from there, bit for bit.
@@ -175,9 +160,9 @@ class Adapted:
         """Raw outputs at the queries, `task query num_outputs`; no gradients flow.
 
         Raises:
-            ValueError: If the state is the answer to other queries, or their number of tasks or
-                their shape is another than the regime's.
-            TypeError: If they are no tensor of floating point.
+            ValueError: If the state is the answer to other queries, their number of tasks or their
+                shape is another than the regime's, or they are not floating point.
+            TypeError: If they are no tensor.
         """
         check_queries(query_x, self.num_tasks)
         if self.query_x is not None and not _equal(query_x, self.query_x):
@@ -225,7 +210,7 @@ def _expected(regime: Regime, num_tasks: int, query_x: Tensor | None) -> _Stored
         few = [None if query_x is None else query_x[:1, :number] for number in (1, 2)]
         try:
             if few[0] is not None:
-                _equal(few[0], few[0])  # as `predict` compares them
+                _equal(few[0], few[0])  # fails for a dtype that torch cannot compare
             one, two = (regime.init(min(num_tasks, 1), queries) for queries in few)
         except Exception as error:  # of whatever kind, where another learner's queries are read
             given = "none" if query_x is None else f"{tuple(query_x.shape)}, {query_x.dtype}"
@@ -258,8 +243,8 @@ def _evidence_of(regime: Regime, like: Batch | None, num_tasks: int) -> tuple[An
             "it keeps evidence for queries that come later; give `like`, a minibatch such as those "
             "that were read, for its structure."
         )
-    num_examples = like.mask.shape[1]
-    if like.mask.shape[0] != num_tasks or num_examples < 1:
+    tasks, num_examples = count_tasks(like), like.mask.shape[1]
+    if tasks != num_tasks or num_examples < 1:
         raise ValueError(
             f"`like` must have {num_tasks} tasks and at least one example; "
             f"got {tuple(like.mask.shape)}."

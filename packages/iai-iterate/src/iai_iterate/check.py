@@ -81,13 +81,14 @@ def check_state(state: Any, start: Any) -> None:
 
 
 def check_queries(query_x: Any, num_tasks: int) -> None:
-    """Raises TypeError for what is no tensor of real numbers, ValueError for other tasks."""
-    if not isinstance(query_x, Tensor) or not query_x.is_floating_point():
-        got = query_x.dtype if isinstance(query_x, Tensor) else type(query_x).__name__
+    """Raises TypeError for what is no tensor, ValueError for other tasks or no real numbers."""
+    if not isinstance(query_x, Tensor):
         raise TypeError(
-            "`query_x` must be a tensor of floating point, such as `iai_tasks.Examples.of(x).x` "
-            f"makes of an array; got {got}."
+            "`query_x` must be a tensor, such as `iai_tasks.Examples.of(x).x` makes of an array; "
+            f"got {type(query_x).__name__}."
         )
+    if not query_x.is_floating_point():
+        raise ValueError(f"`query_x` must be floating point; got {query_x.dtype}.")
     if query_x.dim() < 2 or query_x.shape[0] != num_tasks:
         raise ValueError(
             f"`query_x` must be `task query *x_shape` of {num_tasks} tasks, as the examples are; "

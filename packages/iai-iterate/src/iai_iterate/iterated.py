@@ -150,7 +150,9 @@ class Iterated(nn.Module):
         check_state(state, start)
         live = state.seen > 0
 
-        def choose(old: Tensor, new: Tensor) -> Tensor:
+        def choose(old: Any, new: Any) -> Any:
+            if not isinstance(old, Tensor):
+                return old
             return torch.where(live.reshape(-1, *[1] * (old.dim() - 1)), old, new)
 
         return mapped(choose, detach(state), start)
@@ -209,7 +211,7 @@ class Iterated(nn.Module):
             raise ValueError("`support` must hold at least one minibatch; got none.")
         start = Adapted.new(self.regime, count_tasks(first[0]), query_x)
         adapted = reduce(_read, chain([first], items), start)
-        adapted.check_finite()
+        _check_some_finite(adapted)
         return adapted
 
     def answer(self, tasks: Tasks, *, again: int = 0) -> Tensor:
@@ -221,7 +223,11 @@ class Iterated(nn.Module):
 
         Returns:
             Raw outputs, `task query num_outputs`.
+
+        Raises:
+            ValueError, TypeError: As `adapt`, and if `tasks` are no tasks.
         """
+        check_tasks(tasks)
         adapted = self.adapt(tasks.support, tasks.query.x)
         for _ in range(again):
             adapted = adapted.update(tasks.support, fresh=False)
@@ -247,7 +253,7 @@ class Iterated(nn.Module):
         tensors = read_state(Path(path))
         try:
             return Adapted.restored(self.regime, tensors, like, device)
-        except (RuntimeError, TypeError, ValueError) as error:  # `init` may not take such queries
+        except (RuntimeError, TypeError, ValueError) as error:
             raise ValueError(f"`{path}` cannot be resumed by this learner: {error}") from error
 
     def trace(
@@ -299,3 +305,16 @@ def _nothing_of(state: Any) -> Tensor:
 def _read(adapted: Adapted, item: tuple[Any, bool]) -> Adapted:
     batch, fresh = item
     return adapted.update(batch, fresh=fresh)
+
+
+def _check_some_finite(adapted: Adapted) -> None:
+    """Raises ValueError if the state of no task is finite; waits for the device."""
+    if adapted.state is None or not adapted.num_tasks:
+        return
+    leaves = [leaf for leaf in tree_leaves(adapted.state) if isinstance(leaf, Tensor)]
+    finite = [leaf[..., None].flatten(1).isfinite().all(1) for leaf in leaves]
+    if not bool(torch.stack(finite).all(0).any()):
+        raise ValueError(
+            "`support` led to a state that is not finite in any task; scale its `x` and `y` to "
+            "about 1, or let the rule take shorter steps."
+        )

@@ -59,12 +59,20 @@ def check_outputs(likelihood: Likelihood, outputs: Tensor, mask: Tensor) -> None
         )
 
 
-def check_queries(query_x: Tensor, num_tasks: int) -> None:
-    """Raises ValueError unless these are queries, floating point, of so many tasks."""
-    if query_x.dim() < 2 or query_x.shape[0] != num_tasks or not query_x.is_floating_point():
+def check_queries(query_x: Tensor, num_tasks: int | None = None) -> None:
+    """Raises ValueError unless these are queries, floating point, of so many tasks.
+
+    TypeError says that they are no tensor. None for any number of tasks.
+    """
+    given: object = query_x
+    if not isinstance(given, Tensor):
+        raise TypeError(f"`query_x` must be a tensor; got {type(given).__name__}.")
+    fits = query_x.dim() >= 2 and num_tasks in (None, query_x.shape[0])
+    if not fits or not query_x.is_floating_point():
+        of_tasks = "" if num_tasks is None else f", of {num_tasks} tasks"
         raise ValueError(
-            "`query_x` must be floating point of the shape (task, query, *x_shape), of "
-            f"{num_tasks} tasks; got {query_x.dtype} of the shape {tuple(query_x.shape)}."
+            f"`query_x` must be floating point of the shape (task, query, *x_shape){of_tasks}; got "
+            f"{query_x.dtype} of the shape {tuple(query_x.shape)}."
         )
 
 
@@ -96,7 +104,7 @@ def reading(name: str, module: object, x: Tensor) -> Iterator[None]:
             ) from error
         words = str(error).split("\n")[0].rstrip(". ")
         raise ValueError(
-            f"`{name}` cannot read inputs of the shape {tuple(x.shape)}, {x.dtype}: {words}."
+            f"`{name}` fails on inputs of the shape {tuple(x.shape)}, {x.dtype}: {words}."
         ) from error
 
 

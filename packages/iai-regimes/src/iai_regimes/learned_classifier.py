@@ -24,7 +24,7 @@ _SIGNALS = ("both", "gradient", "data")
 class LearnedClassifier:
     """Sizes of classifiers that a program can be told to use.
 
-    Every size is at least 1, where a model or a regime is made that has it.
+    A size below 1 is refused when a model or a regime is made of it.
 
     >>> classifier = LearnedClassifier(x_dim=2, num_classes=3, hidden_dim=4)
     >>> classifier.predictor("mlp").size  # 4 (2 + 1) + 3 (4 + 1)

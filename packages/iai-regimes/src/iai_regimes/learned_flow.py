@@ -40,9 +40,6 @@ class LearnedFlow:
 
         Raises:
             ValueError: If there is no such regime, or a size is below 1.
-
-        >>> from iai_encoders import DeepSet  # doctest: +SKIP
-        >>> LearnedFlow(dim=2).regime("implicit", DeepSet(8))  # doctest: +SKIP
         """
         likelihood = Unlabelled(Gaussian(self.dim, scale=1.0))
         sizes: dict[str, Any] = {"x_dim": self.dim, "summary_dim": self.summary_dim}

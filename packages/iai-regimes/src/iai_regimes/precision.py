@@ -22,14 +22,16 @@ def at_least_single(values: Tensor) -> Tensor:
 def as_weights(values: Tensor, weight: Tensor | None) -> Tensor:
     """Floating-point values in the dtype of a weight that they are multiplied by.
 
-    Under autocast, which casts both by itself, they stay as they are; so do whole numbers.
+    Under autocast, which casts both by itself unless one is float64, they stay as they are; so do
+    whole numbers.
 
     >>> as_weights(torch.ones(1, dtype=torch.float64), torch.ones(1)).dtype
     torch.float32
     """
     if weight is None or values.dtype == weight.dtype or not values.is_floating_point():
         return values
-    if torch.is_autocast_enabled(values.device.type):
+    autocast = torch.is_autocast_enabled(values.device.type)
+    if autocast and torch.float64 not in (values.dtype, weight.dtype):
         return values
     return values.to(weight.dtype)
 

@@ -7,12 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_FAR = 1e5  # its fourth power, a squared product, is a float32
-_MOST = 4.0  # a normalised vector has 1
+_FAR = 1e5  # its fourth power, the square of a product of two, is finite in float32
+_MOST = 4.0  # root mean square, which is 1 after normalisation
 
 
 def within_reach(values: Tensor) -> Tensor:
-    """Values of more than 1e5, or of 40 in float16, are cut off there.
+    """The values clipped to [-1e5, 1e5], in float16 to [-40, 40].
 
     >>> within_reach(torch.tensor([3.0, -1e9])).tolist()
     [3.0, -100000.0]

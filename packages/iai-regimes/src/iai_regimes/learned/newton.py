@@ -161,9 +161,10 @@ class Newton(Slope):
 
 
 def _reciprocal(x: Tensor) -> Tensor:
-    """1 / x where x is above the root of the smallest number, else 0; neither is it ever NaN.
+    """1 / x where x is above the root of the smallest normal number, else 0.
 
-    A saturated softmax has curvatures whose inverse is not finite.
+    Neither it nor its derivative is ever NaN. A saturated softmax has curvatures so small that
+    their inverse would be infinite.
     """
     positive = x > torch.finfo(x.dtype).tiny ** 0.5
     return torch.where(positive, 1 / torch.where(positive, x, 1.0), 0.0)

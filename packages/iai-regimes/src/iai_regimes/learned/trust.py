@@ -19,13 +19,15 @@ def trusted(
     step: Float[Tensor, "task p"],
     share: Float[Tensor, " task"],
 ) -> Float[Tensor, "task 1"]:
-    """The factor t of each task's step, 1 where theta - share step lowers the loss as it should.
+    """The factor t, at most 1, by which each task's step s is shortened.
 
-    With g' s the slope along the step s, its decrease must be at least share g' s / 4. On a
-    quadratic, a Newton step's is (1 - share / 2) share g' s. A softmax saturates: at 190 classes of
-    even odds, the Newton step asks for a hundred nats, of which there are five. Where the decrease
-    is too small, t is twice the decrease over share g' s, at most 1/2, and at least 1/16 or what
-    promises no more than the loss itself. One evaluation of the loss, for which nothing waits.
+    With the gradient g, the step from theta to theta - share s promises the decrease
+    P = share g' s; on a quadratic, a Newton step achieves (1 - share / 2) P, at least P / 2. Where
+    the loss falls by at least P / 4, t is 1. Elsewhere t is 2 decrease / P, but at most 1/2, and at
+    least the smaller of 1/16 and |loss| / P, as a positive loss cannot fall by more than itself. A
+    softmax needs this: for 190 equally likely classes, P is a hundred nats where the loss is five.
+
+    The loss is evaluated once, and nothing waits for the device.
 
     Args:
         loss: Gives one loss a task; a task's loss depends on its own row alone.

@@ -28,7 +28,7 @@ AnswerState = Literal["logits", "latents", "probabilities"]
 class ImplicitState(NamedTuple):
     """The answer to each query, a running mean of features, and the number of examples read."""
 
-    answer: Float[Tensor, "task query answer"]  # as all of it, in float32 at least
+    answer: Float[Tensor, "task query answer"]  # float32 at least, as the whole state
     summary: Float[Tensor, "task *summary"]  # of a task, or of the column that each query is about
     seen: Float[Tensor, " task"]  # distinct examples
 

@@ -122,7 +122,7 @@ class Embedded(nn.Module):
         return self._query_features(query_x)
 
     def _query_features(self, query_x: Tensor) -> Tensor:
-        check_queries(query_x, len(query_x) if query_x.dim() else 0)  # the regime counts the tasks
+        check_queries(query_x)  # the regime counts the tasks
         x, finite = finite_queries(query_x)
         features = self._features(x)
         unknown = ~finite.reshape(*finite.shape, *[1] * (features.dim() - 2))

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from iai_iterate.interfaces import Batch, Query, Tasks
 from iai_iterate.tree import survey
@@ -93,4 +94,15 @@ def check_queries(query_x: Any, num_tasks: int) -> None:
         raise ValueError(
             f"`query_x` must be `task query *x_shape` of {num_tasks} tasks, as the examples are; "
             f"got {tuple(query_x.shape)}."
+        )
+
+
+def check_some_finite(state: Any) -> None:
+    """Raises ValueError if the state of no task is finite; waits for the device."""
+    leaves = [leaf for leaf in tree_leaves(state) if isinstance(leaf, Tensor)]
+    finite = [leaf[..., None].flatten(1).isfinite().all(1) for leaf in leaves]
+    if finite and len(finite[0]) and not bool(torch.stack(finite).all(0).any()):
+        raise ValueError(
+            "`support` led to a state that is not finite in any task; scale its `x` and `y` to "
+            "about 1, or let the rule take shorter steps."
         )

@@ -9,16 +9,15 @@ from typing import Any, Literal, NamedTuple
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from iai_iterate.adapted import Adapted
-from iai_iterate.check import check_state, check_tasks, count_tasks
+from iai_iterate.check import check_some_finite, check_state, check_tasks, count_tasks
 from iai_iterate.interfaces import Batch, GradientMode, Regime, Tasks
 from iai_iterate.leaf import unaliased
 from iai_iterate.minibatch import as_sizes, longest_set, minibatches, steps_of_a_pass
 from iai_iterate.modes.implicit_gradient import ImplicitGradient
 from iai_iterate.modes.truncated import greedy
-from iai_iterate.rollout import detach
+from iai_iterate.rollout import detach, nothing_of
 from iai_iterate.state_file import read_state
 from iai_iterate.tree import mapped
 
@@ -131,7 +130,7 @@ class Iterated(nn.Module):
         read = torch.stack([batch.mask.sum(1) * fresh for batch, fresh in batches])
         seen = (before + read.cumsum(0)).to(before.dtype)
         if self.loss == "last":
-            return Refinement(losses[-1:] + _nothing_of(start), seen[-1:], end)
+            return Refinement(losses[-1:] + nothing_of(start), seen[-1:], end)
         losses = torch.cat([loss(start)[None], losses])
         return Refinement(losses, torch.cat([before[None], seen]), end)
 
@@ -211,7 +210,7 @@ class Iterated(nn.Module):
             raise ValueError("`support` must hold at least one minibatch; got none.")
         start = Adapted.new(self.regime, count_tasks(first[0]), query_x)
         adapted = reduce(_read, chain([first], items), start)
-        _check_some_finite(adapted)
+        check_some_finite(adapted.state)
         return adapted
 
     def answer(self, tasks: Tasks, *, again: int = 0) -> Tensor:
@@ -295,26 +294,6 @@ class Iterated(nn.Module):
             self._validated = True
 
 
-def _nothing_of(state: Any) -> Tensor:
-    """The number 0, with a zero gradient by the state, which some modes give none."""
-    sums = (leaf.sum() for leaf in tree_leaves(state) if leaf.requires_grad)
-    total: Tensor = sum(sums, state.seen.new_zeros(()))
-    return total.masked_fill(torch.ones_like(total, dtype=torch.bool), 0.0)
-
-
 def _read(adapted: Adapted, item: tuple[Any, bool]) -> Adapted:
     batch, fresh = item
     return adapted.update(batch, fresh=fresh)
-
-
-def _check_some_finite(adapted: Adapted) -> None:
-    """Raises ValueError if the state of no task is finite; waits for the device."""
-    if adapted.state is None or not adapted.num_tasks:
-        return
-    leaves = [leaf for leaf in tree_leaves(adapted.state) if isinstance(leaf, Tensor)]
-    finite = [leaf[..., None].flatten(1).isfinite().all(1) for leaf in leaves]
-    if not bool(torch.stack(finite).all(0).any()):
-        raise ValueError(
-            "`support` led to a state that is not finite in any task; scale its `x` and `y` to "
-            "about 1, or let the rule take shorter steps."
-        )

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from iai_iterate.interfaces import Loss, Rollout, State, Step
 from iai_iterate.tree import mapped
@@ -75,3 +76,10 @@ def each(function: Callable[[Tensor], Tensor], state: State) -> State:
 def learns(leaf: Any) -> bool:
     """Whether autograd can be asked here for a gradient by this leaf."""
     return torch.is_grad_enabled() and isinstance(leaf, Tensor) and leaf.requires_grad
+
+
+def nothing_of(state: Any) -> Tensor:
+    """The number 0, with a zero gradient by the state, which some modes give none."""
+    sums = (leaf.sum() for leaf in tree_leaves(state) if learns(leaf))
+    total: Tensor = sum(sums, state.seen.new_zeros(()))
+    return total.masked_fill(torch.ones_like(total, dtype=torch.bool), 0.0)

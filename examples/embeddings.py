@@ -4,8 +4,7 @@
 A network that was trained on ImageNet turns each photo into a vector. Learners are trained on tasks
 of 2 to 6 classes of CIFAR-10; each task rotates the vectors and names its classes by any of 10
 labels. Then they tell apart the 4 classes that no training task had, all 10 at once, or those of a
-folder of yours (``--images``), without a gradient step. They read up to 10,240 examples in
-minibatches that grow from 10 to 160; two of them are also measured after reading all twice more.
+folder of yours (``--images``), without a gradient step. They read up to 10,240 examples.
 """
 
 from functools import partial
@@ -27,7 +26,7 @@ LEARNERS = (  # a regime, what is adapted, and the signal that it is adapted by
     *("parametric linear, both", "parametric linear, gradient", "parametric linear, data"),
     *("parametric mlp, both", "explicit, both", "implicit", AT_ONCE),
 )
-READ_AGAIN = ("parametric linear, gradient", "parametric mlp, both")  # measured so too
+READ_AGAIN = ("parametric linear, gradient", "parametric mlp, both")  # after reading all thrice
 
 
 @attrs.frozen(kw_only=True)
@@ -86,8 +85,7 @@ def build(train: Train, name: str) -> Iterated:
 
 def embedded(run: Experiment) -> dict[str, LabelledImages]:
     """White embeddings of the images of each split."""
-    config, train, yours = run.settings, run.settings.train, {}
-    classifier, seen = train.classifier, train.seen_classes
+    config, classifier, yours = run.settings, run.settings.train.classifier, {}
     with iai_train.progress("embed") as show:
         how = {"cache": config.out, "device": run.device, "progress": show}
         if config.images:
@@ -95,12 +93,11 @@ def embedded(run: Experiment) -> dict[str, LabelledImages]:
             yours[f"yours: {config.images.name}"], run.test_data = own.load(**how)
         images, run.data = config.embedding.load(**how)
     num, most = images.num_classes, max(of.num_classes for of in (images, *yours.values()))
-    if seen >= num:
-        text = f"less than {num}, so that a class is left to test on; got {seen}."
-        raise SystemExit(f"`train.seen_classes` must be {text}")
-    if classifier.num_classes < most:
-        text = f"at least {most}, the most classes of a test; got {classifier.num_classes}."
-        raise SystemExit(f"`train.classifier.num_classes` must be {text}")
+    if (seen := config.train.seen_classes) >= num:
+        raise SystemExit(f"`train.seen_classes` must be less than {num}, to leave one; got {seen}.")
+    if (few := classifier.num_classes) < most:
+        text = f"must be at least {most}, the most classes of a test; got {few}."
+        raise SystemExit(f"`train.classifier.num_classes` {text}")
     parts = {"in": range(seen), "unseen classes": range(seen, num), "all classes": range(num)}
     splits = {split: images.of_classes(part) for split, part in parts.items()} | yours
     white = whitening(splits["in"].train_images, classifier.x_dim)

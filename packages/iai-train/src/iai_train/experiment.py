@@ -72,12 +72,11 @@ class Experiment:
     ) -> None:
         check_no_path("settings.train", settings.train)
         self.settings, self.device = settings, resolve_device(settings.device)
-        self.rows: list[Row] = []
         self._name, self._preset = name, preset
         self._metrics, self._metric = metrics, next(iter(metrics))
         self._costs, self._sign = costs, 1 if best == "largest" else -1
         self.data, self.test_data = dict(data or {}), dict[str, str]()
-        self._began = time.perf_counter()
+        self.rows, self._began = list[Row](), time.perf_counter()
         make_folder(settings.out)
         torch.manual_seed(settings.seed)
 

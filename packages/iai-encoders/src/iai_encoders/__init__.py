@@ -1,18 +1,37 @@
 """Encoders of sets and sequences of tokens to memories that queries read, and of tables."""
 
-from iai_encoders.interfaces import Memory, SequenceEncoder, SetEncoder, TableEncoder
+from iai_encoders.interfaces import (
+    Association,
+    Memory,
+    MemoryEncoder,
+    ScanningMemory,
+    SequenceEncoder,
+    SetEncoder,
+    TableEncoder,
+)
 from iai_encoders.memories.causal_transformer import CausalTransformer
+from iai_encoders.memories.linear_attention import LinearAttention
+from iai_encoders.memories.memory_transformer import MemoryTransformer
+from iai_encoders.memories.ridge import Ridge
 from iai_encoders.memory import TransformerMemory
 from iai_encoders.sets.axial_transformer import AxialTransformer
 from iai_encoders.sets.deep_set import DeepSet, DeepSetMemory
+from iai_encoders.sets.running_transformer import RunningTransformer
 from iai_encoders.sets.set_transformer import SetTransformer
 
 __all__ = [
+    "Association",
     "AxialTransformer",
     "CausalTransformer",
     "DeepSet",
     "DeepSetMemory",
+    "LinearAttention",
     "Memory",
+    "MemoryEncoder",
+    "MemoryTransformer",
+    "Ridge",
+    "RunningTransformer",
+    "ScanningMemory",
     "SequenceEncoder",
     "SetEncoder",
     "SetTransformer",

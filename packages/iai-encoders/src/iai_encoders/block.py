@@ -16,11 +16,34 @@ Heads = Float[Tensor, "task head n key"]
 _SELF_SCORE = 4.0
 
 
+class BlockOutput(nn.Module):
+    """What follows attention: ``x = x + out(attended)``, ``x + ff_out(gelu(ff_in(norm(x))))``.
+
+    Args:
+        dim: Numbers a token.
+        ff_dim: Hidden units of the feed-forward half.
+        attended_dim: Numbers of the attended values of a token, over all heads; `dim` where None.
+    """
+
+    def __init__(self, dim: int, ff_dim: int, attended_dim: int | None = None) -> None:
+        super().__init__()
+        self.out = nn.Linear(dim if attended_dim is None else attended_dim, dim)
+        self.ff_norm = nn.LayerNorm(dim)
+        self.ff_in = nn.Linear(dim, ff_dim)
+        self.ff_out = nn.Linear(ff_dim, dim)
+
+    def forward(self, x: Tokens, attended: Heads) -> Tokens:
+        """The tokens after the block, from the tokens before it and the attended values."""
+        x = x + self.out(merge_heads(attended))
+        x = x + self.ff_out(F.gelu(self.ff_in(self.ff_norm(x))))
+        return x
+
+
 class Block(nn.Module):
     """A pre-norm Transformer block without its attention, which is the caller's.
 
-    `project` gives queries, keys and values. `finish` computes ``x = x + out(attended)``, then
-    ``x + ff_out(gelu(ff_in(norm(x))))``. The encoders differ only in which token attends to which.
+    `project` gives queries, keys and values, and `finish` is a `BlockOutput`. The encoders differ
+    only in which token attends to which.
 
     Attention starts as a similarity: queries and keys are initialised as the same map, scaled to
     give a token a score of about 4 with itself. So tokens that are alike attend to each other
@@ -38,10 +61,7 @@ class Block(nn.Module):
         self.attention_norm = nn.LayerNorm(dim)
         self.query = nn.Linear(dim, dim)
         self.key_value = nn.Linear(dim, 2 * dim)
-        self.out = nn.Linear(dim, dim)
-        self.ff_norm = nn.LayerNorm(dim)
-        self.ff_in = nn.Linear(dim, ff_dim)
-        self.ff_out = nn.Linear(ff_dim, dim)
+        self.finish = BlockOutput(dim, ff_dim)
         # A normalised token has dim for its squared length; a score is a sum over head_dim products
         # of variance std^2 * dim, over the root of head_dim.
         std = (_SELF_SCORE / ((dim // num_heads) ** 0.5 * dim)) ** 0.5
@@ -54,25 +74,25 @@ class Block(nn.Module):
     def project(self, x: Tokens) -> tuple[Heads, Heads, Heads]:
         """The query, key and value of each token."""
         x = self.attention_norm(x)
-        return self._split(self.query(x)), *self._keys_values(x)
+        return split_heads(self.query(x), self.num_heads), *self._keys_values(x)
 
     def keys_values(self, x: Tokens) -> tuple[Heads, Heads]:
         """The key and value of each token, where the queries are not needed."""
         return self._keys_values(self.attention_norm(x))
 
-    def finish(self, x: Tokens, attended: Heads) -> Tokens:
-        """The tokens after the block, from the tokens before it and the attended values."""
-        x = x + self.out(attended.transpose(1, 2).flatten(2))
-        x = x + self.ff_out(F.gelu(self.ff_in(self.ff_norm(x))))
-        return x
-
     def _keys_values(self, normed: Tokens) -> tuple[Heads, Heads]:
         keys, values = self.key_value(normed).chunk(2, dim=2)
-        return self._split(keys), self._split(values)
+        return split_heads(keys, self.num_heads), split_heads(values, self.num_heads)
 
-    def _split(self, x: Tokens) -> Heads:
-        # task n dim -> task head n key
-        return torch.unflatten(x, 2, (self.num_heads, -1)).transpose(1, 2)
+
+def split_heads(x: Tokens, num_heads: int) -> Heads:
+    """Each head's share of the tokens."""
+    return torch.unflatten(x, 2, (num_heads, -1)).transpose(1, 2)
+
+
+def merge_heads(x: Heads) -> Tokens:
+    """The shares of all heads, side by side."""
+    return x.transpose(1, 2).flatten(2)
 
 
 def make_blocks(dim: int, num_layers: int, num_heads: int, ff_dim: int | None) -> Iterable[Block]:

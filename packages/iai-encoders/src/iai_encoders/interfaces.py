@@ -1,4 +1,4 @@
-"""The three roles that an encoder can play, and the memory that two of them make."""
+"""The roles that an encoder can play, the memory that most of them make, and what stores it."""
 
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -17,6 +17,7 @@ class Memory(Protocol):
 
 
 M = TypeVar("M", bound=Memory)
+A = TypeVar("A")
 
 
 @runtime_checkable
@@ -38,10 +39,10 @@ class SetEncoder(Protocol[M]):
 
 
 @runtime_checkable
-class SequenceEncoder(Protocol[M]):
-    """Maps a sequence of tokens, read in pieces of any length, to a memory that queries read.
+class MemoryEncoder(Protocol[M]):
+    """Reads a set of any size, one minibatch after the other, into a memory that queries read.
 
-    `testing.check_sequence_encoder` holds a class to the role.
+    `testing.check_memory_encoder` holds a class to the role.
     """
 
     def empty(self, num_tasks: int) -> M:
@@ -53,13 +54,76 @@ class SequenceEncoder(Protocol[M]):
         memory: M,
         tokens: Float[Tensor, "task n dim"],
         *,
+        questions: Float[Tensor, "task n dim"] | None = None,
         mask: Bool[Tensor, "task n"] | None = None,
-    ) -> tuple[Float[Tensor, "task n dim"], M]:
-        """One output a token, from it and those before it; and the memory of all of them."""
+    ) -> M:
+        """The memory of the tokens before and these.
+
+        Args:
+            memory: Of the tokens before; it is not changed.
+            tokens: The next tokens: examples, each an input with its target.
+            questions: The same inputs without their targets, as a query gives them. A memory that
+                looks up values by keys takes its keys from them; others do not need them.
+            mask: True where a token is observed; None where all are.
+        """
         ...
 
     def read(self, queries: Float[Tensor, "task m dim"], memory: M) -> Float[Tensor, "task m dim"]:
-        """One answer a query: the output that `extend` would give it as the next token."""
+        """One answer a query, which depends on the memory and that query alone."""
+        ...
+
+
+@runtime_checkable
+class ScanningMemory(MemoryEncoder[M], Protocol[M]):
+    """A memory encoder that can be the lower layers of another: each token has an output."""
+
+    def scan(
+        self,
+        memory: M,
+        tokens: Float[Tensor, "task n dim"],
+        *,
+        questions: Float[Tensor, "task n dim"] | None = None,
+        mask: Bool[Tensor, "task n"] | None = None,
+    ) -> tuple[Float[Tensor, "task n dim"], M]:
+        """One output a token, as `read` gives a query one; and the memory that `extend` gives."""
+        ...
+
+
+@runtime_checkable
+class SequenceEncoder(ScanningMemory[M], Protocol[M]):
+    """A memory encoder for which the order counts: outputs depend on the tokens so far alone.
+
+    `read` gives a query the output that it would have as the next token.
+    `testing.check_sequence_encoder` holds a class to the role.
+    """
+
+
+@runtime_checkable
+class Association(Protocol[A]):
+    """What a layer of a `MemoryTransformer` keeps of keys and values: an ``nn.Module``.
+
+    Its state is a pytree of tensors that lead with the tasks, of the same size whatever was stored.
+    """
+
+    def empty(self, num_tasks: int) -> A:
+        """The state before any token."""
+        ...
+
+    def store(
+        self,
+        state: A,
+        keys: Float[Tensor, "task head n key"],
+        values: Float[Tensor, "task head n key"],
+        mask: Bool[Tensor, "task n"],
+        seen: Float[Tensor, " task"],
+    ) -> A:
+        """The state with these pairs, too, whatever their order; those before were `seen`."""
+        ...
+
+    def recall(
+        self, state: A, queries: Float[Tensor, "task head m key"], seen: Float[Tensor, " task"]
+    ) -> Float[Tensor, "task head m key"]:
+        """The value at each query, after `seen` pairs; zero where there was none."""
         ...
 
 

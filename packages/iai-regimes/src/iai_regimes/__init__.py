@@ -22,9 +22,11 @@ from iai_regimes.padding import finite_queries, observed_inputs, observed_target
 from iai_regimes.predictor import Predictor
 from iai_regimes.regimes.embedded import Embedded
 from iai_regimes.regimes.explicit import Explicit
+from iai_regimes.regimes.explicit_memory import ExplicitMemory, MemoryState
 from iai_regimes.regimes.implicit import Implicit
 from iai_regimes.regimes.implicit_columns import ImplicitColumns
 from iai_regimes.regimes.parametric import AdaptedState, Parametric
+from iai_regimes.regimes.running_attention import RunningAttention, RunningState
 from iai_regimes.rules.adam import Adam
 from iai_regimes.rules.gradient_descent import GradientDescent
 from iai_regimes.rules.lbfgs import LBFGS
@@ -43,6 +45,7 @@ __all__ = [
     "Embedded",
     "Evidence",
     "Explicit",
+    "ExplicitMemory",
     "Gaussian",
     "Gradient",
     "GradientDescent",
@@ -55,12 +58,15 @@ __all__ = [
     "LearnedOptimizer",
     "LearnedRule",
     "MLPRule",
+    "MemoryState",
     "Newton",
     "NewtonCG",
     "Parametric",
     "Predictor",
     "Proximal",
     "RecurrentRule",
+    "RunningAttention",
+    "RunningState",
     "Unlabelled",
     "UntilConverged",
     "WhitenedNewton",

@@ -76,6 +76,24 @@ def check_queries(query_x: Tensor, num_tasks: int | None = None) -> None:
         )
 
 
+def check_asked(answer: Tensor, query_x: Tensor | None, dim: int) -> Tensor:
+    """The queries, if they are as many as a state has answers, of `dim` numbers each.
+
+    Raises:
+        ValueError: If they are not.
+    """
+    expected = tuple(answer.shape[:2])
+    if query_x is None or query_x.shape[:2] != expected:
+        got = None if query_x is None else tuple(query_x.shape[:2])
+        raise ValueError(
+            "An implicit state answers the queries that it was started with, (task, query) = "
+            f"{expected}; got {got}."
+        )
+    check_queries(query_x, expected[0])
+    flat_inputs("query_x", query_x, dim)
+    return query_x
+
+
 def check_same_tasks(state: Tensor, batch: Tensor) -> None:
     """Raises ValueError unless tensors of a state and of a minibatch have as many tasks."""
     if state.shape[0] != batch.shape[0]:

@@ -56,6 +56,63 @@ class SetEncoder(Protocol):
 
 
 @runtime_checkable
+class MemoryEncoder(Protocol):
+    """A memory that goes on, minibatch after minibatch, and a read of it."""
+
+    @property
+    def dim(self) -> int:
+        """Numbers a token."""
+
+    def empty(self, num_tasks: int) -> Any:
+        """The memory of no tokens: a pytree of tensors led by the task axis."""
+
+    def extend(
+        self,
+        memory: Any,
+        tokens: Float[Tensor, "task n dim"],
+        *,
+        questions: Float[Tensor, "task n dim"] | None,
+        mask: Bool[Tensor, "task n"],
+    ) -> Any:
+        """The memory of the tokens before and the observed ones of these, of the same size.
+
+        `questions` are the tokens without their targets, as queries come; None where there are no
+        targets.
+        """
+
+    def read(
+        self, queries: Float[Tensor, "task m dim"], memory: Any
+    ) -> Float[Tensor, "task m dim"]:
+        """What each query reads in the memory; no query sees another."""
+
+
+@runtime_checkable
+class RunningEncoder(Protocol):
+    """A state for each query, which reads minibatch after minibatch."""
+
+    @property
+    def dim(self) -> int:
+        """Numbers a token."""
+
+    def start(self, num_tasks: int, num_queries: int) -> Any:
+        """Nothing read yet: a pytree of tensors led by the task axis."""
+
+    def encode(
+        self,
+        tokens: Float[Tensor, "task n dim"],
+        *,
+        questions: Float[Tensor, "task n dim"] | None,
+        mask: Bool[Tensor, "task n"],
+    ) -> Any:
+        """Work on a minibatch that needs neither queries nor what was read before."""
+
+    def read(
+        self, queries: Float[Tensor, "task m dim"], minibatch: Any, state: Any
+    ) -> tuple[Float[Tensor, "task m dim"], Any]:
+        """Each query's answer from all that was read so far and this minibatch; the next state."""
+
+
+@runtime_checkable
 class TableEncoder(Protocol):
     """A map from a table of cells to a vector for each of its columns."""
 

@@ -19,7 +19,7 @@ class CausalTransformer(nn.Module):
     observed tokens only, so neither padding nor how a sequence is cut into pieces changes a result:
     one pass is the same as one token at a time.
 
-    Second derivatives need ``sdpa_kernel(SDPBackend.MATH)`` around `extend` and `read`: the fused
+    Second derivatives need ``sdpa_kernel(SDPBackend.MATH)`` around `scan` and `read`: the fused
     attention kernels have only first ones.
 
     Args:
@@ -37,7 +37,7 @@ class CausalTransformer(nn.Module):
         (4 layers, 8 heads, `dim` 256), with rotary positions.
 
     >>> encoder = CausalTransformer(dim=8, num_layers=2, num_heads=2)
-    >>> outputs, memory = encoder.extend(encoder.empty(3), torch.zeros(3, 5, 8))
+    >>> outputs, memory = encoder.scan(encoder.empty(3), torch.zeros(3, 5, 8))
     >>> outputs.shape
     torch.Size([3, 5, 8])
     >>> memory.num_elements  # keys and values, 2 layers, 5 tokens of 8 numbers
@@ -70,6 +70,18 @@ class CausalTransformer(nn.Module):
         memory: TransformerMemory,
         tokens: Float[Tensor, "task n dim"],
         *,
+        questions: Float[Tensor, "task n dim"] | None = None,
+        mask: Bool[Tensor, "task n"] | None = None,
+    ) -> TransformerMemory:
+        """The memory that `scan` gives."""
+        return self.scan(memory, tokens, mask=mask)[1]
+
+    def scan(
+        self,
+        memory: TransformerMemory,
+        tokens: Float[Tensor, "task n dim"],
+        *,
+        questions: Float[Tensor, "task n dim"] | None = None,
         mask: Bool[Tensor, "task n"] | None = None,
     ) -> tuple[Float[Tensor, "task n dim"], TransformerMemory]:
         """Reads the next tokens of each sequence.
@@ -78,6 +90,7 @@ class CausalTransformer(nn.Module):
             memory: Of the tokens before; `empty` at the start. It is not changed.
             tokens: The next tokens. Masked tokens, NaN included, change no output of another token
                 and no gradient.
+            questions: Not used.
             mask: True where a token is observed; None where all are, which is faster.
 
         Returns:
@@ -123,10 +136,10 @@ class CausalTransformer(nn.Module):
         Args:
             queries: Any number of queries to each task, all at the next position: each sees the
                 memory and itself, never another query.
-            memory: What `extend` returned for these tasks.
+            memory: What `extend` or `scan` returned for these tasks.
 
         Returns:
-            One answer a query, normalised: the output that `extend` would give it. Gradients flow
+            One answer a query, normalised: the output that `scan` would give it. Gradients flow
             to `queries` and through `memory`.
 
         Raises:

@@ -2,11 +2,19 @@
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from iai_encoders.validation import as_weights, check_queries, check_sizes, check_tokens
+from iai_encoders.running_mean import count_tokens, running_mean
+from iai_encoders.validation import (
+    as_weights,
+    check_num_tasks,
+    check_queries,
+    check_sizes,
+    check_tokens,
+)
 
 
 class DeepSetMemory(NamedTuple):
@@ -14,9 +22,11 @@ class DeepSetMemory(NamedTuple):
 
     Attributes:
         mean: ``task hidden``, the mean over the observed tokens; zero where there are none.
+        seen: ``task``, how many tokens it is the mean over.
     """
 
     mean: Tensor
+    seen: Tensor
 
     @property
     def num_elements(self) -> int:
@@ -29,7 +39,8 @@ class DeepSet(nn.Module):
 
     The memory has the same size for any set, which makes it a bottleneck: a query reads the set
     from one vector. The mean does not tell the number of tokens, unless the tokens do. The mean of
-    no tokens is zero.
+    no tokens is zero. A set may come in minibatches of any size: the mean over all of them is the
+    same.
 
     Args:
         dim: Numbers a token, a query and an answer.
@@ -43,7 +54,6 @@ class DeepSet(nn.Module):
         Zaheer et al., "Deep Sets", 2017, with a mean in place of the sum, so that the memory of a
         set larger than any in training stays in range.
 
-    >>> import torch
     >>> encoder = DeepSet(dim=8, hidden_dim=16)
     >>> memory = encoder.encode(torch.zeros(3, 5, 8))  # 3 tasks of 5 tokens
     >>> memory.num_elements
@@ -83,17 +93,51 @@ class DeepSet(nn.Module):
         Raises:
             ValueError: If `tokens` or `mask` has the wrong shape, or `mask` is not bool.
         """
+        return self.extend(self.empty(len(tokens)), tokens, mask=mask)
+
+    def empty(self, num_tasks: int) -> DeepSetMemory:
+        """The memory of no tokens, in float32 at least."""
+        weight = self.embed_mean.weight
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        zeros = weight.new_zeros(num_tasks, weight.shape[1] + 1, dtype=dtype)
+        return DeepSetMemory(zeros[:, 1:], zeros[:, 0])
+
+    def extend(
+        self,
+        memory: DeepSetMemory,
+        tokens: Float[Tensor, "task n dim"],
+        *,
+        questions: Float[Tensor, "task n dim"] | None = None,
+        mask: Bool[Tensor, "task n"] | None = None,
+    ) -> DeepSetMemory:
+        """Averages the network's outputs over the tokens before and these.
+
+        Args:
+            memory: Of the tokens before. It is not changed.
+            tokens: The next tokens of each set, as `encode` takes them.
+            questions: Not used.
+            mask: True where a token is observed; None where all are.
+
+        Returns:
+            The memory of all tokens so far; gradients flow to `tokens` and through `memory`.
+
+        Raises:
+            ValueError: If `tokens` or `mask` has the wrong shape, `mask` is not bool, or `memory`
+                is of another number of tasks.
+        """
         check_tokens(tokens, mask, self.dim)
+        check_num_tasks("tokens", tokens, memory.mean)
         tokens = as_weights(tokens, self.answer.weight)
-        if mask is not None:
-            tokens = tokens.masked_fill(~mask[..., None], 0.0)
-        h = self.embed_token(tokens)
+        if mask is None:
+            mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        hidden = ~mask[..., None]
+        h = self.embed_token(tokens.masked_fill(hidden, 0.0))
         for layer in self.token_layers:
             h = layer(F.gelu(h))
-        if mask is None:
-            return DeepSetMemory(h.sum(1) / max(h.shape[1], 1))
-        count = mask.sum(1, keepdim=True).clamp(min=1)
-        return DeepSetMemory(h.masked_fill(~mask[..., None], 0.0).sum(1) / count)
+        total = h.masked_fill(hidden, 0.0).sum(1, dtype=memory.mean.dtype)
+        count = count_tokens(mask, memory.seen)
+        mean = running_mean(memory.mean, total, memory.seen, count)
+        return DeepSetMemory(mean, memory.seen + count)
 
     def read(
         self, queries: Float[Tensor, "task m dim"], memory: DeepSetMemory

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from iai_regimes.check import (
+    check_asked,
     check_examples,
     check_queries,
     check_role,
@@ -121,7 +122,7 @@ class AnswerRegime(nn.Module, ABC):
             ValueError: If there are no queries, or not those that the state answers, or the
                 minibatch has another number of tasks.
         """
-        query_x = self._asked(state, query_x)
+        query_x = check_asked(state.answer, query_x, self.query_dim)
         check_same_tasks(state.seen, evidence.num_observed)
         num_observed = evidence.num_observed.to(state.seen.dtype)
         told = Evidence(evidence, num_observed, state.seen, fresh)
@@ -145,7 +146,7 @@ class AnswerRegime(nn.Module, ABC):
         Raises:
             ValueError: If these are not as many queries as the state answers, of their size.
         """
-        _, finite = finite_queries(self._asked(state, query_x))
+        _, finite = finite_queries(check_asked(state.answer, query_x, self.query_dim))
         outputs = state.answer
         if self.state == "latents":
             outputs = at_least_single(self.head(as_weights(outputs, self.head.weight)))
@@ -162,18 +163,6 @@ class AnswerRegime(nn.Module, ABC):
     def validate(self, batch: Examples) -> None:
         """Raises ValueError for examples that are not finite or whose targets cannot be."""
         check_examples(batch, self.likelihood)
-
-    def _asked(self, state: ImplicitState, query_x: Tensor | None) -> Tensor:
-        expected = tuple(state.answer.shape[:2])
-        if query_x is None or query_x.shape[:2] != expected:
-            got = None if query_x is None else tuple(query_x.shape[:2])
-            raise ValueError(
-                "An implicit state answers the queries that it was started with, (task, query) = "
-                f"{expected}; got {got}."
-            )
-        check_queries(query_x, expected[0])
-        flat_inputs("query_x", query_x, self.query_dim)
-        return query_x
 
 
 def _log(probabilities: Tensor) -> Tensor:

@@ -1,0 +1,281 @@
+"""A Transformer whose layers keep a memory of one size in place of keys and values."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from iai_encoders.block import BlockOutput, split_heads
+from iai_encoders.interfaces import Association
+from iai_encoders.memories.ridge import Ridge
+from iai_encoders.running_mean import count_tokens
+from iai_encoders.validation import (
+    as_weights,
+    check_num_tasks,
+    check_queries,
+    check_sizes,
+    check_tokens,
+)
+
+Tokens = Float[Tensor, "task n dim"]
+Heads = Float[Tensor, "task head n key"]
+MakeAssociation = Callable[[int, int], Association[Any]]
+
+
+class AssociativeMemory(NamedTuple):
+    """The memory of a `MemoryTransformer`, of one size however many tokens it has read.
+
+    Attributes:
+        layers: The state of each layer's association.
+        seen: ``task``, the number of tokens read, in float32 at least.
+    """
+
+    layers: tuple[Any, ...]
+    seen: Tensor
+
+    @property
+    def num_elements(self) -> int:
+        """Numbers a task that a read has access to."""
+        return sum(leaf.shape[1:].numel() for leaf in tree_leaves(self.layers))
+
+
+class MemoryTransformer(nn.Module):
+    """A pre-norm Transformer in which an association of keys and values replaces attention.
+
+    With `Ridge`, the default, it is the **ridge memory**: each layer and head keeps a ridge
+    regression of learned values on learned keys. Tokens of a minibatch are stored together, and
+    each then recalls from all that is stored, itself included, on its way to the next layer. A
+    query passes through the same layers and stores nothing. So memory and time a token do not grow
+    with the number of tokens read; the order within a minibatch changes nothing; in the first
+    layer, nor does the cut into minibatches.
+
+    In the first layer, keys come from the questions, and one more head is linear: its keys are
+    linear in the question, its values in the difference of token and question, neither is
+    normalised, and what it recalls has a linear path to the answer:
+
+        answer = direct(recalled by the linear head) + (1 + n)^-r norm(x),
+
+    where n counts the tokens read and r >= 0 is learned. So where questions are linear in the
+    inputs and the difference is linear in the target, one layer of `Ridge` can be Bayesian linear
+    regression at every n.
+
+    Args:
+        dim: Numbers a token.
+        num_layers: Layers, at least 1.
+        num_heads: Heads of a layer, beside the linear one of the first.
+        ff_dim: Hidden units of the feed-forward layers; ``4 * dim`` where None.
+        key_dim: Numbers of a head's keys, and of its values; ``dim // num_heads`` where None. A
+            ridge memory holds ``2 * (num_layers * num_heads + 1) * key_dim**2`` numbers.
+        association: `Ridge`, `LinearAttention`, or any function of `num_heads` and `key_dim` that
+            makes one; or a sequence with one for each layer.
+
+    Raises:
+        ValueError: If a size is below 1, `key_dim` is None and `num_heads` does not divide `dim`,
+            or there are not as many associations as layers.
+
+    Source:
+        The mesa layer of von Oswald et al. (2023), arXiv 2309.05858, read and written by sets.
+        Ours: one map for the keys of examples and queries, lambda / n, the linear head.
+
+    >>> encoder = MemoryTransformer(dim=8, num_layers=2, num_heads=2)
+    >>> memory = encoder.extend(encoder.empty(3), torch.zeros(3, 5, 8))  # 3 tasks of 5 tokens
+    >>> memory.num_elements  # 2 layers of 2 heads, and the linear one; two matrices of 4 x 4
+    160
+    >>> encoder.read(torch.zeros(3, 4, 8), memory).shape
+    torch.Size([3, 4, 8])
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_layers: int,
+        num_heads: int,
+        ff_dim: int | None = None,
+        *,
+        key_dim: int | None = None,
+        association: MakeAssociation | Sequence[MakeAssociation] = Ridge,
+    ) -> None:
+        super().__init__()
+        ff_dim = 4 * dim if ff_dim is None else ff_dim
+        check_sizes(dim=dim, num_layers=num_layers, num_heads=num_heads, ff_dim=ff_dim)
+        if key_dim is None:
+            if dim % num_heads:
+                raise ValueError(
+                    "`num_heads` must divide `dim` where `key_dim` is None; got "
+                    f"{num_heads} and {dim}."
+                )
+            key_dim = dim // num_heads
+        check_sizes(key_dim=key_dim)
+        makers = [association] * num_layers if callable(association) else list(association)
+        if len(makers) != num_layers:
+            raise ValueError(
+                f"`association` must be one, or one for each of the {num_layers} layers; got "
+                f"{len(makers)}."
+            )
+        self.dim = dim
+        self.layers = nn.ModuleList(
+            _Layer(dim, num_heads, key_dim, ff_dim, make, first=not index)
+            for index, make in enumerate(makers)
+        )
+        self.direct = nn.Linear(key_dim, dim, bias=False)
+        self.norm = nn.LayerNorm(dim)
+        self.rate = nn.Parameter(torch.tensor(-3.0))  # r = softplus(rate), 0.05 at the start
+
+    def empty(self, num_tasks: int) -> AssociativeMemory:
+        """The memory of no tokens, on the device of the parameters."""
+        dtype = torch.promote_types(self.rate.dtype, torch.float32)
+        states = tuple(layer.association.empty(num_tasks) for layer in self._layers())
+        return AssociativeMemory(states, self.rate.new_zeros(num_tasks, dtype=dtype))
+
+    def extend(
+        self,
+        memory: AssociativeMemory,
+        tokens: Tokens,
+        *,
+        questions: Tokens | None = None,
+        mask: Bool[Tensor, "task n"] | None = None,
+    ) -> AssociativeMemory:
+        """Stores a minibatch in every layer.
+
+        Args:
+            memory: Of the tokens before; `empty` at the start. It is not changed.
+            tokens: The minibatch. Masked tokens, NaN included, change neither memory nor gradient.
+            questions: Each token's input without its target, as a query would give it; None where
+                tokens have no target: they are then their own keys and values.
+            mask: True where a token is observed; None where all are.
+
+        Returns:
+            The memory of all tokens so far; gradients flow to `tokens`, `questions` and through
+            `memory`.
+
+        Raises:
+            ValueError: If `tokens`, `questions` or `mask` has the wrong shape, `mask` is not bool,
+                or `memory` is of another number of tasks.
+        """
+        *_, memory = self._store(memory, tokens, questions, mask, through=len(self.layers) - 1)
+        return memory
+
+    def scan(
+        self,
+        memory: AssociativeMemory,
+        tokens: Tokens,
+        *,
+        questions: Tokens | None = None,
+        mask: Bool[Tensor, "task n"] | None = None,
+    ) -> tuple[Tokens, AssociativeMemory]:
+        """As `extend`, with an output for each token: what it recalls from all tokens so far."""
+        through = len(self.layers)
+        x, linear, memory = self._store(memory, tokens, questions, mask, through=through)
+        return self._answer(x, linear, memory.seen), memory
+
+    def read(
+        self, queries: Float[Tensor, "task m dim"], memory: AssociativeMemory
+    ) -> Float[Tensor, "task m dim"]:
+        """Answers each query from the memory and itself.
+
+        Args:
+            queries: Any number of queries to each task, embedded as `questions` are.
+            memory: What `extend` returned for these tasks.
+
+        Returns:
+            One answer a query; gradients flow to `queries` and through `memory`.
+
+        Raises:
+            ValueError: If `queries` has the wrong shape or not the tasks of `memory`.
+        """
+        check_queries(queries, memory.seen, self.dim)
+        x = as_weights(queries, self.norm.weight)
+        linear = x
+        for index, (layer, state) in enumerate(zip(self._layers(), memory.layers, strict=True)):
+            recalled = layer.recall(state, layer.keys(x), memory.seen)
+            linear = linear if index else recalled[:, 0]
+            x = layer.finish(x, recalled)
+        return self._answer(x, linear, memory.seen)
+
+    def _store(
+        self,
+        memory: AssociativeMemory,
+        tokens: Tokens,
+        questions: Tokens | None,
+        mask: Bool[Tensor, "task n"] | None,
+        *,
+        through: int,
+    ) -> tuple[Tokens, Float[Tensor, "task n key"], AssociativeMemory]:
+        """The tokens after `through` layers, what the linear head gave them, and the memory."""
+        check_tokens(tokens, mask, self.dim)
+        check_num_tasks("tokens", tokens, memory.seen)
+        if mask is None:
+            mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        x = as_weights(tokens, self.norm.weight).masked_fill(~mask[..., None], 0.0)
+        question = x
+        if questions is not None:
+            check_tokens(questions, mask, self.dim, name="questions")
+            question = as_weights(questions, self.norm.weight).masked_fill(~mask[..., None], 0.0)
+        told = x if questions is None else x - question
+        seen = memory.seen + count_tokens(mask, memory.seen)
+        linear, states = x, []
+        for index, (layer, old) in enumerate(zip(self._layers(), memory.layers, strict=True)):
+            keys = layer.keys(x if index else question)
+            state = layer.store(old, keys, layer.values(x, told), mask, memory.seen)
+            states.append(state)
+            if index < through:
+                recalled = layer.recall(state, keys, seen)
+                linear = linear if index else recalled[:, 0]
+                x = layer.finish(x, recalled)
+        return x, linear, AssociativeMemory(tuple(states), seen)
+
+    def _answer(self, x: Tokens, linear: Float[Tensor, "task n key"], seen: Tensor) -> Tokens:
+        share = (1 + seen)[:, None, None] ** -F.softplus(self.rate).to(seen.dtype)
+        answers: Tokens = self.direct(linear) + share.to(x.dtype) * self.norm(x)
+        return answers
+
+    def _layers(self) -> Sequence["_Layer"]:
+        return cast(Sequence[_Layer], self.layers)
+
+
+class _Layer(nn.Module):
+    """Keys and values, what is kept of them, and a `BlockOutput`; the first has a linear head."""
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        key_dim: int,
+        ff_dim: int,
+        make: MakeAssociation,
+        *,
+        first: bool,
+    ) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.key = nn.Linear(dim, num_heads * key_dim)
+        self.value = nn.Linear(dim, num_heads * key_dim)
+        self.linear_key = nn.Linear(dim, key_dim) if first else None
+        self.linear_value = nn.Linear(dim, key_dim, bias=False) if first else None
+        self.num_heads = num_heads + first
+        self.association = make(self.num_heads, key_dim)
+        self.finish = BlockOutput(dim, ff_dim, self.num_heads * key_dim)
+
+    def keys(self, x: Tokens) -> Heads:
+        keys = self.key(self.norm(x))
+        if self.linear_key is not None:
+            keys = torch.cat([self.linear_key(x), keys], 2)
+        return split_heads(keys, self.num_heads)
+
+    def values(self, x: Tokens, told: Tokens) -> Heads:
+        values = self.value(self.norm(x))
+        if self.linear_value is not None:
+            values = torch.cat([self.linear_value(told), values], 2)
+        return split_heads(values, self.num_heads)
+
+    def store(self, state: Any, keys: Heads, values: Heads, mask: Tensor, seen: Tensor) -> Any:
+        with torch.autocast(keys.device.type, enabled=False):  # which would sum in half precision
+            return self.association.store(state, keys, values, mask, seen)
+
+    def recall(self, state: Any, queries: Heads, seen: Tensor) -> Heads:
+        with torch.autocast(queries.device.type, enabled=False):
+            return self.association.recall(state, queries, seen).to(queries.dtype)

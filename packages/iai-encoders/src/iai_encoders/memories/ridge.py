@@ -1,0 +1,104 @@
+"""An online ridge regression from keys to values."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from iai_encoders.running_mean import count_tokens, running_mean
+from iai_encoders.validation import check_sizes
+
+Heads = Float[Tensor, "task head n key"]
+
+
+class RidgeMoments(NamedTuple):
+    """The state of a `Ridge`: means over all stored pairs, zero where there is none.
+
+    Attributes:
+        key_key: ``task head key key``, the mean of k k'.
+        key_value: ``task head key key``, the mean of k v'.
+    """
+
+    key_key: Tensor
+    key_value: Tensor
+
+
+class Ridge(nn.Module):
+    """Ridge regression of values on keys, online: a query q recalls q' (A + lambda / n I)^-1 B.
+
+    A is the mean of k k' over the n pairs stored so far, and B the mean of k v'. So the state has
+    the same size for any n, does not depend on the order of the pairs, and its shrinkage fades as
+    1 / n: if the prior of the map from keys to values is N(0, s^2 I) and the noise of the values
+    has the variance ``lambda s^2``, what is recalled is the posterior mean. Each head learns its
+    own lambda.
+
+    A map on more inputs than a key has numbers is not found: the head then regresses on a
+    projection of the inputs. For regression on d inputs and a constant, give keys ``d + 1`` numbers
+    or more.
+
+    A is singular while there are fewer pairs than numbers a key, or pairs that repeat. So the
+    diagonal gets ``8 trace(A)`` times the rounding error of the dtype on top of lambda / n.
+
+    Args:
+        num_heads: Heads.
+        key_dim: Numbers a key, and a value.
+
+    Raises:
+        ValueError: If a size is below 1.
+
+    Source:
+        Bertinetto et al. (2019), arXiv 1805.08136; ALPaCA, Harrison et al. (2018),
+        arXiv 1807.08912; the mesa layer, von Oswald et al. (2023), arXiv 2309.05858, which is
+        causal, while this one regresses on all pairs stored.
+
+    Two pairs on the line v = 2 k, with a weak prior:
+
+    >>> ridge = Ridge(num_heads=1, key_dim=1)
+    >>> _ = nn.init.constant_(ridge.log_lambda, -20.0)
+    >>> keys = torch.tensor([[[[1.0], [3.0]]]])
+    >>> mask = torch.ones(1, 2, dtype=torch.bool)
+    >>> state = ridge.store(ridge.empty(1), keys, 2 * keys, mask, seen=torch.zeros(1))
+    >>> round(ridge.recall(state, torch.tensor([[[[5.0]]]]), seen=torch.tensor([2.0])).item(), 3)
+    10.0
+    """
+
+    def __init__(self, num_heads: int, key_dim: int) -> None:
+        super().__init__()
+        check_sizes(num_heads=num_heads, key_dim=key_dim)
+        self.key_dim = key_dim
+        self.log_lambda = nn.Parameter(torch.zeros(num_heads))
+
+    def empty(self, num_tasks: int) -> RidgeMoments:
+        """Zeros, in float32 at least."""
+        dtype = torch.promote_types(self.log_lambda.dtype, torch.float32)
+        shape = num_tasks, len(self.log_lambda), self.key_dim, self.key_dim
+        zeros = self.log_lambda.new_zeros(shape, dtype=dtype)
+        return RidgeMoments(zeros, torch.zeros_like(zeros))
+
+    def store(
+        self,
+        state: RidgeMoments,
+        keys: Heads,
+        values: Heads,
+        mask: Bool[Tensor, "task n"],
+        seen: Float[Tensor, " task"],
+    ) -> RidgeMoments:
+        """The means over the pairs before and the observed ones of these."""
+        keys, values = keys.to(state.key_key.dtype), values.to(state.key_key.dtype)
+        keys, count = keys * mask[:, None, :, None], count_tokens(mask, seen)
+        transposed = keys.transpose(2, 3)
+        return RidgeMoments(
+            running_mean(state.key_key, transposed @ keys, seen, count),
+            running_mean(state.key_value, transposed @ values, seen, count),
+        )
+
+    def recall(self, state: RidgeMoments, queries: Heads, seen: Float[Tensor, " task"]) -> Heads:
+        """The value that the regression gives each query; zero where nothing is stored."""
+        key_key, key_value = state
+        diagonal = key_key.diagonal(dim1=2, dim2=3)
+        rounding = 8 * torch.finfo(key_key.dtype).eps * diagonal.sum(2)  # task head
+        strength = self.log_lambda.to(key_key.dtype).exp() / seen.clamp(min=1)[:, None]
+        ridge = (strength + rounding)[..., None].expand_as(diagonal)
+        factor = torch.linalg.cholesky(key_key + torch.diag_embed(ridge))
+        return queries.to(key_key.dtype) @ torch.cholesky_solve(key_value, factor)

@@ -1,0 +1,140 @@
+"""The explicit regime whose latent is an encoder's memory."""
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from iai_regimes.check import (
+    check_examples,
+    check_queries,
+    check_role,
+    check_same_tasks,
+    check_sizes,
+)
+from iai_regimes.evidence import moved_where
+from iai_regimes.example_embedding import ExampleEmbedding, ExampleTokens
+from iai_regimes.interfaces import Examples, Likelihood, MemoryEncoder
+from iai_regimes.objective import mean_loss
+from iai_regimes.padding import finite_queries
+from iai_regimes.precision import as_module, as_weights, at_least_single
+
+
+class MemoryState(NamedTuple):
+    """An encoder's memory of all examples read, and their number."""
+
+    memory: Any  # of the encoder, led by the task axis
+    seen: Float[Tensor, " task"]  # distinct examples, float32 at least
+
+
+class ExplicitMemory(nn.Module):
+    """Amortizes f and g: a minibatch extends the memory of an encoder, which any query then reads.
+
+    The state is the memory, so the size of the memory is what bounds the learner (the accessible
+    state of Kirsch et al., 2022). With `MemoryTransformer` this is the **ridge memory**, with
+    `DeepSet` a neural process.
+
+    Examples that were read before change nothing: they are in the memory.
+
+    Args:
+        encoder: Extends and reads the memory.
+        likelihood: Compares raw outputs with targets.
+        x_dim: Numbers of one flattened input of the support.
+        query_dim: The same for a query; `x_dim` if None.
+
+    Raises:
+        ValueError: If a size is below 1.
+        TypeError: If `encoder` or `likelihood` lacks a member of its role.
+
+    Source:
+        Mittal et al. (2025), arXiv 2510.11471: z_{i+1} = h(z_i, B_i), prediction f(x, z_K). Ours: a
+        memory that sums over examples for z, so that h loses nothing.
+    """
+
+    needs_query = False  # any query can read a memory
+
+    def __init__(
+        self,
+        encoder: MemoryEncoder,
+        likelihood: Likelihood,
+        *,
+        x_dim: int,
+        query_dim: int | None = None,
+    ) -> None:
+        super().__init__()
+        check_role(MemoryEncoder, encoder=encoder)
+        check_role(Likelihood, likelihood=likelihood)
+        self.encoder, self.likelihood = encoder, likelihood
+        self.embed = ExampleEmbedding(likelihood, x_dim, query_dim, encoder.dim)
+        self.head = nn.Linear(encoder.dim, likelihood.num_outputs, bias=False)
+        nn.init.zeros_(self.head.weight)
+
+    def init(self, num_tasks: int, query_x: Tensor | None = None) -> MemoryState:
+        """The empty memory.
+
+        Raises:
+            ValueError: If `num_tasks` is below 0.
+        """
+        check_sizes(0, num_tasks=num_tasks)
+        zeros = at_least_single(self.head.weight).new_zeros(num_tasks)
+        return MemoryState(self.encoder.empty(num_tasks), zeros)
+
+    def encode(self, batch: Examples) -> ExampleTokens:
+        """The minibatch as tokens.
+
+        Raises:
+            ValueError: If there are no targets, or an input has not `x_dim` numbers.
+        """
+        return self.embed.examples(batch)
+
+    def update(
+        self,
+        state: MemoryState,
+        evidence: ExampleTokens,
+        query_x: Tensor | None = None,
+        fresh: bool = True,
+    ) -> MemoryState:
+        """The memory with a minibatch added; with `fresh` False, the memory as it was.
+
+        A task without an observed example keeps its memory. Gradients flow to the state.
+
+        Raises:
+            ValueError: If the minibatch has another number of tasks.
+        """
+        tokens, questions, mask = evidence
+        check_same_tasks(state.seen, mask)
+        if not fresh:
+            return state
+        tokens = as_module(tokens, self.encoder)
+        questions = None if questions is None else as_module(questions, self.encoder)
+        memory = self.encoder.extend(state.memory, tokens, questions=questions, mask=mask)
+        memory = moved_where(mask.any(1), memory, state.memory)
+        return MemoryState(memory, state.seen + mask.sum(1).to(state.seen.dtype))
+
+    def predict(
+        self, state: MemoryState, query_x: Float[Tensor, "task query *x_shape"]
+    ) -> Float[Tensor, "task query num_outputs"]:
+        """Raw outputs at any queries; NaN for one that is not finite. Gradients flow to the state.
+
+        Raises:
+            ValueError: If a query has not `query_dim` numbers, or there are those of another number
+                of tasks.
+        """
+        check_queries(query_x, len(state.seen))
+        questions = as_module(self.embed.questions(query_x), self.encoder)
+        outputs = self.head(
+            as_weights(self.encoder.read(questions, state.memory), self.head.weight)
+        )
+        _, finite = finite_queries(query_x)
+        return at_least_single(outputs).masked_fill(~finite[..., None], torch.nan)
+
+    def loss(
+        self, outputs: Float[Tensor, "task query num_outputs"], query: Examples
+    ) -> Float[Tensor, " task"]:
+        """Mean negative log-likelihood of each task's observed queries, in nats."""
+        return mean_loss(self.likelihood, outputs, query)
+
+    def validate(self, batch: Examples) -> None:
+        """Raises ValueError for examples that are not finite or whose targets cannot be."""
+        check_examples(batch, self.likelihood)

@@ -1,0 +1,159 @@
+"""The implicit regime whose state is what each query's attention has found so far."""
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from iai_regimes.check import (
+    check_asked,
+    check_examples,
+    check_queries,
+    check_role,
+    check_same_tasks,
+    check_sizes,
+)
+from iai_regimes.evidence import moved_where
+from iai_regimes.example_embedding import ExampleEmbedding
+from iai_regimes.interfaces import Examples, Likelihood, RunningEncoder
+from iai_regimes.objective import mean_loss
+from iai_regimes.padding import finite_queries
+from iai_regimes.precision import as_module, as_weights, at_least_single
+
+
+class RunningState(NamedTuple):
+    """The answer to each query, what its attention has found, and the number of examples read."""
+
+    answer: Float[Tensor, "task query num_outputs"]  # raw outputs, float32 at least
+    found: Any  # of the encoder, led by the task axis
+    seen: Float[Tensor, " task"]  # distinct examples
+
+
+class RunningEvidence(NamedTuple):
+    """A minibatch, encoded without the queries, so that it can be kept for later ones."""
+
+    minibatch: Any
+    num_observed: Float[Tensor, " task"]
+
+
+class RunningAttention(nn.Module):
+    """Amortizes f: each query attends to everything read so far, one minibatch after the other.
+
+    `Implicit` refines a few numbers a query. Here the state is what every layer and head of the
+    encoder has found, so nothing that was read is lost, and its size does not grow.
+
+    Examples that were read before change nothing: they have been attended to.
+
+    Args:
+        encoder: Keeps and extends what the queries find, such as `RunningTransformer`.
+        likelihood: Compares raw outputs with targets.
+        x_dim: Numbers of one flattened input of the support.
+        query_dim: The same for a query; `x_dim` if None.
+
+    Raises:
+        ValueError: If a size is below 1.
+        TypeError: If `encoder` or `likelihood` lacks a member of its role.
+
+    Source:
+        Mittal et al. (2025), arXiv 2510.11471, implicit regime: y_{i+1} = r([x, y_i], B_i). Ours:
+        sums of attention in place of the answer y_i.
+    """
+
+    needs_query = True  # the state is about given queries
+
+    def __init__(
+        self,
+        encoder: RunningEncoder,
+        likelihood: Likelihood,
+        *,
+        x_dim: int,
+        query_dim: int | None = None,
+    ) -> None:
+        super().__init__()
+        check_role(RunningEncoder, encoder=encoder)
+        check_role(Likelihood, likelihood=likelihood)
+        self.encoder, self.likelihood = encoder, likelihood
+        self.embed = ExampleEmbedding(likelihood, x_dim, query_dim, encoder.dim)
+        self.head = nn.Linear(encoder.dim, likelihood.num_outputs, bias=False)
+        nn.init.zeros_(self.head.weight)
+
+    def init(self, num_tasks: int, query_x: Tensor | None = None) -> RunningState:
+        """The answer to each query before any example.
+
+        Raises:
+            ValueError: If there are no queries, or they are of another number of tasks or another
+                size.
+        """
+        if query_x is None:
+            raise ValueError("A running state is about given queries; give `query_x`.")
+        check_sizes(0, num_tasks=num_tasks)
+        check_queries(query_x, num_tasks)
+        questions = as_module(self.embed.questions(query_x), self.encoder)
+        found = self.encoder.start(num_tasks, query_x.shape[1])
+        mask = torch.zeros(num_tasks, 0, dtype=torch.bool, device=questions.device)
+        nothing = self.encoder.encode(questions[:, :0], questions=None, mask=mask)
+        answers, _ = self.encoder.read(questions, nothing, found)
+        outputs = self._outputs(answers)
+        return RunningState(outputs, found, outputs.new_zeros(num_tasks))
+
+    def encode(self, batch: Examples) -> RunningEvidence:
+        """The minibatch, encoded once for any number of queries.
+
+        Raises:
+            ValueError: If there are no targets, or an input has not `x_dim` numbers.
+        """
+        tokens, questions, mask = self.embed.examples(batch)
+        tokens = as_module(tokens, self.encoder)
+        questions = None if questions is None else as_module(questions, self.encoder)
+        minibatch = self.encoder.encode(tokens, questions=questions, mask=mask)
+        return RunningEvidence(minibatch, mask.sum(1).to(at_least_single(tokens).dtype))
+
+    def update(
+        self,
+        state: RunningState,
+        evidence: RunningEvidence,
+        query_x: Tensor | None = None,
+        fresh: bool = True,
+    ) -> RunningState:
+        """The answers after one more minibatch; with `fresh` False, as they were.
+
+        A task without an observed example keeps its answers. Gradients flow to the state.
+
+        Raises:
+            ValueError: If there are no queries, or not those that the state is about, or the
+                minibatch has another number of tasks.
+        """
+        query_x = check_asked(state.answer, query_x, self.embed.query_dim)
+        check_same_tasks(state.seen, evidence.num_observed)
+        if not fresh:
+            return state
+        questions = as_module(self.embed.questions(query_x), self.encoder)
+        answers, found = self.encoder.read(questions, evidence.minibatch, state.found)
+        seen = state.seen + evidence.num_observed.to(state.seen.dtype)
+        new = RunningState(self._outputs(answers), found, seen)
+        return moved_where(evidence.num_observed > 0, new, state)
+
+    def predict(
+        self, state: RunningState, query_x: Float[Tensor, "task query *x_shape"]
+    ) -> Float[Tensor, "task query num_outputs"]:
+        """Raw outputs for the queries that the state is about; NaN for one that is not finite.
+
+        Raises:
+            ValueError: If these are not as many queries as the state is about, of their size.
+        """
+        _, finite = finite_queries(check_asked(state.answer, query_x, self.embed.query_dim))
+        return state.answer.masked_fill(~finite[..., None], torch.nan)
+
+    def loss(
+        self, outputs: Float[Tensor, "task query num_outputs"], query: Examples
+    ) -> Float[Tensor, " task"]:
+        """Mean negative log-likelihood of each task's observed queries, in nats."""
+        return mean_loss(self.likelihood, outputs, query)
+
+    def validate(self, batch: Examples) -> None:
+        """Raises ValueError for examples that are not finite or whose targets cannot be."""
+        check_examples(batch, self.likelihood)
+
+    def _outputs(self, answers: Tensor) -> Tensor:
+        return at_least_single(self.head(as_weights(answers, self.head.weight)))

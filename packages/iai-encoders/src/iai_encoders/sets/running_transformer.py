@@ -16,6 +16,7 @@ from iai_encoders.validation import as_weights, check_queries, check_tokens
 
 Tokens = Float[Tensor, "task n dim"]
 
+_NUM_COUNTS = 4
 _NOTHING = -1e30  # the log-normaliser of attention to nothing: finite, and its exponential is 0
 
 
@@ -128,6 +129,8 @@ class RunningTransformer(nn.Module):
         self.latents = nn.Parameter(torch.randn(num_latents, self.dim) * 0.5)
         if num_latents:
             self.embed_summary = nn.Linear(self.dim, self.dim)
+        self.embed_count = nn.Linear(_NUM_COUNTS, self.dim, bias=False)
+        nn.init.zeros_(self.embed_count.weight)
         self.products = Products(self.dim) if memory is None else None
         if memory is not None:
             self.rate = nn.Parameter(torch.tensor(-3.0))  # r = softplus(rate), 0.05 at the start
@@ -248,6 +251,7 @@ class RunningTransformer(nn.Module):
         """Latents and queries after the last layer, normalised, and what each has found."""
         normalisers, values = [], []
         sharpness = (1 + seen).log()[:, None] / 4  # task 1
+        counted = self.embed_count(_counts(state.seen, seen).to(x.dtype))[:, None]
         for layer, block in enumerate(self.encoder.blocks):
             query, key, value = block.project(x)
             scale = 1 + self.temperature[layer] * sharpness
@@ -259,6 +263,8 @@ class RunningTransformer(nn.Module):
             share = (normaliser - total).exp()[..., None]
             attended = share * mean + (own - total).exp()[..., None] * value
             x = block.finish(x, attended.to(x.dtype))
+            if not layer:
+                x = x + counted
             normalisers.append(normaliser)
             values.append(mean)
         return self.encoder.norm(x), Found(tuple(normalisers), tuple(values))
@@ -270,6 +276,13 @@ class RunningTransformer(nn.Module):
             tuple(like.new_full(shape, _NOTHING) for _ in layers),
             tuple(like.new_zeros(*shape, self.dim // self.encoder.num_heads) for _ in layers),
         )
+
+
+def _counts(before: Float[Tensor, " task"], seen: Float[Tensor, " task"]) -> Tensor:
+    """The number of tokens read, and the minibatch's share in it, as numbers in [0, 1]."""
+    root = (1 + seen).rsqrt()
+    share = (seen - before) / seen.clamp(min=1)
+    return torch.stack([root, root.sqrt(), share, share.sqrt()], dim=-1)
 
 
 def _add(

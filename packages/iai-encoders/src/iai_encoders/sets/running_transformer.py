@@ -77,14 +77,15 @@ class RunningTransformer(nn.Module):
         s' = log(e^s + e^s_B),    v' = e^(s - s') v + e^(s_B - s') v_B.
 
     A query attends to all of them and to itself, never to another query. With one layer this is
-    attention over the whole set, for any cut into minibatches (while `temperature` is 0, as at the
-    start). In deeper layers a token's key is that of its minibatch, and a query's depends on what
-    it had found by then.
+    attention over the whole set, for any cut into minibatches (while `temperature` and
+    `embed_count` are 0, as at the start). In deeper layers a token's key is that of its minibatch,
+    and a query's depends on what it had found by then.
 
-    Tokens and queries get `Products` of their own numbers before the first layer. Tokens of a
-    minibatch attend to one another. With latents they also see what was read before:
-    latents are learned queries, and their answers join the tokens of the next minibatch. With a
-    `memory`, tokens and queries first read it, and what attention finds is added to its answer:
+    Tokens and queries get `Products` of their own numbers before the first layer, and queries are
+    told how many tokens were read. Tokens of a minibatch attend to one another where the encoder
+    has self-attention. With latents they also see what was read before: latents are learned
+    queries, and their answers join the tokens of the next minibatch. With a `memory`, tokens and
+    queries first read it, and what attention finds is added to its answer:
 
         answer = memory answer + (1 + n)^-r norm(x).
 
@@ -251,7 +252,7 @@ class RunningTransformer(nn.Module):
         """Latents and queries after the last layer, normalised, and what each has found."""
         normalisers, values = [], []
         sharpness = (1 + seen).log()[:, None] / 4  # task 1
-        counted = self.embed_count(_counts(state.seen, seen).to(x.dtype))[:, None]
+        x = x + self.embed_count(_counts(state.seen, seen).to(x.dtype))[:, None]
         for layer, block in enumerate(self.encoder.blocks):
             query, key, value = block.project(x)
             scale = 1 + self.temperature[layer] * sharpness
@@ -263,8 +264,6 @@ class RunningTransformer(nn.Module):
             share = (normaliser - total).exp()[..., None]
             attended = share * mean + (own - total).exp()[..., None] * value
             x = block.finish(x, attended.to(x.dtype))
-            if not layer:
-                x = x + counted
             normalisers.append(normaliser)
             values.append(mean)
         return self.encoder.norm(x), Found(tuple(normalisers), tuple(values))

@@ -14,10 +14,10 @@ from iai_encoders.validation import as_weights, check_queries, check_tokens
 class SetTransformer(nn.Module):
     """A pre-norm Transformer without positions, whose memory is every layer's keys and values.
 
-    The tokens of a set attend to one another, or each to itself alone. A query passes through the same layers with the same
-    weights; in each it attends to that layer's keys and values of the set and to itself, never to
-    another query, and no token attends to a query. So the order of the set, its padding and the
-    other queries change no answer.
+    The tokens of a set attend to one another, or each to itself alone. A query passes through the
+    same layers with the same weights; in each it attends to that layer's keys and values of the set
+    and to itself, never to another query, and no token attends to a query. So the order of the set,
+    its padding and the other queries change no answer.
 
     The caller maps its data to tokens of `dim` numbers. With no token observed, a query attends to
     itself alone. Attention is a mean, so the encoder does not know the size of a set unless the

@@ -17,6 +17,7 @@ from iai_encoders.validation import (
     as_weights,
     check_num_tasks,
     check_queries,
+    check_questions,
     check_sizes,
     check_tokens,
 )
@@ -207,13 +208,13 @@ class MemoryTransformer(nn.Module):
     ) -> tuple[Tokens, Float[Tensor, "task n key"], AssociativeMemory]:
         """The tokens after `through` layers, what the linear head gave them, and the memory."""
         check_tokens(tokens, mask, self.dim)
+        check_questions(questions, tokens)
         check_num_tasks("tokens", tokens, memory.seen)
         if mask is None:
             mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         x = as_weights(tokens, self.norm.weight).masked_fill(~mask[..., None], 0.0)
         question = x
         if questions is not None:
-            check_tokens(questions, mask, self.dim, name="questions")
             question = as_weights(questions, self.norm.weight).masked_fill(~mask[..., None], 0.0)
         told = x if questions is None else x - question
         seen = memory.seen + count_tokens(mask, memory.seen)

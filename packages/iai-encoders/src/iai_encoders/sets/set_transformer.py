@@ -51,7 +51,7 @@ class SetTransformer(nn.Module):
         self, dim: int, num_layers: int, num_heads: int, ff_dim: int | None = None
     ) -> None:
         super().__init__()
-        self.dim, self.num_heads = dim, num_heads
+        self.dim, self.num_layers, self.num_heads = dim, num_layers, num_heads
         self.blocks = make_blocks(dim, num_layers, num_heads, ff_dim)
         self.norm = nn.LayerNorm(dim)
 

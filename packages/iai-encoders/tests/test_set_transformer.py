@@ -29,7 +29,7 @@ def library_encoder(encoder):
     layer = nn.TransformerEncoderLayer(
         encoder.dim,
         first.num_heads,
-        first.ff_in.out_features,
+        first.finish.ff_in.out_features,
         dropout=0.0,
         activation="gelu",
         batch_first=True,
@@ -43,10 +43,10 @@ def library_encoder(encoder):
         attention = theirs.self_attn
         pairs = [
             (ours.attention_norm, theirs.norm1),
-            (ours.out, attention.out_proj),
-            (ours.ff_norm, theirs.norm2),
-            (ours.ff_in, theirs.linear1),
-            (ours.ff_out, theirs.linear2),
+            (ours.finish.out, attention.out_proj),
+            (ours.finish.ff_norm, theirs.norm2),
+            (ours.finish.ff_in, theirs.linear1),
+            (ours.finish.ff_out, theirs.linear2),
         ]
         for source, target in pairs:
             target.load_state_dict(source.state_dict())

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 from iai_encoders.block import BlockOutput, split_heads
 from iai_encoders.interfaces import Association
 from iai_encoders.memories.ridge import Ridge
+from iai_encoders.precision import without_autocast
 from iai_encoders.running_mean import count_tokens
 from iai_encoders.validation import (
     as_weights,
@@ -274,9 +275,9 @@ class _Layer(nn.Module):
         return split_heads(values, self.num_heads)
 
     def store(self, state: Any, keys: Heads, values: Heads, mask: Tensor, seen: Tensor) -> Any:
-        with torch.autocast(keys.device.type, enabled=False):  # which would sum in half precision
+        with without_autocast(keys.device):
             return self.association.store(state, keys, values, mask, seen)
 
     def recall(self, state: Any, queries: Heads, seen: Tensor) -> Heads:
-        with torch.autocast(queries.device.type, enabled=False):
+        with without_autocast(queries.device):
             return self.association.recall(state, queries, seen).to(queries.dtype)

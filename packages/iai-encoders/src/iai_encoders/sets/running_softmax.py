@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from iai_encoders.precision import without_autocast
+
 Heads = Float[Tensor, "task head m key"]
 
 _NOTHING = -1e30  # the logarithm of a sum over no tokens: finite, and its exponential is 0
@@ -54,7 +56,7 @@ def attend_further(
     3.0
     """
     dtype = found.value.dtype
-    with torch.autocast(queries.device.type, enabled=False):
+    with without_autocast(queries.device):
         scores = queries.to(dtype) @ keys.to(dtype).transpose(2, 3)
         scores = scores.masked_fill(~mask[:, None, None], -torch.inf)
         scores = torch.cat([found.log_normaliser[..., None], scores], 3)

@@ -34,6 +34,12 @@ def run(encoder, queries, minibatches):
     return answers, state
 
 
+def at_once(encoder, tokens, queries, mask=None):
+    """The answers of the layers to the whole set, tokens and queries having their products."""
+    tokens, queries = encoder.products(tokens), encoder.products(queries)
+    return encoder.encoder.read(queries, encoder.encoder.encode(tokens, mask=mask))
+
+
 @pytest.mark.parametrize("beneath", [False, True])
 @pytest.mark.parametrize("num_latents", [0, 3])
 def test_contract(num_latents, beneath):
@@ -51,8 +57,7 @@ def test_one_layer_is_attention_over_the_whole_set(seed, sizes, num_latents):
     padded = tokens.where(mask[..., None], torch.nan)
     cut = zip(padded.split(sizes, 1), mask.split(sizes, 1), strict=True)
     answers, state = run(encoder, queries, cut)
-    whole = encoder.encoder
-    expected = whole.read(queries, whole.encode(tokens, mask=mask))
+    expected = at_once(encoder, tokens, queries, mask)
     torch.testing.assert_close(answers, expected, rtol=1e-10, atol=1e-10)
     assert torch.equal(state.seen, mask.sum(1).double())
 
@@ -61,7 +66,9 @@ def test_has_the_weights_of_a_set_transformer():
     trained, encoder = SetTransformer(DIM, num_layers=2, num_heads=2, ff_dim=12), build(2)
     encoder.encoder.load_state_dict(trained.state_dict())
     names = {f"encoder.{name}" for name in trained.state_dict()}
-    assert set(encoder.state_dict()) == names | {"temperature", "latents"}
+    own = {"temperature", "latents", "embed_count.weight"}
+    own |= {f"products.{name}" for name in encoder.products.state_dict()}
+    assert set(encoder.state_dict()) == names | own
     assert encoder.latents.numel() == 0
 
 
@@ -77,13 +84,13 @@ def test_latents_carry_what_was_read_into_the_next_minibatch():
 
 def test_temperature_multiplies_scores_by_the_logarithm_of_the_number_of_tokens():
     encoder, tokens, queries = build(), randn(0, 2, 7), randn(1, 2, 3)
-    expected = build().encoder
+    sharper = build()
     encoder.temperature.data.fill_(0.7)
-    (block,) = expected.blocks
+    (block,) = sharper.encoder.blocks
     for parameter in block.query.parameters():
         parameter.data *= 1 + 0.7 * math.log(8) / 4
     answers, _ = run(encoder, queries, [(tokens, None)])
-    expected = expected.read(queries, expected.encode(tokens))
+    expected = at_once(sharper, tokens, queries)
     torch.testing.assert_close(answers, expected, rtol=1e-11, atol=1e-11)
 
 
@@ -119,8 +126,7 @@ def test_a_hundred_thousand_tokens_leave_the_state_flat_and_exact():
     queries = queries.float()
     with torch.no_grad():
         answers, state = run(encoder, queries, [(m, None) for m in tokens.split(1_000, 1)])
-        whole = encoder.encoder
-        torch.testing.assert_close(answers, whole.read(queries, whole.encode(tokens)))
+        torch.testing.assert_close(answers, at_once(encoder, tokens, queries))
     sizes = [[leaf.shape for leaf in tree_leaves(s)] for s in (state, encoder.start(1, 4))]
     assert sizes[0] == sizes[1]
     assert state.seen.item() == 100_000

@@ -177,16 +177,17 @@ class SummarisesNothing(Running):
         return answers, state._replace(summary=state.summary + 1)
 
 
-class AnswersFromTheMinibatch(Running):
-    def read(self, queries, minibatch, state):
-        answers, state = super().read(queries, minibatch, state)
-        return answers * minibatch.mask.any(1)[:, None, None], state
-
-
 class WearsOut(Running):
     def read(self, queries, minibatch, state):
         result = super().read(queries, minibatch, state)
         minibatch.tokens.data.mul_(1 + 1e-12)
+        return result
+
+
+class OverwritesQueries(Running):
+    def read(self, queries, minibatch, state):
+        result = super().read(queries, minibatch, state)
+        queries.data.mul_(1 + 1e-12)
         return result
 
 
@@ -196,8 +197,8 @@ class WearsOut(Running):
         (ReadsAnew, "Tokens of earlier minibatches count."),
         (AnswersMeet, "A subset of the queries has the same answers."),
         (SummarisesNothing, NOTHING),
-        (AnswersFromTheMinibatch, "Without an observed token, answers stay as they were."),
-        (WearsOut, "Tokens, questions and queries are left as they were."),
+        (WearsOut, "`read` leaves a minibatch as it was."),
+        (OverwritesQueries, "Tokens, questions and queries are left as they were."),
     ],
 )
 def test_a_broken_running_encoder_is_found(build, sentence):

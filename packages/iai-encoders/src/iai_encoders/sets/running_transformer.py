@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from iai_encoders.interfaces import ScanningMemory
 from iai_encoders.memory import TransformerMemory
+from iai_encoders.products import Products
 from iai_encoders.running_mean import count_tokens
 from iai_encoders.sets.running_softmax import (
     Found,
@@ -26,6 +27,8 @@ from iai_encoders.validation import (
 )
 
 Tokens = Float[Tensor, "task n dim"]
+
+_NUM_COUNTS = 4
 
 
 class RunningMemory(NamedTuple):
@@ -49,8 +52,8 @@ class Minibatch(NamedTuple):
     """A minibatch, for queries to read.
 
     Attributes:
-        tokens: The tokens.
-        questions: Their questions, if any were given.
+        tokens: The tokens, with their products where there is no memory beneath.
+        questions: Their questions, for the memory beneath.
         mask: ``task n`` bool, True where a token is observed.
         slots: Each layer's keys and values of the tokens; None where these depend on what was read
             before, and so are computed when the minibatch is read.
@@ -75,7 +78,8 @@ class RunningTransformer(nn.Module):
     start). In deeper layers a token's key is that of its minibatch, and a query's depends on what
     it had found by then.
 
-    Tokens of a minibatch attend to one another. With latents they also see what was read before:
+    Tokens and queries get `Products` of their own numbers before the first layer. Tokens of a
+    minibatch attend to one another. With latents they also see what was read before:
     latents are learned queries, and their answers join the tokens of the next minibatch. With a
     `memory`, tokens and queries first read it, and what attention finds is added to its answer:
 
@@ -122,6 +126,9 @@ class RunningTransformer(nn.Module):
         self.latents = nn.Parameter(torch.randn(num_latents, self.dim) * 0.5)
         if num_latents:
             self.embed_summary = nn.Linear(self.dim, self.dim)
+        self.embed_count = nn.Linear(_NUM_COUNTS, self.dim, bias=False)
+        nn.init.zeros_(self.embed_count.weight)
+        self.products = Products(self.dim) if memory is None else None
         if memory is not None:
             self.rate = nn.Parameter(torch.tensor(-3.0))  # r = softplus(rate), 0.05 at the start
 
@@ -160,14 +167,16 @@ class RunningTransformer(nn.Module):
             ValueError: If `tokens`, `questions` or `mask` has the wrong shape, or `mask` is not
                 bool.
         """
-        check_questions(questions, tokens)
-        if self.memory is None and not len(self.latents):
-            slots = self.encoder.encode(tokens, mask=mask)
-            return Minibatch(tokens, questions, slots.mask, slots)
         check_tokens(tokens, mask, self.dim)
+        check_questions(questions, tokens)
         if mask is None:
             mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-        return Minibatch(tokens, questions, mask, None)
+        if self.products is None:
+            return Minibatch(tokens, questions, mask, None)
+        tokens = as_weights(tokens, self.temperature).masked_fill(~mask[..., None], 0.0)
+        tokens = self.products(tokens)
+        slots = None if len(self.latents) else self.encoder.encode(tokens, mask=mask)
+        return Minibatch(tokens, None, mask, slots)
 
     def read(
         self,
@@ -199,15 +208,17 @@ class RunningTransformer(nn.Module):
                 f"`queries` must be the {num_queries} of the state; got {queries.shape[1]}."
             )
         seen = state.seen + count_tokens(minibatch.mask, state.seen)
-        told, memory, slots = as_weights(queries, self.latents), state.memory, minibatch.slots
+        told, memory, slots = as_weights(queries, self.temperature), state.memory, minibatch.slots
         if slots is None:
             slots, memory = self._slots(minibatch, state)
         if self.memory is not None:
             told = self.memory.read(queries, memory)
+        elif self.products is not None:
+            told = self.products(told)
         x, summary = told, state.summary
         if num_latents:
             x = torch.cat([self.latents.to(x.dtype).expand(len(x), -1, -1), x], 1)
-        x, found = self._attend(x, slots, seen, state.found)
+        x, found = self._attend(x, slots, seen, state)
         if num_latents:
             moved = minibatch.mask.any(1)[:, None, None]
             summary = x[:, :num_latents].to(summary.dtype).where(moved, summary)
@@ -234,16 +245,26 @@ class RunningTransformer(nn.Module):
         return TransformerMemory(keys, values, minibatch.mask), memory
 
     def _attend(
-        self, x: Tokens, slots: TransformerMemory, seen: Tensor, old: tuple[Found, ...]
+        self, x: Tokens, slots: TransformerMemory, seen: Tensor, state: RunningMemory
     ) -> tuple[Tokens, tuple[Found, ...]]:
         """Latents and queries after the last layer, normalised, and what each has found."""
         new = []
         sharpness = (1 + seen).log()[:, None] / 4  # task 1
-        for layer, (block, found) in enumerate(zip(self.encoder.blocks, old, strict=True)):
+        counted = self.embed_count(_counts(state.seen, seen).to(x.dtype))[:, None]
+        for layer, (block, found) in enumerate(zip(self.encoder.blocks, state.found, strict=True)):
             query, key, value = block.project(x)
             scale = (1 + self.temperature[layer] * sharpness) * query.shape[3] ** -0.5
             query = query.to(seen.dtype) * scale[..., None, None]
             found = attend_further(found, query, slots.keys[layer], slots.values[layer], slots.mask)
             x = block.finish(x, with_itself(found, query, key, value).to(x.dtype))
+            if not layer:
+                x = x + counted
             new.append(found)
         return self.encoder.norm(x), tuple(new)
+
+
+def _counts(before: Float[Tensor, " task"], seen: Float[Tensor, " task"]) -> Tensor:
+    """The number of tokens read, and the minibatch's share in it, as numbers in [0, 1]."""
+    root = (1 + seen).rsqrt()
+    share = (seen - before) / seen.clamp(min=1)
+    return torch.stack([root, root.sqrt(), share, share.sqrt()], dim=-1)

@@ -32,7 +32,7 @@ def check_minibatches(model: nn.Module, dim: int, run: Run) -> None:
     tokens, queries, mask, padded = draw(model, dim)
     questions = tokens.cos()
     hidden = questions.masked_fill(~mask[..., None], torch.nan).requires_grad_()
-    before = Minibatch(tokens[:, 3:].sin(), questions[:, 3:].sin())
+    before = Minibatch(3 * tokens[:, 3:].roll(1, 2), questions[:, 3:].sin())
     whole, some = Minibatch(tokens, questions), Minibatch(padded, hidden, mask)
     _check_memory(run, queries, before, whole)
     _check_answers(run, queries, before, whole, some)

@@ -18,8 +18,9 @@ def check_running_encoder(encoder: RunningEncoder[Any, Any], dim: int) -> None:
     A state is a pytree of tensors that lead with the tasks, of the same shapes and dtypes however
     many tokens it has read; what is given is left as it was. The order within a minibatch, padding
     (NaN included), the other queries and the other tasks change no answer. A task without an
-    observed token keeps its state, bit for bit. Questions that do not fit the tokens are refused. Gradients reach the observed tokens of all minibatches, questions where they
-    are used, and every parameter, and never a masked token.
+    observed token keeps its state, bit for bit. Questions that do not fit the tokens are refused.
+    Gradients reach the observed tokens of all minibatches, questions where they are used, and every
+    parameter, and never a masked token.
 
     Args:
         encoder: A running encoder.

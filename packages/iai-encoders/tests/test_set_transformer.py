@@ -62,6 +62,15 @@ def test_contract(num_layers):
     check_set_encoder(build(num_layers=num_layers), DIM)
 
 
+def test_without_self_attention_a_token_has_the_same_keys_in_any_company():
+    encoder = SetTransformer(DIM, num_layers=2, num_heads=2, self_attention=False).double()
+    check_set_encoder(encoder, DIM)
+    tokens, _, _ = draw(0, num_tasks=2, n=5, m=1)
+    whole, some = encoder.encode(tokens), encoder.encode(tokens[:, 2:])
+    for layer in range(2):
+        torch.testing.assert_close(whole.keys[layer][:, :, 2:], some.keys[layer])
+
+
 @given(
     seed=st.integers(0, 2**32),
     num_layers=st.integers(1, 3),

@@ -56,6 +56,8 @@ class MemoryTransformer(nn.Module):
     with the number of tokens read; the order within a minibatch changes nothing; in the first
     layer, nor does the cut into minibatches.
 
+    Tokens, questions and queries get `Products` of their own numbers, except for the linear head.
+
     In the first layer, keys come from the questions, and one more head is linear: its keys are
     linear in the question, its values in the difference of token and question, neither is
     normalised, and what it recalls has a linear path to the answer:
@@ -64,7 +66,8 @@ class MemoryTransformer(nn.Module):
 
     where n counts the tokens read and r >= 0 is learned. So where questions are linear in the
     inputs and the difference is linear in the target, one layer of `Ridge` can be Bayesian linear
-    regression at every n.
+    regression at every n. With `key_dim` below the number of inputs and a constant, it is that of a
+    projection of the inputs, whose error does not vanish.
 
     Args:
         dim: Numbers a token.

@@ -124,8 +124,9 @@ class RunningTransformer(nn.Module):
         self.encoder, self.memory = encoder, memory
         self.dim = encoder.dim
         self.temperature = nn.Parameter(torch.zeros(encoder.num_layers, encoder.num_heads))
-        self.latents = nn.Parameter(torch.randn(num_latents, self.dim) * 0.5)
+        self.num_latents = num_latents
         if num_latents:
+            self.latents = nn.Parameter(torch.randn(num_latents, self.dim) * 0.5)
             self.embed_summary = nn.Linear(self.dim, self.dim)
         self.embed_count = nn.Linear(_NUM_COUNTS, self.dim, bias=False)
         nn.init.zeros_(self.embed_count.weight)
@@ -138,7 +139,7 @@ class RunningTransformer(nn.Module):
         dtype = torch.promote_types(self.temperature.dtype, torch.float32)
         like = self.temperature.new_empty(0, dtype=dtype)
         memory = () if self.memory is None else self.memory.empty(num_tasks)
-        num_latents, num_heads = len(self.latents), self.encoder.num_heads
+        num_latents, num_heads = self.num_latents, self.encoder.num_heads
         shape = num_tasks, num_heads, num_latents + num_queries, self.dim // num_heads
         return RunningMemory(
             tuple(nothing_found(like.new_zeros(shape)) for _ in self.temperature),
@@ -176,7 +177,7 @@ class RunningTransformer(nn.Module):
             return Minibatch(tokens, questions, mask, None)
         tokens = as_weights(tokens, self.temperature).masked_fill(~mask[..., None], 0.0)
         tokens = self.products(tokens)
-        slots = None if len(self.latents) else self.encoder.encode(tokens, mask=mask)
+        slots = None if self.num_latents else self.encoder.encode(tokens, mask=mask)
         return Minibatch(tokens, None, mask, slots)
 
     def read(
@@ -202,7 +203,7 @@ class RunningTransformer(nn.Module):
         """
         check_queries(queries, state.seen, self.dim)
         check_num_tasks("minibatch", minibatch.mask, state.seen)
-        num_latents = len(self.latents)
+        num_latents = self.num_latents
         num_queries = state.found[0].value.shape[2] - num_latents
         if queries.shape[1] != num_queries:
             raise ValueError(
@@ -237,7 +238,7 @@ class RunningTransformer(nn.Module):
             tokens, memory = self.memory.scan(
                 memory, tokens, questions=minibatch.questions, mask=mask
             )
-        if len(self.latents):
+        if self.num_latents:
             summary = self.embed_summary(state.summary.to(self.latents.dtype))
             tokens = torch.cat([tokens, summary], 1)
             mask = torch.cat([mask, mask.new_ones(summary.shape[:2])], 1)

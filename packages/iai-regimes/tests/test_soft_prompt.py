@@ -46,7 +46,7 @@ def test_it_starts_with_each_class_in_turn():
     torch.manual_seed(1)
     prompt = prompted(regime, 6).module.prompt.detach()
     torch.manual_seed(1)
-    x = torch.randn(6, X_DIM)
+    x = torch.randn(6, X_DIM).double()
     labels = regime.embed.target.weight.mT.repeat(2, 1)
     torch.testing.assert_close(prompt, regime.embed.inputs(x) + labels)
 

@@ -55,7 +55,8 @@ class SoftPrompt(nn.Module):
         check_sizes(num_tokens=num_tokens)
         self.encoder, self.embed, self.head = encoder, embed, head
         with torch.no_grad():
-            prompt = embed.inputs(torch.randn(num_tokens, embed.x_dim))
+            x = torch.randn(num_tokens, embed.x_dim).to(next(embed.inputs.parameters()))
+            prompt = embed.inputs(x)
             if embed.target is not None:
                 columns = embed.target.weight.mT
                 prompt += columns[torch.arange(num_tokens) % len(columns)]

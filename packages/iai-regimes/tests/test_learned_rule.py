@@ -4,18 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from iai_encoders import SetTransformer
-from iai_regimes import (
-    Categorical,
-    Explicit,
-    Gaussian,
-    Gradient,
-    LatentDecoder,
-    LearnedRule,
-    Newton,
-    Parametric,
-    Predictor,
-)
+from iai_regimes import Explicit, Gaussian, Gradient, LatentDecoder, Newton, Parametric, Predictor
 from iai_regimes.ravel import ravel
 from iai_regimes.testing import check_rule
 from regime_parts import X_DIM, Examples, draw, paper, parametric, read, rule
@@ -54,26 +43,6 @@ def test_by_default_a_gradient_is_read_as_four_products_of_newton_and_data_witho
     slopes = [parametric(Gaussian(1), signal=signal).rule.slope for signal in ("both", "gradient")]
     assert all(isinstance(slope, Newton) and slope.num_products == 4 for slope in slopes)
     assert parametric(Gaussian(1), signal="data").rule.slope is None
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_from_data_the_weights_of_a_class_first_look_up_its_examples(seed):
-    """Other inputs of a class change its row of the weights most, before any training."""
-    torch.manual_seed(seed)
-    predictor, encoder = Predictor(nn.Linear(X_DIM, 3)), SetTransformer(64, 1, 4)
-    options = {"x_dim": X_DIM, "signal": "data", "summary_dim": 0}
-    learned = LearnedRule(predictor, Categorical(3), encoder, **options)
-    nn.init.normal_(learned.head.weight)
-    regime = Parametric(predictor, Categorical(3), learned)
-    y = torch.arange(12).remainder(3)
-    batch = Examples(torch.randn(1, 12, X_DIM), y[None], torch.ones(1, 12, dtype=torch.bool))
-    weight, shares = read(regime, batch.x, batch).theta["weight"], torch.zeros(3, 3)
-    for label in range(3):
-        x = torch.where(y[:, None] == label, torch.randn(1, 12, X_DIM), batch.x)
-        changed = read(regime, x, batch._replace(x=x)).theta["weight"]
-        shares[label] = (changed - weight)[0].norm(dim=1)
-    shares /= shares.sum(1, keepdim=True)
-    assert shares.diagonal().mean() > 0.6
 
 
 @pytest.mark.parametrize("signal", ["data", "gradient", "both"])

@@ -37,14 +37,6 @@ class SoftPrompt(nn.Module):
     Source:
         Lester et al. (2021), arXiv 2104.08691: tokens of a frozen language model are tuned. Feuer
         et al. (2024), arXiv 2402.11137: the same for a prior-fitted network, in place of examples.
-
-    >>> from iai_encoders import RunningTransformer, SetTransformer
-    >>> from iai_regimes import Gaussian, Predictor, RunningAttention
-    >>> encoder = RunningTransformer(SetTransformer(dim=8, num_layers=1, num_heads=2))
-    >>> trained = RunningAttention(encoder, Gaussian(1), x_dim=3)
-    >>> model = SoftPrompt(trained.encoder, trained.embed, trained.head, num_tokens=5)
-    >>> Predictor(model, adapt=["prompt"]).size  # 5 tokens of 8 numbers
-    40
     """
 
     def __init__(

@@ -1,6 +1,7 @@
-"""A soft prompt, and the in-context learner that reads it."""
+"""Prompts and rules that look up examples: what needs a Transformer of iai-encoders."""
 
 import re
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -9,13 +10,35 @@ from iai_regimes import (
     Adam,
     Categorical,
     Gaussian,
+    LearnedRule,
     Parametric,
     Predictor,
     RunningAttention,
     SoftPrompt,
 )
-from regime_parts import X_DIM, draw, read
-from torch import nn
+from torch import Tensor, nn
+
+X_DIM = 3
+
+
+class Examples(NamedTuple):
+    x: Tensor
+    y: Tensor
+    mask: Tensor
+
+
+def draw(likelihood, n=6):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, n, X_DIM, generator=generator, dtype=torch.float64)
+    y = x[..., :2] if isinstance(likelihood, Gaussian) else x.argmax(-1)
+    return Examples(x, y, torch.ones(3, n, dtype=torch.bool))
+
+
+def read(regime, query_x, *batches):
+    state = regime.init(len(query_x), query_x)
+    for batch in batches:
+        state = regime.update(state, regime.encode(batch), query_x)
+    return state
 
 
 def trained(likelihood):
@@ -34,7 +57,7 @@ def prompted(regime, num_tokens):
 
 @pytest.mark.parametrize("likelihood", [Categorical(3), Gaussian(2, scale=0.5)])
 def test_a_prompt_of_the_tokens_of_examples_answers_as_the_examples_do(likelihood):
-    regime, batch = trained(likelihood), draw(likelihood, dtype=torch.float64)
+    regime, batch = trained(likelihood), draw(likelihood)
     tokens = regime.embed.examples(batch).tokens
     state = regime.update(regime.init(3, batch.x), regime.encode(batch), batch.x)
     outputs = prompted(regime, tokens.shape[1])({"prompt": tokens}, batch.x)
@@ -53,7 +76,7 @@ def test_it_starts_with_each_class_in_turn():
 
 def test_the_prompt_alone_is_tuned_and_the_loss_falls():
     likelihood = Categorical(3)
-    regime, batch = trained(likelihood), draw(likelihood, n=12, dtype=torch.float64)
+    regime, batch = trained(likelihood), draw(likelihood, n=12)
     before = {name: value.clone() for name, value in regime.state_dict().items()}
     tuned = Parametric(prompted(regime.requires_grad_(False), 4), likelihood, Adam(0.1))
     state = read(tuned, batch.x, *[batch] * 20)
@@ -64,8 +87,27 @@ def test_the_prompt_alone_is_tuned_and_the_loss_falls():
         assert torch.equal(value, before[name])
 
 
-@pytest.mark.usefixtures("own_errors")
 def test_a_prompt_has_a_token():
     message = "`num_tokens` must be at least 1; got 0."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         prompted(trained(Categorical(3)), 0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_from_data_the_weights_of_a_class_first_look_up_its_examples(seed):
+    """Other inputs of a class change its row of the weights most, before any training."""
+    torch.manual_seed(seed)
+    predictor, encoder = Predictor(nn.Linear(X_DIM, 3)), SetTransformer(64, 1, 4)
+    options = {"x_dim": X_DIM, "signal": "data", "summary_dim": 0}
+    learned = LearnedRule(predictor, Categorical(3), encoder, **options)
+    nn.init.normal_(learned.head.weight)
+    regime = Parametric(predictor, Categorical(3), learned)
+    y = torch.arange(12).remainder(3)
+    batch = Examples(torch.randn(1, 12, X_DIM), y[None], torch.ones(1, 12, dtype=torch.bool))
+    weight, shares = read(regime, batch.x, batch).theta["weight"], torch.zeros(3, 3)
+    for label in range(3):
+        x = torch.where(y[:, None] == label, torch.randn(1, 12, X_DIM), batch.x)
+        changed = read(regime, x, batch._replace(x=x)).theta["weight"]
+        shares[label] = (changed - weight)[0].norm(dim=1)
+    shares /= shares.sum(1, keepdim=True)
+    assert shares.diagonal().mean() > 0.6

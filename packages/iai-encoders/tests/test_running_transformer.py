@@ -66,25 +66,9 @@ def test_has_the_weights_of_a_set_transformer():
     trained, encoder = SetTransformer(DIM, num_layers=2, num_heads=2, ff_dim=12), build(2)
     encoder.encoder.load_state_dict(trained.state_dict())
     names = {f"encoder.{name}" for name in trained.state_dict()}
-    own = {"temperature", "fading", "embed_count.weight"}
+    own = {"temperature", "embed_count.weight"}
     own |= {f"products.{name}" for name in encoder.products.state_dict()}
     assert set(encoder.state_dict()) == names | own
-
-
-def test_what_tokens_take_of_each_other_fades_with_the_number_read():
-    encoder, alone = build(2), build(2)
-    encoder.fading.data.fill_(3.0)  # r = 3.05
-    alone.encoder.self_attention = False
-    tokens, queries = randn(0, 2, 4), randn(1, 2, 3)
-    answers = []
-    for seen in (0.0, 1e4):
-        state = encoder.start(2, 3)._replace(seen=torch.full((2,), seen).double())
-        answers.append(
-            [each.read(queries, each.encode(tokens), state)[0] for each in (encoder, alone)]
-        )
-    (together, apart), (late, late_apart) = answers
-    assert (together - apart).abs().max() > 1e-3
-    torch.testing.assert_close(late, late_apart)
 
 
 def test_latents_carry_what_was_read_into_the_next_minibatch():

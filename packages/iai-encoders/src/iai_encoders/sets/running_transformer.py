@@ -80,9 +80,7 @@ class RunningTransformer(nn.Module):
 
     Tokens and queries get `Products` of their own numbers before the first layer, and queries are
     told how many tokens were read. Tokens of a minibatch attend to one another where the encoder
-    has self-attention; after n tokens, the share of what they take of each other is (1 + n)^-r with
-    a learned r >= 0 for each head, for the company of one minibatch tells less and less. With
-    latents they also see what was read before: latents are learned
+    has self-attention. With latents they also see what was read before: latents are learned
     queries, and their answers join the tokens of the next minibatch. With a `memory`, tokens and
     queries first read it, and what attention finds is added to its answer:
 
@@ -126,11 +124,6 @@ class RunningTransformer(nn.Module):
         self.encoder, self.memory = encoder, memory
         self.dim = encoder.dim
         self.temperature = nn.Parameter(torch.zeros(encoder.num_layers, encoder.num_heads))
-        self.fading = None
-        if encoder.self_attention and encoder.num_layers > 1:
-            self.fading = nn.Parameter(
-                torch.full((encoder.num_layers - 1, encoder.num_heads), -2.0)
-            )
         self.num_latents = num_latents
         if num_latents:
             self.latents = nn.Parameter(torch.randn(num_latents, self.dim) * 0.5)
@@ -184,8 +177,7 @@ class RunningTransformer(nn.Module):
             return Minibatch(tokens, questions, mask, None)
         tokens = as_weights(tokens, self.temperature).masked_fill(~mask[..., None], 0.0)
         tokens = self.products(tokens)
-        alone = not self.num_latents and self.fading is None
-        slots = self.encoder.encode(tokens, mask=mask) if alone else None
+        slots = None if self.num_latents else self.encoder.encode(tokens, mask=mask)
         return Minibatch(tokens, None, mask, slots)
 
     def read(
@@ -250,11 +242,7 @@ class RunningTransformer(nn.Module):
             summary = self.embed_summary(state.summary.to(self.latents.dtype))
             tokens = torch.cat([tokens, summary], 1)
             mask = torch.cat([mask, mask.new_ones(summary.shape[:2])], 1)
-        share = None
-        if self.fading is not None:
-            rates = F.softplus(self.fading)[:, None]  # layer 1 head
-            share = (1 + state.seen)[:, None] ** -rates.to(state.seen.dtype)
-        slots = self.encoder.encode(tokens, mask=mask, share=share)
+        slots = self.encoder.encode(tokens, mask=mask)
         keys, values = (tuple(leaf[:, :, :num_tokens] for leaf in part) for part in slots[:2])
         return TransformerMemory(keys, values, minibatch.mask), memory
 

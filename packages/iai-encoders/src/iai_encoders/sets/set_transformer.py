@@ -70,7 +70,6 @@ class SetTransformer(nn.Module):
         tokens: Float[Tensor, "task n dim"],
         *,
         mask: Bool[Tensor, "task n"] | None = None,
-        share: Float[Tensor, "layer task head"] | None = None,
     ) -> TransformerMemory:
         """Every layer's keys and values of each set.
 
@@ -78,8 +77,6 @@ class SetTransformer(nn.Module):
             tokens: The set of each task. Masked tokens, NaN included, change neither what is read
                 from the memory nor a gradient.
             mask: True where a token is observed; None where all are, which is faster.
-            share: How much a token takes of what it attends to; the rest is its own value. For each
-                layer but the last, which no token attends in. None: all of it.
 
         Returns:
             The memory; gradients flow to `tokens`.
@@ -98,12 +95,10 @@ class SetTransformer(nn.Module):
             visible = (mask | ~mask.any(1, keepdim=True))[:, None, None]
         keys, values = [], []
         *blocks, last = self.blocks
-        for layer, block in enumerate(blocks):
+        for block in blocks:
             if self.self_attention:
                 query, key, value = block.project(tokens)
                 attended = F.scaled_dot_product_attention(query, key, value, visible)
-                if share is not None:
-                    attended = value.lerp(attended, share[layer, ..., None, None].to(value.dtype))
             else:
                 key, value = block.keys_values(tokens)
                 attended = value

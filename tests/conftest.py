@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from iai_encoders import AxialTransformer, CausalTransformer, DeepSet, SetTransformer
+from iai_encoders import (
+    AxialTransformer,
+    CausalTransformer,
+    DeepSet,
+    LinearAttention,
+    MemoryTransformer,
+    RunningTransformer,
+    SetTransformer,
+)
 from iai_iterate import (
     ConjugateGradient,
     Neumann,
@@ -24,6 +32,7 @@ from iai_regimes import (
     Categorical,
     Embedded,
     Explicit,
+    ExplicitMemory,
     Gaussian,
     GradientDescent,
     Implicit,
@@ -34,6 +43,7 @@ from iai_regimes import (
     Parametric,
     Predictor,
     Proximal,
+    RunningAttention,
     Unlabelled,
     UntilConverged,
     WhitenedNewton,
@@ -90,6 +100,18 @@ SET_ENCODERS: dict[str, Callable[[], Any]] = {
 }
 TABLE_ENCODERS: dict[str, Callable[[], Any]] = {
     "axial-transformer": lambda: AxialTransformer(DIM, num_layers=1, num_heads=2),
+}
+MEMORY_ENCODERS: dict[str, Callable[[], Any]] = {
+    "ridge": lambda: MemoryTransformer(DIM, num_layers=2, num_heads=2),
+    "linear-attention": lambda: MemoryTransformer(DIM, 1, 2, association=LinearAttention),
+    "deep-set": lambda: DeepSet(DIM),
+}
+RUNNING_ENCODERS: dict[str, Callable[[], Any]] = {
+    "plain": lambda: RunningTransformer(SetTransformer(DIM, num_layers=2, num_heads=2)),
+    "latents": lambda: RunningTransformer(SetTransformer(DIM, 1, 2), num_latents=3),
+    "on-ridge": lambda: RunningTransformer(
+        SetTransformer(DIM, 1, 2), memory=MemoryTransformer(DIM, 1, 2)
+    ),
 }
 SEQUENCE_ENCODERS: dict[str, Callable[[], Any]] = {
     "causal-transformer": lambda: CausalTransformer(DIM, num_layers=2, num_heads=2),
@@ -179,6 +201,16 @@ MAKERS: dict[str, Callable[[Any], Any]] = RULED | {
     f"{name}-{encoder}": lambda likelihood, make=make, encode=encode: make(encode(), likelihood)
     for name, make in REGIMES.items()
     for encoder, encode in SET_ENCODERS.items()
+}
+MAKERS |= {
+    f"{name}-{encoder}": lambda likelihood, make=make, encode=encode: make(
+        encode(), likelihood, x_dim=X_DIM
+    )
+    for name, make, encoders in (
+        ("memory", ExplicitMemory, MEMORY_ENCODERS),
+        ("running", RunningAttention, RUNNING_ENCODERS),
+    )
+    for encoder, encode in encoders.items()
 }
 
 

@@ -104,7 +104,7 @@ def check_same_tasks(state: Tensor, batch: Tensor) -> None:
 
 
 def check_kept(name: str, old: Any, new: Any) -> None:
-    """Raises ValueError for a memory, a pytree, whose tensors change their number, shape or dtype."""
+    """Raises ValueError for a memory whose tensors change their number, shape or dtype."""
     before, after = _forms(old), _forms(new)
     if before != after:
         pairs = zip_longest(before, after, fillvalue="nothing")

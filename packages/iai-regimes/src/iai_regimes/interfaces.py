@@ -55,6 +55,7 @@ class SetEncoder(Protocol):
         """What each query reads in the memory; no query sees another."""
 
 
+@runtime_checkable
 class TokenEncoder(Protocol):
     """Whatever reads tokens."""
 
@@ -80,8 +81,8 @@ class MemoryEncoder(TokenEncoder, Protocol):
     ) -> Any:
         """The memory of the tokens before and the observed ones of these, of the same size.
 
-        A task without an observed token keeps its memory, bit for bit. `questions` are the tokens without their targets, as queries come; None where there are no
-        targets.
+        A task without an observed token keeps its memory, bit for bit. `questions` are the tokens
+        without their targets, as queries come; None where there are no targets.
         """
 
     def read(

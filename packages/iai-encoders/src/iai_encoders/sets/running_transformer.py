@@ -223,7 +223,8 @@ class RunningTransformer(nn.Module):
         of_latents, of_queries = (
             _part(found, part) for part in (slice(num_latents), slice(num_latents, None))
         )
-        summary = summary.to(state.summary.dtype)
+        informed = minibatch.mask.any(1)[:, None, None]
+        summary = summary.to(state.summary.dtype).where(informed, state.summary)
         return answers, RunningMemory(of_queries, of_latents, summary, memory, seen)
 
     def _slots(self, minibatch: Minibatch, state: RunningMemory) -> tuple[TransformerMemory, Any]:

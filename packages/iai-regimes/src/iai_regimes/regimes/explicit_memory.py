@@ -45,6 +45,7 @@ class ExplicitMemory(MemoryRegime):
         memory that sums over examples for z, so that h loses nothing.
     """
 
+    encoder: MemoryEncoder
     needs_query = False  # any query can read a memory
 
     def __init__(

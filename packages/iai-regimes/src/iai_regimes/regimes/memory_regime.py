@@ -1,4 +1,4 @@
-"""What regimes have in common whose state is the memory of an encoder: tokens, and a linear head."""
+"""What regimes whose state is an encoder's memory have in common: tokens, and a linear head."""
 
 from abc import ABC
 

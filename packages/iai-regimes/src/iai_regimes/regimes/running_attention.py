@@ -52,6 +52,7 @@ class RunningAttention(MemoryRegime):
         sums of attention in place of the answer y_i.
     """
 
+    encoder: RunningEncoder
     needs_query = True  # the state is about given queries
 
     def __init__(

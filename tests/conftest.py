@@ -288,12 +288,18 @@ def generative(regime: str) -> tuple[Any, Any]:
     likelihood, encoder = Unlabelled(Gaussian(2, scale=1.0)), SET_ENCODERS["transformer"]()
     if regime == "implicit":
         return Implicit(encoder, likelihood, x_dim=2, query_dim=3), SAMPLERS["mixture"]()
+    if regime in MEMORY_ENCODERS:
+        encoder = MEMORY_ENCODERS[regime]()
+        return ExplicitMemory(encoder, likelihood, x_dim=2, query_dim=3), SAMPLERS["mixture"]()
+    if regime in RUNNING_ENCODERS:
+        encoder = RUNNING_ENCODERS[regime]()
+        return RunningAttention(encoder, likelihood, x_dim=2, query_dim=3), SAMPLERS["mixture"]()
     predictor = Predictor(LatentDecoder(3, 5, 2, hidden_dim=DIM), adapt=["latent"])
     rule = LearnedRule(predictor, likelihood, encoder, x_dim=2, signal="data")
     return Explicit(predictor, likelihood, rule), SAMPLERS["mixture"]()
 
 
-@pytest.fixture(params=["columns", "implicit", "explicit"])
+@pytest.fixture(params=["columns", "implicit", "explicit", "ridge", "on-ridge"])
 def unlabelled(request: pytest.FixtureRequest) -> Any:
     """A regime for examples without targets, with random weights, and a sampler of such tasks."""
     torch.manual_seed(0)

@@ -107,11 +107,11 @@ def check_kept(name: str, old: Any, new: Any) -> None:
     """Raises ValueError for a memory whose tensors change their number, shape or dtype."""
     before, after = _forms(old), _forms(new)
     if before != after:
-        pairs = zip_longest(before, after, fillvalue="nothing")
+        pairs = zip_longest(before, after, fillvalue=())
         was, became = next(pair for pair in pairs if pair[0] != pair[1])
         raise ValueError(
-            f"`{name}` must have a memory of one size and dtype, however much it has read; here "
-            f"{was} became {became}."
+            f"`{name}` must have a memory that neither grows nor changes its dtype, for it is the "
+            f"state; {was} became {became}."
         )
 
 
@@ -193,14 +193,14 @@ def check_solver(rule: Any) -> None:
         raise TypeError(f"`rule` must have a `residual`; {type(rule).__name__} has none.")
 
 
-def _forms(tree: Any) -> list[str | tuple[torch.Size, torch.dtype]]:
+def _forms(tree: Any) -> list[tuple[object, ...]]:
     # Without torch's `tree_leaves`, which leaves objects to the garbage collector in each step.
     if isinstance(tree, Tensor):
-        return [(tree.shape, tree.dtype)]
+        return [(*tree.shape, tree.dtype)]
     parts = tree.values() if isinstance(tree, dict) else tree
     if isinstance(parts, Collection) and not isinstance(parts, str):
         return [form for part in parts for form in _forms(part)]
-    return [type(tree).__name__]
+    return [(type(tree).__name__,)]
 
 
 def _check_inputs(batch: Examples) -> None:

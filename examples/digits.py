@@ -19,14 +19,21 @@ import iai_regimes as regimes
 from iai_encoders import MemoryTransformer, RunningTransformer, SetTransformer
 from iai_iterate import Iterated, Pool, unrolled
 from iai_tasks import ProjectedClassification, digits
-from iai_train import Experiment, FitConfig, SamplerSource, Settings, accuracy, parse
+from iai_train import (
+    AlternatingSource,
+    Experiment,
+    FitConfig,
+    Settings,
+    accuracy,
+    parse,
+)
 from sklearn.linear_model import LogisticRegression
 
 SEEN_TASKS = 2**20  # training tasks have seeds below this, test tasks from it on
 RATES = (1.0, 0.3, 0.1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5)  # of Adam
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0)  # C of logistic regression, one over its penalty
 RUNNING, RIDGE = "implicit, running attention", "explicit, ridge memory"
-AT_ONCE = "implicit, one pass over all"
+AT_ONCE, LOGISTIC, ADAM = "implicit, one pass over all", "logistic regression", "adam"
 REFINED = ("implicit, logits", "explicit, latent", "parametric, both")
 SIGNALS = ("parametric, data", "parametric, gradient")
 
@@ -45,7 +52,8 @@ class Train:
     ridge_heads: int = 2  # its heads
     curvature: int = 6  # Hessian-vector products of a step
     summary: int = 64  # size of the running mean of learned features
-    num_tasks: int = 64  # training tasks that are refined side by side
+    num_tasks: int = 64  # training tasks that are refined side by side, where steps learn alone
+    num_long: int = 12  # training tasks of most examples side by side, where all steps learn
     num_query: int = 16  # queries of a training task
     max_steps: int = 10  # most steps that a training task is refined for
 
@@ -57,7 +65,7 @@ class Config(Settings):
     out: Path = Path("runs/digits")
     train: Train = Train()
     learners: tuple[Literal[RUNNING, RIDGE, AT_ONCE, *REFINED, *SIGNALS], ...] = (RUNNING, RIDGE)
-    baselines: tuple[Literal["logistic regression", "adam"], ...] = ("logistic regression", "adam")
+    baselines: tuple[Literal[LOGISTIC, ADAM], ...] = (LOGISTIC, ADAM)  # to tune and fit
     test_tasks: int = 256  # test tasks
     support: int = 640  # examples of a test task
     steps: tuple[int, ...] = (0, 1, 2, 4, 8, 10, 20, 40)  # steps that are reported
@@ -70,11 +78,10 @@ TINY = Train(width=16, summary=8, num_tasks=8, num_query=8)
 GPU = attrs.evolve(CPU, iterations=20_000, learning_rate=5e-4, warmup=500, precision="bf16")
 LARGE = Train(width=256, layers=4, num_tasks=512, num_query=64)
 SMALL = {"learners": (RUNNING, RIDGE, AT_ONCE, *REFINED), "steps": (0, 1, 2, 5)}
+SHOWN = {"learners": (RUNNING,), "baselines": (LOGISTIC,), "steps": (1, 2, 4, 8, 20, 40)}
 PRESETS = {
     "cpu": Config(fit=CPU, learners=(RUNNING, RIDGE, AT_ONCE, *REFINED)),
-    "demo": Config(
-        fit=DEMO, baselines=("logistic regression",), learners=(RUNNING,), steps=(1, 2, 4, 8, 20, 40)
-    ),
+    "demo": Config(fit=DEMO, **SHOWN),
     "smoke": Config(fit=SMOKE, train=TINY, test_tasks=4, support=80, **SMALL),
     "gpu": Config(fit=GPU, train=LARGE, test_tasks=1024),
 }
@@ -93,7 +100,7 @@ def build(train: Train, name: str) -> Iterated:
         return refined(train, name, encoder, likelihood)
     if name == AT_ONCE:
         return Iterated(regime, steps=1)
-    return Iterated(regime, steps=train.max_steps, minibatch=train.minibatch, gradient=unrolled)
+    return Iterated(regime, steps=None, minibatch=train.minibatch, gradient=unrolled)
 
 
 def refined(
@@ -131,16 +138,14 @@ def main() -> None:
     seen = ProjectedClassification.training(images, num_tasks=SEEN_TASKS, **sizes)
     unseen = ProjectedClassification.held_out(images, first_seed=SEEN_TASKS, **sizes)
 
-    def source(learner: Iterated) -> Pool | SamplerSource:
-        """A pool of tasks where each step learns alone; else new tasks, with as many examples."""
-        counts = {"num_query": train.num_query, "generator": run.training_generator()}
-        if learner.minibatch and learner.steps == 1:
-            counts |= {"num_tasks": train.num_tasks, "max_steps": train.max_steps}
-            return Pool(learner, seen, **counts)
+    def source(name: str, learner: Iterated) -> Pool | AlternatingSource:
+        """A pool of tasks where each step learns alone; else many short tasks, then a few long."""
+        how = {"num_query": train.num_query, "generator": run.training_generator()}
+        if name in (*REFINED, *SIGNALS):
+            return Pool(learner, seen, num_tasks=train.num_tasks, max_steps=train.max_steps, **how)
         most = train.max_steps * minibatch
-        counts["num_support"] = most if learner.minibatch else (minibatch, most)
-        counts["num_tasks"] = max(1, round(2 * train.num_tasks / (train.max_steps + 1)))
-        return SamplerSource(seen, **counts)
+        sizes = minibatch, most, 4 * minibatch, most
+        return AlternatingSource.of_sizes(seen, sizes, num_tasks=train.num_long, **how)
 
     counts = {"num_support": config.support, "num_query": 64}
     tasks = run.draw(unseen, config.test_tasks, **counts)
@@ -150,7 +155,7 @@ def main() -> None:
     read = {step: step * minibatch for step in config.steps if step}
     for name in config.learners:
         learner = run.build(build, train, name)
-        run.train(name, learner, source(learner))
+        run.train(name, learner, source(name, learner))
         run.rows += run.measure(name, learner, tasks, config.steps if learner.minibatch else read)
 
     def logistic(c: float) -> LogisticRegression:
@@ -161,10 +166,10 @@ def main() -> None:
         return Iterated(regime, steps=1, minibatch=minibatch)
 
     head, likelihood = run.build(linear_head, train), regimes.Categorical(train.num_classes)
-    if "logistic regression" in config.baselines:
-        run.rows += run.tuned("logistic regression", logistic, STRENGTHS, few, tasks, read)
-    if "adam" in config.baselines:
-        run.rows += run.tuned("adam", adam, RATES, tuning, tasks, config.steps)
+    if LOGISTIC in config.baselines:
+        run.rows += run.tuned(LOGISTIC, logistic, STRENGTHS, few, tasks, read)
+    if ADAM in config.baselines:
+        run.rows += run.tuned(ADAM, adam, RATES, tuning, tasks, config.steps)
     title = "Digits of unseen tasks: accuracy by the number of labelled examples read"
     run.finish(scale="linear", title=title)
 

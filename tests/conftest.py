@@ -32,6 +32,7 @@ from iai_regimes import (
     Categorical,
     Embedded,
     Explicit,
+    ExplicitMemory,
     Gaussian,
     GradientDescent,
     Implicit,
@@ -42,6 +43,7 @@ from iai_regimes import (
     Parametric,
     Predictor,
     Proximal,
+    RunningAttention,
     Unlabelled,
     UntilConverged,
     WhitenedNewton,
@@ -98,6 +100,18 @@ SET_ENCODERS: dict[str, Callable[[], Any]] = {
 }
 TABLE_ENCODERS: dict[str, Callable[[], Any]] = {
     "axial-transformer": lambda: AxialTransformer(DIM, num_layers=1, num_heads=2),
+}
+MEMORY_ENCODERS: dict[str, Callable[[], Any]] = {
+    "ridge": lambda: MemoryTransformer(DIM, num_layers=2, num_heads=2),
+    "linear-attention": lambda: MemoryTransformer(DIM, 1, 2, association=LinearAttention),
+    "deep-set": lambda: DeepSet(DIM),
+}
+RUNNING_ENCODERS: dict[str, Callable[[], Any]] = {
+    "plain": lambda: RunningTransformer(SetTransformer(DIM, num_layers=2, num_heads=2)),
+    "latents": lambda: RunningTransformer(SetTransformer(DIM, 1, 2), num_latents=3),
+    "on-ridge": lambda: RunningTransformer(
+        SetTransformer(DIM, 1, 2), memory=MemoryTransformer(DIM, 1, 2)
+    ),
 }
 SEQUENCE_ENCODERS: dict[str, Callable[[], Any]] = {
     "causal-transformer": lambda: CausalTransformer(DIM, num_layers=2, num_heads=2),
@@ -200,6 +214,16 @@ MAKERS: dict[str, Callable[[Any], Any]] = RULED | {
     for name, make in REGIMES.items()
     for encoder, encode in SET_ENCODERS.items()
 }
+MAKERS |= {
+    f"{name}-{encoder}": lambda likelihood, make=make, encode=encode: make(
+        encode(), likelihood, x_dim=X_DIM
+    )
+    for name, make, encoders in (
+        ("memory", ExplicitMemory, MEMORY_ENCODERS),
+        ("running", RunningAttention, RUNNING_ENCODERS),
+    )
+    for encoder, encode in encoders.items()
+}
 
 
 @pytest.fixture(params=SAMPLERS)
@@ -288,12 +312,18 @@ def generative(regime: str) -> tuple[Any, Any]:
     likelihood, encoder = Unlabelled(Gaussian(2, scale=1.0)), SET_ENCODERS["transformer"]()
     if regime == "implicit":
         return Implicit(encoder, likelihood, x_dim=2, query_dim=3), SAMPLERS["mixture"]()
+    if regime in MEMORY_ENCODERS:
+        encoder = MEMORY_ENCODERS[regime]()
+        return ExplicitMemory(encoder, likelihood, x_dim=2, query_dim=3), SAMPLERS["mixture"]()
+    if regime in RUNNING_ENCODERS:
+        encoder = RUNNING_ENCODERS[regime]()
+        return RunningAttention(encoder, likelihood, x_dim=2, query_dim=3), SAMPLERS["mixture"]()
     predictor = Predictor(LatentDecoder(3, 5, 2, hidden_dim=DIM), adapt=["latent"])
     rule = LearnedRule(predictor, likelihood, encoder, x_dim=2, signal="data")
     return Explicit(predictor, likelihood, rule), SAMPLERS["mixture"]()
 
 
-@pytest.fixture(params=["columns", "implicit", "explicit"])
+@pytest.fixture(params=["columns", "implicit", "explicit", "ridge", "on-ridge"])
 def unlabelled(request: pytest.FixtureRequest) -> Any:
     """A regime for examples without targets, with random weights, and a sampler of such tasks."""
     torch.manual_seed(0)

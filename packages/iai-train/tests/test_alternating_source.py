@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from iai_train import AlternatingSource
@@ -5,8 +7,8 @@ from iai_train.testing import check_source
 from least_squares import Descent, LiveTasks, Regression
 
 
-def sampler_sources(*sizes: int) -> AlternatingSource:
-    counts = {"num_query": 2, "generator": torch.Generator().manual_seed(3)}
+def sampler_sources(*sizes: int) -> AlternatingSource[Any, Any]:
+    counts: dict[str, Any] = {"num_query": 2, "generator": torch.Generator().manual_seed(3)}
     return AlternatingSource.of_sizes(Regression(), sizes, num_tasks=2, **counts)
 
 
@@ -26,7 +28,7 @@ def test_sizes_take_turns_with_as_many_examples_and_queries_in_all() -> None:
 
 def test_a_state_of_others_is_refused_and_nothing_loaded() -> None:
     source = sampler_sources(2, 6)
-    before = source.state_dict()
+    before: Any = source.state_dict()
     broken = {"turn": 1, "sources": [before["sources"][0], {}]}
     for state in (broken, {"turn": 2, "sources": before["sources"]}, {"turn": 0, "sources": []}):
         with pytest.raises(ValueError, match="`state` is not that of"):

@@ -95,9 +95,9 @@ class AlternatingSource(Generic[TasksT, StateT]):
         self._turn = turn
 
 
-def _read(state: Mapping[str, object], num_sources: int) -> tuple[int, list[Any]]:
+def _read(state: Mapping[str, Any], num_sources: int) -> tuple[int, list[Any]]:
     named = isinstance(state, Mapping) and state.keys() == {"turn", "sources"}
-    turn, states = (state["turn"], state["sources"]) if named else (None, None)
+    turn, states = (state["turn"], state["sources"]) if named else (-1, None)
     fits = isinstance(states, list) and len(states) == num_sources
     if not fits or not isinstance(turn, int) or not 0 <= turn < num_sources:
         raise ValueError(f"`state` is not that of an `AlternatingSource` of {num_sources} sources.")

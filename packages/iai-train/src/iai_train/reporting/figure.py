@@ -83,7 +83,7 @@ def figure(
     for panel in grid.flat[len(splits) :]:
         panel.remove()
     if len(splits) == 1:
-        _name_curves(canvas.axes[0])
+        _name_curves(canvas, canvas.axes[0])
     else:
         handles = {
             label: handle
@@ -159,15 +159,15 @@ def _draw_curves(
     panel.spines[["top", "right"]].set_visible(False)
 
 
-def _name_curves(panel: "Axes") -> None:
+def _name_curves(canvas: "Figure", panel: "Axes") -> None:
     """Writes each method's name at the right end of its curve, at least a line apart."""
-    panel.figure.draw_without_rendering()  # which sets the scales
+    canvas.draw_without_rendering()  # which sets the scales
     low, high = panel.get_ylim()
     to_axes = panel.transScale + panel.transLimits
     ends = []
     for curve in panel.get_lines():
-        x, y = (values[-1] for values in curve.get_data())
-        ends.append((to_axes.transform((x, min(max(y, low), high)))[1], curve))
+        x, y = curve.get_xydata()[-1]
+        ends.append((float(to_axes.transform((x, min(max(y, low), high)))[1]), curve))
     ends.sort(key=lambda end: end[0], reverse=True)
     heights = list[float]()
     for height, _ in ends:

@@ -60,7 +60,7 @@ class Config(Settings):
     steps: tuple[int, ...] = (0, 1, 2, 3, 5, 10)  # reported inner steps, beside those of training
 
 
-CPU = FitConfig(iterations=300, learning_rate=3e-3, warmup=50, weight_decay=0, chunk=8)
+CPU = FitConfig(iterations=400, learning_rate=3e-3, warmup=50, weight_decay=0, chunk=8)
 SMOKE = FitConfig(iterations=2, weight_decay=0, log_every=1, checkpoint_every=1, chunk=1)
 GPU = FitConfig(iterations=20_000, weight_decay=0, log_every=200, chunk=32)
 SHORT = {"long_steps": 2, "proximal_steps": 2}

@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from iai_encoders import AxialTransformer, CausalTransformer, DeepSet, SetTransformer
+from iai_encoders import (
+    AxialTransformer,
+    CausalTransformer,
+    DeepSet,
+    LinearAttention,
+    MemoryTransformer,
+    RunningTransformer,
+    SetTransformer,
+)
 from iai_iterate import (
     ConjugateGradient,
     Neumann,
@@ -93,6 +101,18 @@ TABLE_ENCODERS: dict[str, Callable[[], Any]] = {
 }
 SEQUENCE_ENCODERS: dict[str, Callable[[], Any]] = {
     "causal-transformer": lambda: CausalTransformer(DIM, num_layers=2, num_heads=2),
+}
+MEMORY_ENCODERS: dict[str, Callable[[], Any]] = {
+    "deep-set": lambda: DeepSet(DIM),
+    "ridge": lambda: MemoryTransformer(DIM, num_layers=2, num_heads=2),
+    "linear-attention": lambda: MemoryTransformer(
+        DIM, num_layers=2, num_heads=2, association=LinearAttention
+    ),
+}
+RUNNING_ENCODERS: dict[str, Callable[[], Any]] = {
+    "running-attention": lambda: RunningTransformer(
+        SetTransformer(DIM, num_layers=2, num_heads=2), num_latents=2
+    ),
 }
 LIKELIHOODS: dict[str, Callable[[], Any]] = {
     "gaussian": lambda: Gaussian(1, scale=0.5),
@@ -197,6 +217,18 @@ def set_encoder(request: pytest.FixtureRequest) -> Any:
 def table_encoder(request: pytest.FixtureRequest) -> Any:
     torch.manual_seed(0)
     return TABLE_ENCODERS[request.param]()
+
+
+@pytest.fixture(params=MEMORY_ENCODERS)
+def memory_encoder(request: pytest.FixtureRequest) -> Any:
+    torch.manual_seed(0)
+    return MEMORY_ENCODERS[request.param]()
+
+
+@pytest.fixture(params=RUNNING_ENCODERS)
+def running_encoder(request: pytest.FixtureRequest) -> Any:
+    torch.manual_seed(0)
+    return RUNNING_ENCODERS[request.param]()
 
 
 @pytest.fixture(params=SEQUENCE_ENCODERS)

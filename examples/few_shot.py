@@ -2,8 +2,8 @@
 ===============================================================
 
 A task shows an image of each of five letters and asks which of these other images are; test tasks
-have other scripts. MAML and its relatives, a neural process and learned regimes, trained on as many
-tasks, are one loop: they differ in what a task adapts, in the rule, and in the meta-gradient.
+have other scripts. MAML and its relatives, memories and a learned rule are one loop, trained on as
+many tasks: they differ in what a task adapts, in the rule, and in the meta-gradient.
 """
 
 from functools import partial
@@ -15,13 +15,13 @@ import iai_iterate as iterate
 import iai_regimes as regimes
 import iai_train
 import torch
-from iai_encoders import DeepSet, SetTransformer
+from iai_encoders import MemoryTransformer, RunningTransformer, SetTransformer
 from iai_tasks import FewShotClassification, ImageClassSource, split_classes
 from iai_train import Experiment, FitConfig, SamplerSource, Settings, learning_costs, parse
 
-METHODS = ("maml", "first-order maml", "reptile", "meta-sgd", "anil", "imaml, descent")
-METHODS += ("imaml, hessian-free", "cavia", "cnp", "implicit, learned", "parametric, learned")
-LAST_STEPS = {"cnp": 1, "imaml, hessian-free": 5}  # one pass; converged by then
+METHODS = ("maml", "first-order maml", "reptile", "meta-sgd", "anil", "imaml", "cavia")
+MEMORIES = ("attentive process", "running attention", "ridge memory")  # images are read once
+METHODS += (*MEMORIES, "parametric, learned")
 
 
 @attrs.frozen(kw_only=True)
@@ -34,15 +34,15 @@ class Train:
     rotations: bool = True  # train on classes turned by 90, 180 and 270 degrees too
     transductive: bool = False  # normalise over all queries of a task, as in several papers
     width: int = 16  # channels of each convolution
-    features: int = 64  # features of an image, for a neural process, CAVIA and learned regimes
+    features: int = 64  # features of an image, for CAVIA, the memories and the learned rule
     inner_rate: float = 0.4  # rate of an inner step
     inner_steps: int = 1  # inner steps in training, where they are unrolled
-    reptile_steps: int = 5  # inner steps of Reptile
+    long_steps: int = 5  # inner steps of first-order MAML and Reptile, which keep no graph
     latent_dim: int = 64  # numbers that CAVIA adapts
+    latent_steps: int = 2  # inner steps of CAVIA
     strength: float = 0.5  # weight of iMAML's proximal term
-    proximal_rate: float = 0.05  # rate of iMAML's inner steps by descent
-    proximal_steps: int = 10  # inner steps of iMAML by descent
-    newton_steps: int = 2  # inner steps of iMAML by Newton's method with conjugate gradients
+    proximal_rate: float = 0.05  # rate of iMAML's inner steps
+    proximal_steps: int = 10  # inner steps of iMAML
     num_tasks: int = 16  # tasks of a meta-gradient
 
 
@@ -63,9 +63,9 @@ class Config(Settings):
 CPU = FitConfig(iterations=400, learning_rate=3e-3, warmup=50, weight_decay=0, chunk=8)
 SMOKE = FitConfig(iterations=2, weight_decay=0, log_every=1, checkpoint_every=1, chunk=1)
 GPU = FitConfig(iterations=20_000, weight_decay=0, log_every=200, chunk=32)
-SHORT = {"reptile_steps": 2, "proximal_steps": 2, "newton_steps": 1}
+SHORT = {"long_steps": 2, "proximal_steps": 2}
 TINY = Train(queries=1, width=4, features=8, latent_dim=4, num_tasks=2, **SHORT)
-LONG = {"strength": 2.0, "proximal_rate": 0.1, "proximal_steps": 16, "newton_steps": 5}
+LONG = {"strength": 2.0, "proximal_rate": 0.1, "proximal_steps": 16}
 LARGE = Train(queries=15, width=64, num_tasks=32, **LONG)
 MANY = {"test_tasks": 1000, "test_chunk": 250, "steps": (0, 1, 2, 3, 5, 10, 20, 50)}
 FEW = ImageClassSource(letters=10)
@@ -79,15 +79,13 @@ PRESETS = {
 def learners(train: Train, image_shape: tuple[int, ...]) -> dict[str, iterate.Iterated]:
     """Every method by name: what is adapted, by which rule, and the gradient across its steps."""
     ways, dim, likelihood = train.ways, train.features, regimes.Categorical(train.ways)
-    sizes = {"width": train.width, "image_size": image_shape[1], "transductive": train.transductive}
-    conv = partial(regimes.Conv4, image_shape[0], **sizes)
-    implicit = partial(regimes.Implicit, likelihood=likelihood, x_dim=dim)
-    proximal = partial(regimes.Proximal, strength=train.strength)
+    look = {"width": train.width, "image_size": image_shape[1], "transductive": train.transductive}
+    conv = partial(regimes.Conv4, image_shape[0], **look)
     solver, theta = iterate.ConjugateGradient(steps=5), lambda state: state.theta
-    descent, newton = regimes.GradientDescent, regimes.NewtonCG(solver)
-    inner, small = descent(train.inner_rate), descent(train.proximal_rate)
+    descent, sizes = regimes.GradientDescent, {"num_heads": 4, "ff_dim": 2 * dim}
+    inner, slow = descent(train.inner_rate), descent(train.proximal_rate)
     unrolled = {"steps": train.inner_steps, "gradient": iterate.unrolled, "loss": "last"}
-    read = {"steps": 2 * train.shots, "minibatch": ways}  # two passes over the images of a task
+    once = unrolled | {"steps": train.shots, "minibatch": ways}  # without the loss of no image
 
     def adapted(rule, adapt=None, **choices):  # the whole network, or the named part
         regime = regimes.Parametric(regimes.Predictor(conv(ways), adapt), likelihood, rule)
@@ -98,25 +96,27 @@ def learners(train: Train, image_shape: tuple[int, ...]) -> dict[str, iterate.It
     def on_features(regime, **choices):  # of images, by a network that all tasks share
         return iterate.Iterated(regimes.Embedded(regime, conv(dim)), **choices)
 
-    rates = regimes.Predictor(conv(ways)).full(train.inner_rate)
     decoder = regimes.LatentDecoder(dim, train.latent_dim, ways, hidden_dim=dim)
     latent = regimes.Predictor(decoder, adapt=["latent"])
     cavia = regimes.Explicit(latent, likelihood, descent(50.0))  # the latent hardly counts at first
+    attention = regimes.Implicit(SetTransformer(dim, 1, **sizes), likelihood, x_dim=dim)
+    running = RunningTransformer(SetTransformer(dim, 2, **sizes))
+    running = regimes.RunningAttention(running, likelihood, x_dim=dim)
+    ridge = regimes.ExplicitMemory(MemoryTransformer(dim, 2, **sizes), likelihood, x_dim=dim)
     head = regimes.Predictor(torch.nn.Linear(dim, ways))
-    rule = regimes.LearnedRule(head, likelihood, SetTransformer(dim, 2, 4, 2 * dim), x_dim=dim)
-    cnp = implicit(DeepSet(dim))
+    rule = regimes.LearnedRule(head, likelihood, SetTransformer(dim, 2, **sizes), x_dim=dim)
     return {
         "maml": adapted(inner),
-        "first-order maml": adapted(inner, gradient=iterate.first_order),
-        "reptile": adapted(inner, gradient=iterate.reptile, steps=train.reptile_steps),
-        "meta-sgd": adapted(descent(rates)),
+        "first-order maml": adapted(inner, gradient=iterate.first_order, steps=train.long_steps),
+        "reptile": adapted(inner, gradient=iterate.reptile, steps=train.long_steps),
+        "meta-sgd": adapted(descent(regimes.Predictor(conv(ways)).full(train.inner_rate))),
         "anil": adapted(inner, adapt=["head"]),
-        "imaml, descent": adapted(proximal(small), steps=train.proximal_steps),
-        "imaml, hessian-free": adapted(proximal(newton), steps=train.newton_steps),
-        "cavia": on_features(cavia, **unrolled),
-        "cnp": on_features(cnp, steps=1),
-        "implicit, learned": on_features(implicit(SetTransformer(dim, 2, 4, 2 * dim)), **read),
-        "parametric, learned": on_features(regimes.Parametric(head, likelihood, rule), **read),
+        "imaml": adapted(regimes.Proximal(slow, train.strength), steps=train.proximal_steps),
+        "cavia": on_features(cavia, **unrolled | {"steps": train.latent_steps}),
+        "attentive process": on_features(attention, **once),
+        "running attention": on_features(running, **once),
+        "ridge memory": on_features(ridge, **once),
+        "parametric, learned": on_features(regimes.Parametric(head, likelihood, rule), **once),
     }
 
 
@@ -140,7 +140,7 @@ def main() -> None:
         counts |= {"num_tasks": train.num_tasks, "generator": run.training_generator()}
         learner = methods[name].to(run.device)
         run.train(name, learner, SamplerSource(seen, **counts))
-        steps = {learner.steps, *(s for s in config.steps if s <= LAST_STEPS.get(name, s))}
+        steps = {0, learner.steps} if name in MEMORIES else {learner.steps, *config.steps}
         rows = run.measure(name, learner, batches, steps)
         run.rows += rows + learning_costs(run, rows, learner, batches[0], tasks[: train.num_tasks])
     run.finish(by="step", scale="linear")

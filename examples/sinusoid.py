@@ -1,14 +1,10 @@
 """Sine waves from ten points: methods as choices of parameters, rule and meta-gradient
 ====================================================================================
 
-A task is a sine wave with an amplitude and a phase of its own, and shows ten points of it. MAML and
-its relatives learn where gradient descent should start; CAVIA adapts a latent alone; a neural
-process reads the points in one pass; the learned regimes read them in minibatches of five. All
-share one loop, and differ in what a task adapts, in the rule, and in how the meta-gradient crosses
-the steps. Every method is trained on as many tasks, and measured after many more steps.
-
-The error is the mean squared distance to the wave. The oracle is the best answer: before any point
-it is the mean of all waves, and with ten points it makes no error.
+A task shows ten points of a sine wave. MAML and its relatives learn where descent should start,
+CAVIA adapts a latent alone, neural processes read all points at once, by a mean or by attention.
+The rest read minibatches of five: running attention keeps what each query's attention has found,
+the ridge memory regressions of learned values on learned keys. The oracle has the least error.
 """
 
 from functools import partial
@@ -20,7 +16,7 @@ import attrs
 import iai_iterate as iterate
 import iai_regimes as regimes
 import torch
-from iai_encoders import DeepSet, SetTransformer
+from iai_encoders import DeepSet, MemoryTransformer, RunningTransformer, SetTransformer
 from iai_iterate import Iterated
 from iai_tasks import Sinusoid, TaskBatch
 from iai_train import Experiment, FitConfig, SamplerSource, Settings, mean_squared_error, parse
@@ -28,9 +24,9 @@ from torch import Tensor, nn
 
 RATES = (0.1, 0.03, 0.01, 3e-3, 1e-3)  # of Adam
 METHODS = ("maml", "first-order maml", "reptile", "pretrained", "meta-sgd", "anil", "cavia")
-METHODS += ("imaml", "cnp", "implicit, learned", "parametric, learned")
-# With this variance, the negative log-likelihood is the squared error and a constant.
-SQUARED = regimes.Gaussian(1, scale=0.5**0.5)
+LAST_STEPS = {"cnp": 1, "attentive process": 1, "running attention": 2, "ridge memory": 2}
+METHODS += ("imaml", *LAST_STEPS, "implicit, learned", "parametric, learned")
+SQUARED = regimes.Gaussian(1, scale=0.5**0.5)  # its loss is the squared error and a constant
 
 
 @attrs.frozen(kw_only=True)
@@ -47,7 +43,7 @@ class Train:
     newton_steps: int = 3  # inner steps of iMAML in training
     latent_dim: int = 8  # numbers that CAVIA adapts
     latent_rate: float = 0.03  # rate of CAVIA's inner steps
-    minibatch: int = 5  # points that a learned regime reads at a step
+    minibatch: int = 5  # points that memories and learned regimes read at a step
 
 
 @attrs.frozen(kw_only=True)
@@ -61,7 +57,7 @@ class Config(Settings):
     steps: tuple[int, ...] = (0, 1, 2, 5, 10, 20, 50, 100)  # steps that are reported
 
 
-CPU = FitConfig(iterations=1500, learning_rate=3e-3, warmup=100, weight_decay=0, log_every=100)
+CPU = FitConfig(iterations=1000, learning_rate=3e-3, warmup=100, weight_decay=0, log_every=100)
 SMOKE = FitConfig(iterations=3, weight_decay=0, log_every=2, checkpoint_every=2)
 GPU = FitConfig(iterations=70_000, weight_decay=0, log_every=500)
 TINY = Train(num_tasks=4, width=8, newton_steps=1)
@@ -82,37 +78,40 @@ def network(width: int, adapt: list[str] | None = None) -> regimes.Predictor:
 def learners(train: Train) -> dict[str, Iterated]:
     """Every method by name: what is adapted, by which rule, and the gradient across its steps."""
     width, steps = train.width, train.inner_steps
-    descent, solver = regimes.GradientDescent(train.inner_rate), iterate.ConjugateGradient(steps=5)
+    descent, inner = regimes.GradientDescent, regimes.GradientDescent(train.inner_rate)
+    solver, theta = iterate.ConjugateGradient(steps=5), attrgetter("theta")
 
-    def descending(rule=descent, steps=steps, gradient=iterate.unrolled, adapt=None) -> Iterated:
-        """A network of which a task adapts the named part, or all, on all the points at once."""
-        regime = regimes.Parametric(network(width, adapt), SQUARED, rule)
+    def descending(rule=inner, steps=steps, gradient=iterate.unrolled, adapt=None) -> Iterated:
+        regime = regimes.Parametric(network(width, adapt), SQUARED, rule)  # all points at once
         return Iterated(regime, steps=steps, gradient=gradient, loss="last")
 
-    encoder = partial(SetTransformer, width, 2, 4, 2 * width)
-    rates = nn.Parameter(torch.full((network(width).size,), train.inner_rate))
+    encoder = partial(SetTransformer, width, num_heads=4, ff_dim=2 * width)
     decoder = regimes.LatentDecoder(1, train.latent_dim, 1, hidden_dim=width, num_layers=1)
     latent = regimes.Predictor(decoder, adapt=["latent"])
-    cavia = regimes.Explicit(latent, SQUARED, regimes.GradientDescent(train.latent_rate))
+    cavia = regimes.Explicit(latent, SQUARED, descent(train.latent_rate))
     proximal = regimes.Proximal(regimes.NewtonCG(solver), train.strength)
     imaml = descending(proximal, train.newton_steps)
-    solved = {"solved": attrgetter("theta")}
-    imaml.gradient = iterate.ImplicitGradient(imaml.regime.residual, solver, **solved)
-    head = network(width, ["head"])
-    rule = regimes.LearnedRule(head, SQUARED, encoder(), x_dim=1)
-    refined = {"steps": 4, "minibatch": train.minibatch}  # two passes over the points of a task
+    imaml.gradient = iterate.ImplicitGradient(imaml.regime.residual, solver, solved=theta)
+    head, of = network(width, ["head"]), {"likelihood": SQUARED, "x_dim": 1}
+    rule = regimes.LearnedRule(head, encoder=encoder(num_layers=2), **of)
+    running = regimes.RunningAttention(RunningTransformer(encoder(num_layers=2)), **of)
+    ridge = regimes.ExplicitMemory(MemoryTransformer(width, 2, num_heads=4), **of)
+    once, twice = ({"steps": steps, "minibatch": train.minibatch} for steps in (2, 4))  # passes
     return {
         "maml": descending(),
         "first-order maml": descending(gradient=iterate.first_order),
         "reptile": descending(gradient=iterate.reptile, steps=2 * steps),
         "pretrained": descending(gradient=iterate.reptile, steps=1),
-        "meta-sgd": descending(regimes.GradientDescent(rates), steps=1),
+        "meta-sgd": descending(descent(network(width).full(train.inner_rate)), steps=1),
         "anil": descending(adapt=["head"]),
         "cavia": Iterated(cavia, steps=steps, gradient=iterate.unrolled, loss="last"),
         "imaml": imaml,
-        "cnp": Iterated(regimes.Implicit(DeepSet(2 * width), SQUARED, x_dim=1), steps=1),
-        "implicit, learned": Iterated(regimes.Implicit(encoder(), SQUARED, x_dim=1), **refined),
-        "parametric, learned": Iterated(regimes.Parametric(head, SQUARED, rule), **refined),
+        "cnp": Iterated(regimes.Implicit(DeepSet(2 * width), **of), steps=1),
+        "attentive process": Iterated(regimes.Implicit(encoder(num_layers=1), **of), steps=1),
+        "running attention": Iterated(running, gradient=iterate.unrolled, **once),
+        "ridge memory": Iterated(ridge, gradient=iterate.unrolled, **once),
+        "implicit, learned": Iterated(regimes.Implicit(encoder(num_layers=2), **of), **twice),
+        "parametric, learned": Iterated(regimes.Parametric(head, SQUARED, rule), **twice),
     }
 
 
@@ -127,8 +126,8 @@ def main() -> None:
 
     def oracle(tasks: TaskBatch) -> Tensor:
         """Before any point the mean of all waves, of amplitudes 0.1 to 5 and phases 0 to pi."""
-        shown = tasks.support.num_examples
-        return waves.oracle(tasks) if shown else -2.55 * (2 / torch.pi) * tasks.query.x.cos()
+        mean = -2.55 * (2 / torch.pi) * tasks.query.x.cos()
+        return waves.oracle(tasks) if tasks.support.num_examples else mean
 
     def adam(rate: float) -> Iterated:
         return Iterated(regimes.Parametric(scratch, SQUARED, regimes.Adam(rate)), steps=1)
@@ -140,7 +139,8 @@ def main() -> None:
         counts = {"num_tasks": train.num_tasks, "num_support": shots, "num_query": train.num_query}
         source = SamplerSource(waves, **counts, generator=run.training_generator())
         run.train(name, built[name].to(run.device), source)
-        run.rows += run.measure(name, built[name], tasks, (0, 1) if name == "cnp" else steps)
+        reported = [step for step in steps if step <= LAST_STEPS.get(name, step)]
+        run.rows += run.measure(name, built[name], tasks, reported)
     run.rows += run.tuned("from scratch", adam, RATES, tuning, tasks, steps)
     run.rows += run.measure("oracle", oracle, tasks, {0: 0, 1: train.shots})
     run.finish(by="step")

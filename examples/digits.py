@@ -5,6 +5,10 @@ A task takes 5 of the 10 classes, permutes their labels, and maps the 64 pixels 
 random projection of its own. A learner reads 16 labelled images a step, and classifies others. It
 is tested on tasks and images that it was not trained on. The baselines, logistic regression and
 Adam, train a model on each test task.
+
+Learners differ in what they keep of the images that they have read: running sums of attention for
+each query, an online ridge regression in each layer, five logits for each query, a latent, or the
+weights of a linear classifier. "One pass" keeps all of them and reads them at once.
 """
 
 from pathlib import Path
@@ -12,18 +16,27 @@ from typing import Literal
 
 import attrs
 import iai_regimes as regimes
-from iai_encoders import SetTransformer
-from iai_iterate import Iterated, Pool
+from iai_encoders import MemoryTransformer, RunningTransformer, SetTransformer
+from iai_iterate import Iterated, Pool, unrolled
 from iai_tasks import ProjectedClassification, digits
-from iai_train import Experiment, FitConfig, SamplerSource, Settings, accuracy, parse
+from iai_train import (
+    AlternatingSource,
+    Experiment,
+    FitConfig,
+    SamplerSource,
+    Settings,
+    accuracy,
+    parse,
+)
 from sklearn.linear_model import LogisticRegression
 
 SEEN_TASKS = 2**20  # training tasks have seeds below this, test tasks from it on
 RATES = (1.0, 0.3, 0.1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5)  # of Adam
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0)  # C of logistic regression, one over its penalty
-FEW = ("implicit", "parametric, both")
-MORE = ("parametric, data", "parametric, gradient", "explicit, both")
-AT_ONCE = "implicit, one step, all examples"
+RUNNING, RIDGE = "implicit, running attention", "explicit, ridge memory"
+AT_ONCE, LOGISTIC, ADAM = "implicit, one pass over all", "logistic regression", "adam"
+REFINED = ("implicit, logits", "explicit, latent", "parametric, both")
+SIGNALS = ("parametric, data", "parametric, gradient")
 
 
 @attrs.frozen(kw_only=True)
@@ -34,11 +47,14 @@ class Train:
     dim: int = 16  # numbers that an image is projected to
     minibatch: int = 16  # examples read at a step
     width: int = 64  # size of a token
-    layers: int = 2  # layers of the set encoder
+    layers: int = 2  # layers of a set encoder
     heads: int = 4  # attention heads
+    ridge_layers: int = 3  # layers of the ridge memory, which holds 14,336 numbers a task
+    ridge_heads: int = 2  # its heads
     curvature: int = 6  # Hessian-vector products of a step
     summary: int = 64  # size of the running mean of learned features
-    num_tasks: int = 64  # training tasks that are refined side by side
+    num_tasks: int = 64  # training tasks that are refined side by side, where steps learn alone
+    num_long: int = 12  # training tasks of most examples side by side, where all steps learn
     num_query: int = 16  # queries of a training task
     max_steps: int = 10  # most steps that a training task is refined for
 
@@ -49,45 +65,59 @@ class Config(Settings):
 
     out: Path = Path("runs/digits")
     train: Train = Train()
-    learners: tuple[Literal[*FEW, *MORE, AT_ONCE], ...] = (*FEW, "explicit, both")  # to train
+    learners: tuple[Literal[RUNNING, RIDGE, AT_ONCE, *REFINED, *SIGNALS], ...] = (RUNNING, RIDGE)
+    baselines: tuple[Literal[LOGISTIC, ADAM], ...] = (LOGISTIC, ADAM)  # to tune and fit
     test_tasks: int = 256  # test tasks
-    support: int = 640  # examples of a test task; later steps read them again
-    steps: tuple[int, ...] = (0, 1, 2, 4, 5, 8, 10, 20, 100)  # steps that are reported
+    support: int = 640  # examples of a test task
+    steps: tuple[int, ...] = (0, 1, 2, 4, 8, 10, 20, 40)  # steps that are reported
 
 
-CPU = FitConfig(iterations=1500, learning_rate=5e-3, warmup=100, betas=(0.9, 0.95), log_every=100)
-DEMO = attrs.evolve(CPU, iterations=1000, learning_rate=3e-3, log_every=50)
+CPU = FitConfig(iterations=1500, learning_rate=3e-3, warmup=100, betas=(0.9, 0.95), log_every=100)
+DEMO = attrs.evolve(CPU, iterations=1000, log_every=50)
 SMOKE = FitConfig(iterations=8, log_every=4, checkpoint_every=6)
 TINY = Train(width=16, summary=8, num_tasks=8, num_query=8)
 GPU = attrs.evolve(CPU, iterations=20_000, learning_rate=5e-4, warmup=500, precision="bf16")
 LARGE = Train(width=256, layers=4, num_tasks=512, num_query=64)
-SMALL = (*FEW, "explicit, both", AT_ONCE)
+SMALL = {"learners": (RUNNING, RIDGE, AT_ONCE, *REFINED), "steps": (0, 1, 2, 5)}
+SHOWN = {"learners": (RUNNING,), "baselines": (LOGISTIC,), "steps": (1, 2, 4, 8, 20, 40)}
 PRESETS = {
-    "cpu": Config(fit=CPU, learners=(*FEW, *MORE, AT_ONCE)),
-    "demo": Config(fit=DEMO, learners=FEW, steps=(0, 1, 2, 5, 10, 20), test_tasks=128),
-    "smoke": Config(
-        fit=SMOKE, train=TINY, learners=SMALL, steps=(0, 1, 2, 6), test_tasks=4, support=80
-    ),
+    "cpu": Config(fit=CPU, learners=(RUNNING, RIDGE, AT_ONCE, *REFINED)),
+    "demo": Config(fit=DEMO, **SHOWN),
+    "smoke": Config(fit=SMOKE, train=TINY, test_tasks=4, support=80, **SMALL),
     "gpu": Config(fit=GPU, train=LARGE, test_tasks=1024),
 }
 
 
 def build(train: Train, name: str) -> Iterated:
     """A learner by the name of its rows."""
-    likelihood = regimes.Categorical(train.num_classes)
-    encoder = SetTransformer(train.width, train.layers, train.heads, 2 * train.width)
-    sizes = {"x_dim": train.dim, "summary_dim": train.summary}
-    kind, _, signal = name.partition(", ")
-    if kind == "implicit":
-        regime = regimes.Implicit(encoder, likelihood, **sizes)
-        return Iterated(regime, steps=1, minibatch=None if name == AT_ONCE else train.minibatch)
-    if kind == "parametric":
-        regime_type, predictor = regimes.Parametric, linear_head(train)
+    dim, width, likelihood = train.dim, train.width, regimes.Categorical(train.num_classes)
+    encoder = SetTransformer(width, train.layers, train.heads, 2 * width)
+    if name in (RUNNING, AT_ONCE):
+        regime = regimes.RunningAttention(RunningTransformer(encoder), likelihood, x_dim=dim)
+    elif name == RIDGE:
+        memory = MemoryTransformer(width, train.ridge_layers, train.ridge_heads, 2 * width)
+        regime = regimes.ExplicitMemory(memory, likelihood, x_dim=dim)
     else:
+        return refined(train, name, encoder, likelihood)
+    if name == AT_ONCE:
+        return Iterated(regime, steps=1)
+    return Iterated(regime, steps=None, minibatch=train.minibatch, gradient=unrolled)
+
+
+def refined(
+    train: Train, name: str, encoder: SetTransformer, likelihood: regimes.Categorical
+) -> Iterated:
+    """A learner whose state is small, of logits, a latent or weights; each step learns alone."""
+    sizes, signal = {"x_dim": train.dim, "summary_dim": train.summary}, name.split(", ")[1]
+    if signal == "logits":
+        regime = regimes.Implicit(encoder, likelihood, **sizes)
+        return Iterated(regime, steps=1, minibatch=train.minibatch)
+    regime_type, predictor = regimes.Parametric, linear_head(train)
+    if signal == "latent":
         decoder = regimes.LatentDecoder(train.dim, train.width, train.num_classes)
         regime_type, predictor = regimes.Explicit, regimes.Predictor(decoder, adapt=["latent"])
     slope = None if signal == "data" else regimes.Newton(train.curvature)
-    choices = {"signal": signal, "slope": slope, **sizes}
+    choices = {"signal": "both" if signal == "latent" else signal, "slope": slope, **sizes}
     rule = regimes.LearnedRule(predictor, likelihood, encoder, **choices)
     return Iterated(regime_type(predictor, likelihood, rule), steps=1, minibatch=train.minibatch)
 
@@ -109,24 +139,27 @@ def main() -> None:
     seen = ProjectedClassification.training(images, num_tasks=SEEN_TASKS, **sizes)
     unseen = ProjectedClassification.held_out(images, first_seed=SEEN_TASKS, **sizes)
 
-    def source(learner: Iterated) -> Pool | SamplerSource:
-        """A pool of tasks; for the model of one step, new tasks with as many examples in all."""
-        counts = {"num_query": train.num_query, "generator": run.training_generator()}
-        if learner.minibatch:
-            counts |= {"num_tasks": train.num_tasks, "max_steps": train.max_steps}
-            return Pool(learner, seen, **counts)
-        counts["num_tasks"] = max(1, round(2 * train.num_tasks / (train.max_steps + 1)))
-        return SamplerSource(seen, num_support=(minibatch, train.max_steps * minibatch), **counts)
+    def source(name: str, learner: Iterated) -> Pool | AlternatingSource:
+        """A pool of tasks where each step learns alone; else many short tasks, then a few long."""
+        how = {"num_query": train.num_query, "generator": run.training_generator()}
+        if name in (*REFINED, *SIGNALS):
+            return Pool(learner, seen, num_tasks=train.num_tasks, max_steps=train.max_steps, **how)
+        most, sources = train.max_steps * minibatch, []
+        for size in (minibatch, most, 4 * minibatch, most):
+            share = (most + train.num_query) / (size + train.num_query)
+            how |= {"num_support": size, "num_tasks": round(share * train.num_long)}
+            sources.append(SamplerSource(seen, **how))
+        return AlternatingSource(sources)
 
     counts = {"num_support": config.support, "num_query": 64}
     tasks = run.draw(unseen, config.test_tasks, **counts)
     tuning = run.draw(unseen, config.test_tasks, **counts, tuning=True)
     few = run.draw(unseen, max(4, config.test_tasks // 8), **counts, tuning=True)
-    # Examples read by each step of the first pass over them.
-    read = {s: s * minibatch for s in config.steps if 0 < s * minibatch <= config.support}
+    # Examples read by each step.
+    read = {step: step * minibatch for step in config.steps if step}
     for name in config.learners:
         learner = run.build(build, train, name)
-        run.train(name, learner, source(learner))
+        run.train(name, learner, source(name, learner))
         run.rows += run.measure(name, learner, tasks, config.steps if learner.minibatch else read)
 
     def logistic(c: float) -> LogisticRegression:
@@ -137,9 +170,12 @@ def main() -> None:
         return Iterated(regime, steps=1, minibatch=minibatch)
 
     head, likelihood = run.build(linear_head, train), regimes.Categorical(train.num_classes)
-    run.rows += run.tuned("logistic regression", logistic, STRENGTHS, few, tasks, read)
-    run.rows += run.tuned("adam", adam, RATES, tuning, tasks, config.steps)
-    run.finish(scale="linear")
+    if LOGISTIC in config.baselines:
+        run.rows += run.tuned(LOGISTIC, logistic, STRENGTHS, few, tasks, read)
+    if ADAM in config.baselines:
+        run.rows += run.tuned(ADAM, adam, RATES, tuning, tasks, config.steps)
+    title = "Digits of unseen tasks: accuracy by the number of labelled examples read"
+    run.finish(scale="linear", title=title)
 
 
 if __name__ == "__main__":

@@ -11,17 +11,22 @@ times as wide ("wide"), or far from the origin ("far"). The error is (prediction
 import copy
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import attrs
 import iai_regimes as regimes
-from iai_encoders import SetTransformer
-from iai_iterate import Iterated, Pool
+from iai_encoders import MemoryTransformer, RunningTransformer, SetTransformer
+from iai_iterate import Iterated, Pool, unrolled
 from iai_tasks import LinearRegression
 from iai_train import Experiment, FitConfig, SamplerSource, Settings, mean_squared_error, parse
 
 RATES = (1.0, 0.3, 0.1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5)  # of Adam
-MAIN, UNTRAINED = "parametric, both", "parametric, untrained"
-AT_ONCE = "implicit, one step, all examples"
+RIDGE, RUNNING = "explicit, ridge memory", "implicit, running attention"
+BOTH, AT_ONCE = "implicit, attention on a ridge", "implicit, one pass over all"
+MEMORIES = (RIDGE, RUNNING, BOTH, AT_ONCE)
+MAIN, UNTRAINED, PAPER = "parametric, both", "parametric, untrained", "parametric, the paper's form"
+REFINED = (MAIN, PAPER, "parametric, data", "parametric, gradient", "explicit, latent")
+REFINED += ("implicit, logits",)
 
 
 @attrs.frozen(kw_only=True)
@@ -32,7 +37,9 @@ class Train:
     noise_variance: float = 0.25  # variance of the noise of y
     minibatch: int = 16  # examples read at a step
     width: int = 32  # size of a token
-    layers: int = 2  # layers of the set encoder
+    memory_width: int = 64  # size of a token of a memory; half of it must be above `dim`
+    latents: int = 8  # learned queries of running attention, whose answers later examples see
+    layers: int = 2  # layers of a set encoder
     heads: int = 4  # attention heads
     curvature: int = 5  # Hessian-vector products of a step
     num_tasks: int = 256  # training tasks that are refined side by side
@@ -46,49 +53,66 @@ class Config(Settings):
 
     out: Path = Path("runs/linear_regression")
     train: Train = Train()
+    learners: tuple[Literal[*MEMORIES, *REFINED], ...] = (*MEMORIES, *REFINED)  # to train
     test_tasks: int = 256  # test tasks of each split
     steps: tuple[int, ...] = (0, 1, 2, 5, 10, 20, 100)  # steps that are reported
-    deep_steps: tuple[int, ...] = (1000,)  # more of them, of the main learner on split "in"
+    deep_steps: tuple[int, ...] = (1000,)  # more of them, of two learners on split "in"
 
 
-CPU = FitConfig(iterations=1200, learning_rate=4e-3, warmup=100, betas=(0.9, 0.95), log_every=100)
+CPU = FitConfig(iterations=1200, learning_rate=4e-3, weight_decay=0, warmup=100, betas=(0.9, 0.95))
 SMOKE = FitConfig(iterations=12, learning_rate=4e-3, log_every=5, checkpoint_every=10)
 GPU = attrs.evolve(CPU, iterations=20_000, learning_rate=1e-3, warmup=500, precision="bf16")
-TINY = Train(width=16, num_tasks=16, num_query=8, max_steps=8)
-LARGE = Train(dim=64, minibatch=64, width=256, layers=4, num_tasks=512, num_query=64)
+TINY = Train(width=16, memory_width=16, latents=2, num_tasks=16, num_query=8, max_steps=8)
+LARGE = {"width": 256, "memory_width": 256, "layers": 4, "num_tasks": 512, "num_query": 64}
 PRESETS = {
-    "cpu": Config(fit=CPU),
+    "cpu": Config(fit=CPU, learners=(*MEMORIES, MAIN, PAPER, "implicit, logits")),
     "smoke": Config(fit=SMOKE, train=TINY, test_tasks=8, steps=(0, 1, 2, 5), deep_steps=(10,)),
-    "gpu": Config(fit=GPU, train=LARGE, test_tasks=512),
+    "gpu": Config(fit=GPU, train=Train(dim=64, minibatch=64, **LARGE), test_tasks=512),
 }
 
 
-def learners(train: Train, likelihood: regimes.Gaussian) -> dict[str, Iterated]:
-    """Every learner of the comparison, by the name of its rows."""
-    dim, newton = train.dim, partial(regimes.Newton, train.curvature)
-    encoder = partial(SetTransformer, train.width, train.layers, train.heads, 2 * train.width)
+def build(train: Train, likelihood: regimes.Gaussian, name: str) -> Iterated:
+    """A learner by the name of its rows."""
+    if name in MEMORIES:
+        return memory(train, likelihood, name)
+    dim, encoder = (
+        train.dim,
+        SetTransformer(train.width, train.layers, train.heads, 2 * train.width),
+    )
+    if name == "implicit, logits":
+        regime = regimes.Implicit(encoder, likelihood, x_dim=dim)
+        return Iterated(regime, steps=1, minibatch=train.minibatch)
+    regime_type, model, how = regimes.Parametric, linear_model(dim), {}
+    if name == "explicit, latent":
+        decoder = regimes.LatentDecoder(dim, 4 * dim, 1, hidden_dim=train.width, num_layers=1)
+        regime_type, model = regimes.Explicit, regimes.Predictor(decoder, adapt=["latent"])
+    elif name == PAPER:  # state, signals and update of Mittal et al. (2025)
+        how = {"update": "residual", "summary_dim": 0, "count": False}
+    elif name != MAIN:
+        how = {"signal": name.split(", ")[1]}
+    if name != "parametric, data":
+        how["slope"] = regimes.Gradient() if name == PAPER else regimes.Newton(train.curvature)
+    rule = regimes.LearnedRule(model, likelihood, encoder, x_dim=dim, **how)
+    steps = train.max_steps if name == PAPER else 1  # the paper draws new tasks at each iteration
+    return Iterated(regime_type(model, likelihood, rule), steps=steps, minibatch=train.minibatch)
 
-    def learned(regime: type, model: regimes.Predictor, steps: int = 1, **how: object) -> Iterated:
-        rule = regimes.LearnedRule(model, likelihood, encoder(), x_dim=dim, **how)
-        return Iterated(regime(model, likelihood, rule), steps=steps, minibatch=train.minibatch)
 
-    parametric = partial(learned, regimes.Parametric)
-    decoder = regimes.LatentDecoder(dim, 4 * dim, 1, hidden_dim=train.width, num_layers=1)
-    latent = regimes.Predictor(decoder, adapt=["latent"])
-    explicit = learned(regimes.Explicit, latent, slope=newton())
-    # State, signals and update of Mittal et al. (2025), who draw new tasks at each iteration.
-    of_paper = {"update": "residual", "summary_dim": 0, "count": False, "slope": regimes.Gradient()}
-    paper = parametric(linear_model(dim), train.max_steps, **of_paper)
-    refined, at_once = (regimes.Implicit(encoder(), likelihood, x_dim=dim) for _ in range(2))
-    return {
-        MAIN: parametric(linear_model(dim), slope=newton()),
-        "parametric, data": parametric(linear_model(dim), signal="data"),
-        "parametric, gradient": parametric(linear_model(dim), signal="gradient", slope=newton()),
-        "parametric, the paper's form": paper,
-        "explicit, both": explicit,
-        "implicit": Iterated(refined, steps=1, minibatch=train.minibatch),
-        AT_ONCE: Iterated(at_once, steps=1),
-    }
+def memory(train: Train, likelihood: regimes.Gaussian, name: str) -> Iterated:
+    """A learner whose state is what it has read, in sums over examples."""
+    width, reads = train.memory_width, {"steps": train.max_steps, "minibatch": train.minibatch}
+    ridge = MemoryTransformer(width, 1, 2, 2 * width)
+    if name == RIDGE:
+        regime = regimes.ExplicitMemory(ridge, likelihood, x_dim=train.dim)
+        return Iterated(regime, **reads, gradient=unrolled)
+    layers = SetTransformer(width, train.layers, train.heads, 2 * width)
+    choices = {RUNNING: {"num_latents": train.latents}, BOTH: {"memory": ridge}}
+    encoder = RunningTransformer(layers, **choices.get(name, {}))
+    regime = regimes.RunningAttention(encoder, likelihood, x_dim=train.dim)
+    return (
+        Iterated(regime, steps=1)
+        if name == AT_ONCE
+        else Iterated(regime, **reads, gradient=unrolled)
+    )
 
 
 def linear_model(dim: int) -> regimes.Predictor:
@@ -115,13 +139,15 @@ def main() -> None:
     likelihood = regimes.Gaussian(1, scale=train.noise_variance**0.5)
     # Queries without noise: the loss has the same minimiser, and its gradient less variance.
     sampler = LinearRegression(train.dim, noise_variance=train.noise_variance, noisy_query=False)
-    trained, model = learners(train, likelihood), linear_model(train.dim).to(run.device)
-    compared = {UNTRAINED: copy.deepcopy(trained[MAIN]).to(run.device), **trained}
-    for name, learner in trained.items():
+    model, compared = linear_model(train.dim).to(run.device), {}
+    for name in config.learners:
+        learner = run.build(build, train, likelihood, name)
+        if name == MAIN:
+            compared[UNTRAINED] = copy.deepcopy(learner)
         how = {"num_query": train.num_query, "generator": run.training_generator()}
-        tasks = source(train, learner.to(run.device), sampler, **how)
         # The oracle's error falls as 1 / n: with this weight, losses at all depths count alike.
-        run.train(name, learner, tasks, weight=lambda seen: 1 + seen)
+        run.train(name, learner, source(train, learner, sampler, **how), weight=lambda n: 1 + n)
+        compared[name] = learner
 
     def adam(rate: float) -> Iterated:
         regime = regimes.Parametric(model, likelihood, regimes.Adam(rate))
@@ -134,7 +160,7 @@ def main() -> None:
         counts = {"num_support": max(read.values()), "num_query": 64}
         draw = partial(run.draw, shifted, config.test_tasks, **counts)
         of = {"batches": draw(), "split": split}
-        at = {"oracle": read, MAIN: steps, UNTRAINED: steps}
+        at = {"oracle": read, RIDGE: steps, MAIN: steps}
         at[AT_ONCE] = {step: read[step] for step in config.steps if step}
         for name, method in {"oracle": shifted.oracle, **compared}.items():
             run.rows += run.measure(name, method, steps=at.get(name, config.steps), **of)
@@ -143,7 +169,7 @@ def main() -> None:
     for row in list(run.rows):
         over = {"metric": "excess_over_oracle", "value": row.value / least[row.split, row.step]}
         run.rows.append(attrs.evolve(row, **over, stderr=float("nan")))
-    run.finish()
+    run.finish(title="Excess error of linear regression on unseen tasks")
 
 
 if __name__ == "__main__":

@@ -2,12 +2,10 @@
 
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from iai_regimes.check import check_sizes, flat_inputs
-from iai_regimes.embedding import BilinearEmbedding
 from iai_regimes.interfaces import Examples, Likelihood
 from iai_regimes.padding import finite_queries, observed_features, observed_inputs
 from iai_regimes.precision import as_weights
@@ -27,9 +25,10 @@ class ExampleTokens(NamedTuple):
 class ExampleEmbedding(nn.Module):
     """A question is its embedded input, and an example that plus its embedded target.
 
-    So an example and a query of one input differ in the target alone. The input is embedded by a
-    linear map, beside which products of inputs start small; the target by a linear map without a
-    bias, half as large. So encoders that look up similar tokens look up similar inputs first.
+    So an example and a query of one input differ in the target alone. Both maps are linear, that of
+    the target has no bias, and its features are half as large as those of the input. So an encoder
+    that looks up similar tokens looks up similar inputs first, and one that regresses on tokens
+    regresses on the inputs.
 
     Args:
         likelihood: Says what a model reads of a target.
@@ -46,8 +45,8 @@ class ExampleEmbedding(nn.Module):
         query_dim = x_dim if query_dim is None else query_dim
         check_sizes(x_dim=x_dim, query_dim=query_dim, dim=dim)
         self.likelihood, self.x_dim, self.query_dim = likelihood, x_dim, query_dim
-        self.inputs = _embedding(x_dim, dim)
-        self.queries = self.inputs if query_dim == x_dim else _embedding(query_dim, dim)
+        self.inputs = _linear(x_dim, dim)
+        self.queries = self.inputs if query_dim == x_dim else _linear(query_dim, dim)
         self.target = None
         if likelihood.num_features:
             self.target = nn.Linear(likelihood.num_features, dim, bias=False)
@@ -59,12 +58,12 @@ class ExampleEmbedding(nn.Module):
         Raises:
             ValueError: If there are no targets, or an input has not `x_dim` numbers.
         """
-        questions = self.inputs(flat_inputs("x", observed_inputs(batch), self.x_dim))
+        x = flat_inputs("x", observed_inputs(batch), self.x_dim)
+        questions = _embed(self.inputs, x)
         if self.target is None:
             return ExampleTokens(questions, None, batch.mask)
         features = observed_features(batch, self.likelihood)
-        targets = self.target(within_reach(as_weights(features, self.target.weight)))
-        return ExampleTokens(questions + targets, questions, batch.mask)
+        return ExampleTokens(questions + _embed(self.target, features), questions, batch.mask)
 
     def questions(self, query_x: Float[Tensor, "task query *x_shape"]) -> Tokens:
         """The tokens of queries; one that is not finite is embedded as zeros.
@@ -73,13 +72,15 @@ class ExampleEmbedding(nn.Module):
             ValueError: If a query has not `query_dim` numbers.
         """
         x = flat_inputs("query_x", finite_queries(query_x)[0], self.query_dim)
-        questions: Tokens = self.queries(x)
-        return questions
+        return _embed(self.queries, x)
 
 
-def _embedding(x_dim: int, dim: int) -> BilinearEmbedding:
-    embedding = BilinearEmbedding(x_dim, dim)
-    with torch.no_grad():
-        embedding.linear.weight.normal_(std=x_dim**-0.5)
-        embedding.products.weight.mul_(0.1)
-    return embedding
+def _linear(x_dim: int, dim: int) -> nn.Linear:
+    layer = nn.Linear(x_dim, dim)
+    nn.init.normal_(layer.weight, std=x_dim**-0.5)
+    return layer
+
+
+def _embed(layer: nn.Linear, values: Float[Tensor, "task n k"]) -> Tokens:
+    embedded: Tensor = layer(within_reach(as_weights(values, layer.weight)))
+    return embedded

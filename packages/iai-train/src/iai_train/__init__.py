@@ -1,5 +1,6 @@
 """The outer loop of learners that have learned to learn: fit, evaluate, checkpoint, report."""
 
+from iai_train.alternating_source import AlternatingSource
 from iai_train.command_line import parse
 from iai_train.comparison import Comparison
 from iai_train.config import ComparisonSizes, FitConfig, Settings
@@ -28,6 +29,7 @@ from iai_train.training.run import NonFiniteError
 from iai_train.training.weights import load_weights, save_weights
 
 __all__ = [
+    "AlternatingSource",
     "CheckpointError",
     "Comparison",
     "ComparisonSizes",

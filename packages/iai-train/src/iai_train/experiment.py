@@ -270,12 +270,14 @@ class Experiment:
         *,
         by: Literal["examples", "step"] = "examples",
         scale: Literal["log", "linear"] = "log",
+        title: str = "",
     ) -> None:
         """Writes metrics.json and figure.png and prints the table, in the main process alone.
 
         Args:
             by: What the columns of the table and the x axis are.
             scale: Scale of the figure's y axis.
+            title: What the figure shows, in a sentence.
         """
         if process_index():
             return
@@ -289,7 +291,7 @@ class Experiment:
         )
         path = write_metrics(self.settings.out, info, self.rows)
         picture = path.with_name("figure.png")
-        figure(self.rows, picture, metric=self._metric, scale=scale, by=by)
+        figure(self.rows, picture, metric=self._metric, scale=scale, by=by, title=title)
         for metric in (self._metric, *["seconds"] * self._costs):
             rich.print(table(self.rows, metric=metric, by=by))
         rich.print(f"Wrote {path} and {picture}.")

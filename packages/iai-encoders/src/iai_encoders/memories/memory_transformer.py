@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 from iai_encoders.block import BlockOutput, split_heads
 from iai_encoders.interfaces import Association
 from iai_encoders.memories.ridge import Ridge
+from iai_encoders.products import Products
 from iai_encoders.running_mean import count_tokens
 from iai_encoders.validation import (
     as_weights,
@@ -121,6 +122,7 @@ class MemoryTransformer(nn.Module):
             _Layer(dim, num_heads, key_dim, ff_dim, make, first=not index)
             for index, make in enumerate(makers)
         )
+        self.products = Products(dim)
         self.direct = nn.Linear(key_dim, dim, bias=False)
         self.norm = nn.LayerNorm(dim)
         self.rate = nn.Parameter(torch.tensor(-3.0))  # r = softplus(rate), 0.05 at the start
@@ -188,10 +190,10 @@ class MemoryTransformer(nn.Module):
             ValueError: If `queries` has the wrong shape or not the tasks of `memory`.
         """
         check_queries(queries, memory.seen, self.dim)
-        x = as_weights(queries, self.norm.weight)
-        linear = x
+        question = as_weights(queries, self.norm.weight)
+        x = linear = self.products(question)
         for index, (layer, state) in enumerate(zip(self._layers(), memory.layers, strict=True)):
-            recalled = layer.recall(state, layer.keys(x), memory.seen)
+            recalled = layer.recall(state, layer.keys(x, question), memory.seen)
             linear = linear if index else recalled[:, 0]
             x = layer.finish(x, recalled)
         return self._answer(x, linear, memory.seen)
@@ -210,16 +212,17 @@ class MemoryTransformer(nn.Module):
         check_num_tasks("tokens", tokens, memory.seen)
         if mask is None:
             mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-        x = as_weights(tokens, self.norm.weight).masked_fill(~mask[..., None], 0.0)
-        question = x
+        token = as_weights(tokens, self.norm.weight).masked_fill(~mask[..., None], 0.0)
+        question = told = token
+        x = asked = self.products(token)
         if questions is not None:
             check_tokens(questions, mask, self.dim, name="questions")
             question = as_weights(questions, self.norm.weight).masked_fill(~mask[..., None], 0.0)
-        told = x if questions is None else x - question
+            asked, told = self.products(question), token - question
         seen = memory.seen + count_tokens(mask, memory.seen)
         linear, states = x, []
         for index, (layer, old) in enumerate(zip(self._layers(), memory.layers, strict=True)):
-            keys = layer.keys(x if index else question)
+            keys = layer.keys(x if index else asked, question)
             state = layer.store(old, keys, layer.values(x, told), mask, memory.seen)
             states.append(state)
             if index < through:
@@ -260,10 +263,10 @@ class _Layer(nn.Module):
         self.association = make(self.num_heads, key_dim)
         self.finish = BlockOutput(dim, ff_dim, self.num_heads * key_dim)
 
-    def keys(self, x: Tokens) -> Heads:
+    def keys(self, x: Tokens, question: Tokens) -> Heads:
         keys = self.key(self.norm(x))
         if self.linear_key is not None:
-            keys = torch.cat([self.linear_key(x), keys], 2)
+            keys = torch.cat([self.linear_key(question), keys], 2)
         return split_heads(keys, self.num_heads)
 
     def values(self, x: Tokens, told: Tokens) -> Heads:

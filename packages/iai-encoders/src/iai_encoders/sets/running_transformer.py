@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from iai_encoders.interfaces import ScanningMemory
 from iai_encoders.memory import TransformerMemory
+from iai_encoders.products import Products
 from iai_encoders.running_mean import count_tokens
 from iai_encoders.sets.set_transformer import SetTransformer
-from iai_encoders.validation import check_queries, check_tokens
+from iai_encoders.validation import as_weights, check_queries, check_tokens
 
 Tokens = Float[Tensor, "task n dim"]
 
@@ -79,7 +80,8 @@ class RunningTransformer(nn.Module):
     start). In deeper layers a token's key is that of its minibatch, and a query's depends on what
     it had found by then.
 
-    Tokens of a minibatch attend to one another. With latents they also see what was read before:
+    Tokens and queries get `Products` of their own numbers before the first layer. Tokens of a
+    minibatch attend to one another. With latents they also see what was read before:
     latents are learned queries, and their answers join the tokens of the next minibatch. With a
     `memory`, tokens and queries first read it, and what attention finds is added to its answer:
 
@@ -126,6 +128,7 @@ class RunningTransformer(nn.Module):
         self.latents = nn.Parameter(torch.randn(num_latents, self.dim) * 0.5)
         if num_latents:
             self.embed_summary = nn.Linear(self.dim, self.dim)
+        self.products = Products(self.dim) if memory is None else None
         if memory is not None:
             self.rate = nn.Parameter(torch.tensor(-3.0))  # r = softplus(rate), 0.05 at the start
 
@@ -164,13 +167,16 @@ class RunningTransformer(nn.Module):
             ValueError: If `tokens`, `questions` or `mask` has the wrong shape, or `mask` is not
                 bool.
         """
-        if self.memory is None and not len(self.latents):
-            slots = self.encoder.encode(tokens, mask=mask)
-            return Minibatch(slots, None, None, slots.mask)
         check_tokens(tokens, mask, self.dim)
         if mask is None:
             mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-        return Minibatch(None, tokens, questions, mask)
+        if self.products is None:
+            return Minibatch(None, tokens, questions, mask)
+        tokens = as_weights(tokens, self.temperature).masked_fill(~mask[..., None], 0.0)
+        tokens = self.products(tokens)
+        if len(self.latents):
+            return Minibatch(None, tokens, None, mask)
+        return Minibatch(self.encoder.encode(tokens, mask=mask), None, None, mask)
 
     def read(
         self,
@@ -205,6 +211,8 @@ class RunningTransformer(nn.Module):
             slots, memory = self._slots(minibatch, state)
         if self.memory is not None:
             told = self.memory.read(queries, memory)
+        elif self.products is not None:
+            told = self.products(as_weights(queries, self.temperature))
         latents = self.latents.to(told.dtype).expand(len(told), -1, -1)
         x, found = self._attend(torch.cat([latents, told], 1), slots, seen, state)
         num_latents = latents.shape[1]

@@ -23,6 +23,7 @@ _ORACLE = "oracle"  # the method that is the best possible
 _BLACK = {"color": "black", "ls": "--", "marker": "*", "lw": 1.2, "zorder": 3}
 _MOST_TICKS = 9
 _MOST_ACROSS = 4  # panels
+_LINE = 0.065  # height of a line of text, as a share of a panel
 _LEAST_RATIO = 1.5  # of two neighbouring ticks that both have a name
 
 
@@ -33,14 +34,16 @@ def figure(
     metric: str,
     scale: Literal["log", "linear"] = "log",
     by: Literal["examples", "step"] = "examples",
+    title: str = "",
 ) -> None:
     """Draws one metric against the examples seen, or the steps: a panel a split, a curve a method.
 
     Bands are one standard error; several seeds are averaged. The method "oracle" is dashed and
     black. The axis of examples is logarithmic, and step 0, which has seen none, is left out; the
     axis of steps is linear up to step 1 and logarithmic from there, and has step 0. A method has
-    the same colour in every panel, and one legend names it. On a log scale, a method that diverges
-    leaves the picture, which ends at ten times the largest value at its left edge.
+    the same colour in every panel; its name stands at the end of its curve where there is one
+    panel, and else in one legend. On a log scale, a method that diverges leaves the picture, which
+    ends at ten times the largest value at its left edge.
 
     Args:
         rows: Rows of any metrics and splits.
@@ -48,6 +51,7 @@ def figure(
         metric: The metric to draw.
         scale: Scale of the y axis: "log" suits errors, "linear" an accuracy.
         by: What is on the x axis; steps where the same examples are read again and again.
+        title: What the picture shows, in a sentence.
 
     Raises:
         ValueError: There is no row of this metric to draw.
@@ -63,7 +67,9 @@ def figure(
     splits = list(dict.fromkeys(row.split for row in shown))
     num_lines = math.ceil(len(splits) / _MOST_ACROSS)
     across = math.ceil(len(splits) / num_lines)
-    canvas = Figure(figsize=(2.2 + 3.3 * across, 3.0 * num_lines), layout="constrained")
+    size = (6.4, 3.8) if len(splits) == 1 else (2.2 + 3.3 * across, 3.0 * num_lines)
+    canvas = Figure(figsize=size, layout="constrained")
+    canvas.suptitle(title, fontsize="large", x=0.01, ha="left")
     grid = canvas.subplots(num_lines, across, sharex=True, sharey=True, squeeze=False)
     for index, (panel, split) in enumerate(zip(grid.flat, splits, strict=False)):
         _draw_curves(panel, shown, split, scale, by)
@@ -76,12 +82,15 @@ def figure(
             panel.set_ylabel(metric.replace("_", " "))
     for panel in grid.flat[len(splits) :]:
         panel.remove()
-    handles = {
-        label: handle
-        for panel in canvas.axes
-        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
-    }
-    canvas.legend(handles.values(), handles.keys(), loc="outside right center", frameon=False)
+    if len(splits) == 1:
+        _name_curves(canvas.axes[0])
+    else:
+        handles = {
+            label: handle
+            for panel in canvas.axes
+            for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+        }
+        canvas.legend(handles.values(), handles.keys(), loc="outside right center", frameon=False)
     _write(canvas, path)
 
 
@@ -148,6 +157,32 @@ def _draw_curves(
         panel.xaxis.minorticks_off()
     panel.grid(which="major", alpha=0.25, linewidth=0.6)
     panel.spines[["top", "right"]].set_visible(False)
+
+
+def _name_curves(panel: "Axes") -> None:
+    """Writes each method's name at the right end of its curve, at least a line apart."""
+    panel.figure.draw_without_rendering()  # which sets the scales
+    low, high = panel.get_ylim()
+    to_axes = panel.transScale + panel.transLimits
+    ends = []
+    for curve in panel.get_lines():
+        x, y = (values[-1] for values in curve.get_data())
+        ends.append((to_axes.transform((x, min(max(y, low), high)))[1], curve))
+    ends.sort(key=lambda end: end[0], reverse=True)
+    heights = list[float]()
+    for height, _ in ends:
+        heights.append(min([height, *[last - _LINE for last in heights[-1:]]]))
+    lift = max(0.0, -min(heights))  # of names that would stand below the axis
+    for height, (_, curve) in zip(heights, ends, strict=True):
+        panel.annotate(
+            str(curve.get_label()),
+            (1.02, height + lift),
+            xycoords="axes fraction",
+            color=curve.get_color(),
+            fontsize="small",
+            va="center",
+            annotation_clip=False,
+        )
 
 
 def _write(canvas: "Figure", path: str | Path) -> None:

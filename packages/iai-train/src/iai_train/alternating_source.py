@@ -1,0 +1,65 @@
+"""Sources that take turns."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic
+
+from iai_train.interfaces import Source, StateT, TasksT
+
+
+class AlternatingSource(Generic[TasksT, StateT]):
+    """Takes the batches of several sources in turn.
+
+    A learner is trained for a few examples on many short tasks, and for many examples on few long
+    ones, at the same price: give a source of each kind.
+
+    Args:
+        sources: The sources, in the order of their turns; they may share a generator.
+
+    Raises:
+        ValueError: There is no source.
+    """
+
+    def __init__(self, sources: Sequence[Source[TasksT, StateT]]) -> None:
+        if not sources:
+            raise ValueError("`sources` must hold at least one source; got none.")
+        self._sources, self._turn = list(sources), 0
+
+    def next(self) -> tuple[TasksT, StateT | None]:
+        """The next batch of the source whose turn it is."""
+        return self._sources[self._turn].next()
+
+    def put(self, state: StateT) -> None:
+        """Gives the state to that source, and ends its turn."""
+        self._sources[self._turn].put(state)
+        self._turn = (self._turn + 1) % len(self._sources)
+
+    def state_dict(self) -> dict[str, object]:
+        """The states of all sources, and whose turn it is."""
+        return {"turn": self._turn, "sources": [source.state_dict() for source in self._sources]}
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        """Goes on from the batch that `state` was taken at.
+
+        Raises:
+            ValueError: `state` is not that of such sources; nothing was loaded.
+        """
+        turn, states = _read(state, len(self._sources))
+        before = copy.deepcopy([source.state_dict() for source in self._sources])
+        try:
+            for source, own in zip(self._sources, states, strict=True):
+                source.load_state_dict(own)
+        except ValueError:
+            for source, own in zip(self._sources, before, strict=True):
+                source.load_state_dict(own)
+            raise
+        self._turn = turn
+
+
+def _read(state: Mapping[str, object], num_sources: int) -> tuple[int, list[Any]]:
+    named = isinstance(state, Mapping) and state.keys() == {"turn", "sources"}
+    turn, states = (state["turn"], state["sources"]) if named else (None, None)
+    fits = isinstance(states, list) and len(states) == num_sources
+    if not fits or not isinstance(turn, int) or not 0 <= turn < num_sources:
+        raise ValueError(f"`state` is not that of an `AlternatingSource` of {num_sources} sources.")
+    return turn, states

@@ -23,7 +23,6 @@ from iai_train import (
     AlternatingSource,
     Experiment,
     FitConfig,
-    SamplerSource,
     Settings,
     accuracy,
     parse,
@@ -144,12 +143,9 @@ def main() -> None:
         how = {"num_query": train.num_query, "generator": run.training_generator()}
         if name in (*REFINED, *SIGNALS):
             return Pool(learner, seen, num_tasks=train.num_tasks, max_steps=train.max_steps, **how)
-        most, sources = train.max_steps * minibatch, []
-        for size in (minibatch, most, 4 * minibatch, most):
-            share = (most + train.num_query) / (size + train.num_query)
-            how |= {"num_support": size, "num_tasks": round(share * train.num_long)}
-            sources.append(SamplerSource(seen, **how))
-        return AlternatingSource(sources)
+        most = train.max_steps * minibatch
+        sizes = minibatch, most, 4 * minibatch, most
+        return AlternatingSource.of_sizes(seen, sizes, num_tasks=train.num_long, **how)
 
     counts = {"num_support": config.support, "num_query": 64}
     tasks = run.draw(unseen, config.test_tasks, **counts)

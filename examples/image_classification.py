@@ -4,11 +4,12 @@
 A task permutes the ten labels of MNIST or Fashion-MNIST, and maps the images to 100 numbers by a
 random projection of its own. A learner is trained on such tasks of one of the two sets, and tested
 on new tasks of both. It reads up to 10,240 examples, each once, in minibatches that grow from 10 to
-160; in training it reads at most 100 minibatches of a task. Two learners are also measured after
-they have read all examples twice more, each time in one step.
+160, and keeps a state of one size: running sums of attention, an online ridge regression in each
+layer, five logits for each query, or the weights of a model. One learner is also measured after it
+has read all examples twice more, each time in one step.
 
-Baselines are logistic regression with a tuned C, Adam on the same models with the best rate,
-nearest neighbours, and a model that reads all examples in one step.
+Baselines are logistic regression with a tuned C, Adam on the same models with the best rate, and
+nearest neighbours, each for each task anew.
 """
 
 from functools import partial
@@ -37,11 +38,12 @@ TUNING_TASKS = 2**21  # the first seed of the tasks that baselines are tuned on
 RATES = (0.3, 0.1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4)  # of Adam
 MODELS = ("parametric linear", "parametric mlp", "explicit")
 SIGNALS = ("both", "gradient", "data")
-AT_ONCE = "implicit, one step, all examples"
-READ_AGAIN = ("parametric linear, gradient", "parametric mlp, both")  # measured so too
+RUNNING, RIDGE = "implicit, running attention", "explicit, ridge memory"
+LOGITS, MLP = "implicit, logits", "parametric mlp, both"
+READ_AGAIN = (MLP,)  # measured so too
 
 Images = Literal["mnist", "fashion", "digits"]
-Learner = Literal[*(f"{m}, {signal}" for m in MODELS for signal in SIGNALS), "implicit", AT_ONCE]
+Refined = Literal[*(f"{m}, {signal}" for m in MODELS for signal in SIGNALS), LOGITS]
 
 
 @attrs.frozen(kw_only=True)
@@ -52,11 +54,12 @@ class Train:
     classifier: LearnedClassifier = LearnedClassifier(x_dim=100)  # of x_dim projected numbers
     minibatches: tuple[int, ...] = (10, 20, 40, 80, 160)  # a step reads one of these sizes
     max_steps: int = 100  # most steps that a training task is refined for
-    at_once: int = 640  # most examples of a training task for the model of one step
+    sizes: tuple[int, ...] = (10, 160, 40, 2560)  # examples of a training task of a memory, in turn
+    num_long: int = 1  # training tasks side by side of the last of these sizes
     width: int = 64  # size of a token of a parametric or explicit learner
-    wide: int = 128  # size of a token of an implicit one, whose attention compares the images
-    layers: int = 2  # layers of the set encoder
-    heads: int = 2  # attention heads
+    wide: int = 128  # size of a token of an implicit one or a memory, which compare the images
+    layers: int = 2  # layers of a set encoder; a ridge memory has one more
+    heads: int = 4  # attention heads; a ridge memory has two
     num_tasks: int = 32  # training tasks that are refined side by side
     num_query: int = 32  # queries of a training task
 

@@ -1,20 +1,13 @@
 import pytest
 import torch
-from iai_train import AlternatingSource, SamplerSource
+from iai_train import AlternatingSource
 from iai_train.testing import check_source
 from least_squares import Descent, LiveTasks, Regression
 
-GENERATOR_SEED = 3
-
 
 def sampler_sources(*sizes: int) -> AlternatingSource:
-    generator = torch.Generator().manual_seed(GENERATOR_SEED)
-    counts = {"num_query": 2, "generator": generator}
-    sources = [
-        SamplerSource(Regression(), num_tasks=12 // size, num_support=size, **counts)
-        for size in sizes
-    ]
-    return AlternatingSource(sources)
+    counts = {"num_query": 2, "generator": torch.Generator().manual_seed(3)}
+    return AlternatingSource.of_sizes(Regression(), sizes, num_tasks=2, **counts)
 
 
 def test_it_keeps_the_contract() -> None:
@@ -22,13 +15,13 @@ def test_it_keeps_the_contract() -> None:
     check_source(lambda: AlternatingSource([LiveTasks(), LiveTasks()]), Descent())
 
 
-def test_sources_take_turns() -> None:
+def test_sizes_take_turns_with_as_many_examples_and_queries_in_all() -> None:
     source, shapes = sampler_sources(2, 6), []
     for _ in range(4):
         tasks, state = source.next()
         source.put(state)
         shapes.append(tuple(tasks.support.x.shape[:2]))
-    assert shapes == [(6, 2), (2, 6), (6, 2), (2, 6)]
+    assert shapes == [(4, 2), (2, 6), (4, 2), (2, 6)]
 
 
 def test_a_state_of_others_is_refused_and_nothing_loaded() -> None:
@@ -43,6 +36,8 @@ def test_a_state_of_others_is_refused_and_nothing_loaded() -> None:
     assert torch.equal(tasks.support.x, expected.support.x)
 
 
-def test_none_is_refused() -> None:
+def test_counts_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one source; got none"):
-        AlternatingSource([])
+        sampler_sources()
+    with pytest.raises(ValueError, match="`num_support` must be 0 <= low <= high; got -1"):
+        sampler_sources(-1, 6)

@@ -4,14 +4,16 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic
 
-from iai_train.interfaces import Source, StateT, TasksT
+import torch
+
+from iai_train.interfaces import Source, StateT, TaskSampler, TasksT
+from iai_train.source import SamplerSource
 
 
 class AlternatingSource(Generic[TasksT, StateT]):
     """Takes the batches of several sources in turn.
 
-    A learner is trained for a few examples on many short tasks, and for many examples on few long
-    ones, at the same price: give a source of each kind.
+    `of_sizes` trains a learner on many short tasks and on a few long ones, at the same price.
 
     Args:
         sources: The sources, in the order of their turns; they may share a generator.
@@ -24,6 +26,43 @@ class AlternatingSource(Generic[TasksT, StateT]):
         if not sources:
             raise ValueError("`sources` must hold at least one source; got none.")
         self._sources, self._turn = list(sources), 0
+
+    @classmethod
+    def of_sizes(
+        cls,
+        sampler: TaskSampler[TasksT],
+        sizes: Sequence[int],
+        *,
+        num_tasks: int,
+        num_query: int,
+        generator: torch.Generator,
+    ) -> "AlternatingSource[TasksT, Any]":
+        """New tasks of each size in turn.
+
+        Args:
+            sampler: The distribution of tasks.
+            sizes: Support examples of a task in each turn.
+            num_tasks: Tasks of the largest size in a batch; of a smaller one, as many as have as
+                many examples and queries in all.
+            num_query: Query examples a task.
+            generator: Where every draw comes from: see `SamplerSource`.
+
+        Raises:
+            ValueError: There is no size, or a count is out of range.
+        """
+        examples = num_tasks * (max(sizes, default=0) + num_query)
+        how: dict[str, Any] = {"num_query": num_query, "generator": generator}
+        return cls(
+            [
+                SamplerSource(
+                    sampler,
+                    num_tasks=round(examples / max(size + num_query, 1)),
+                    num_support=size,
+                    **how,
+                )
+                for size in sizes
+            ]
+        )
 
     def next(self) -> tuple[TasksT, StateT | None]:
         """The next batch of the source whose turn it is."""

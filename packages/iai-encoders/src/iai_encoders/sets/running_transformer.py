@@ -16,6 +16,7 @@ from iai_encoders.validation import as_weights, check_queries, check_tokens
 
 Tokens = Float[Tensor, "task n dim"]
 
+_NUM_COUNTS = 4
 _NOTHING = -1e30  # the log-normaliser of attention to nothing: finite, and its exponential is 0
 
 
@@ -76,14 +77,15 @@ class RunningTransformer(nn.Module):
         s' = log(e^s + e^s_B),    v' = e^(s - s') v + e^(s_B - s') v_B.
 
     A query attends to all of them and to itself, never to another query. With one layer this is
-    attention over the whole set, for any cut into minibatches (while `temperature` is 0, as at the
-    start). In deeper layers a token's key is that of its minibatch, and a query's depends on what
-    it had found by then.
+    attention over the whole set, for any cut into minibatches (while `temperature` and
+    `embed_count` are 0, as at the start). In deeper layers a token's key is that of its minibatch,
+    and a query's depends on what it had found by then.
 
-    Tokens and queries get `Products` of their own numbers before the first layer. Tokens of a
-    minibatch attend to one another. With latents they also see what was read before:
-    latents are learned queries, and their answers join the tokens of the next minibatch. With a
-    `memory`, tokens and queries first read it, and what attention finds is added to its answer:
+    Tokens and queries get `Products` of their own numbers before the first layer, and queries are
+    told how many tokens were read. Tokens of a minibatch attend to one another where the encoder
+    has self-attention. With latents they also see what was read before: latents are learned
+    queries, and their answers join the tokens of the next minibatch. With a `memory`, tokens and
+    queries first read it, and what attention finds is added to its answer:
 
         answer = memory answer + (1 + n)^-r norm(x).
 
@@ -128,6 +130,8 @@ class RunningTransformer(nn.Module):
         self.latents = nn.Parameter(torch.randn(num_latents, self.dim) * 0.5)
         if num_latents:
             self.embed_summary = nn.Linear(self.dim, self.dim)
+        self.embed_count = nn.Linear(_NUM_COUNTS, self.dim, bias=False)
+        nn.init.zeros_(self.embed_count.weight)
         self.products = Products(self.dim) if memory is None else None
         if memory is not None:
             self.rate = nn.Parameter(torch.tensor(-3.0))  # r = softplus(rate), 0.05 at the start
@@ -248,6 +252,7 @@ class RunningTransformer(nn.Module):
         """Latents and queries after the last layer, normalised, and what each has found."""
         normalisers, values = [], []
         sharpness = (1 + seen).log()[:, None] / 4  # task 1
+        x = x + self.embed_count(_counts(state.seen, seen).to(x.dtype))[:, None]
         for layer, block in enumerate(self.encoder.blocks):
             query, key, value = block.project(x)
             scale = 1 + self.temperature[layer] * sharpness
@@ -270,6 +275,13 @@ class RunningTransformer(nn.Module):
             tuple(like.new_full(shape, _NOTHING) for _ in layers),
             tuple(like.new_zeros(*shape, self.dim // self.encoder.num_heads) for _ in layers),
         )
+
+
+def _counts(before: Float[Tensor, " task"], seen: Float[Tensor, " task"]) -> Tensor:
+    """The number of tokens read, and the minibatch's share in it, as numbers in [0, 1]."""
+    root = (1 + seen).rsqrt()
+    share = (seen - before) / seen.clamp(min=1)
+    return torch.stack([root, root.sqrt(), share, share.sqrt()], dim=-1)
 
 
 def _add(

@@ -14,10 +14,10 @@ from iai_encoders.validation import as_weights, check_queries, check_tokens
 class SetTransformer(nn.Module):
     """A pre-norm Transformer without positions, whose memory is every layer's keys and values.
 
-    The tokens of a set attend to one another. A query passes through the same layers with the same
-    weights; in each it attends to that layer's keys and values of the set and to itself, never to
-    another query, and no token attends to a query. So the order of the set, its padding and the
-    other queries change no answer.
+    The tokens of a set attend to one another, or each to itself alone. A query passes through the
+    same layers with the same weights; in each it attends to that layer's keys and values of the set
+    and to itself, never to another query, and no token attends to a query. So the order of the set,
+    its padding and the other queries change no answer.
 
     The caller maps its data to tokens of `dim` numbers. With no token observed, a query attends to
     itself alone. Attention is a mean, so the encoder does not know the size of a set unless the
@@ -31,6 +31,9 @@ class SetTransformer(nn.Module):
         num_layers: Layers, at least 1.
         num_heads: Heads, which share `dim` evenly.
         ff_dim: Hidden units of the feed-forward layers; ``4 * dim`` where None.
+        self_attention: Whether the tokens of a set attend to one another. Where they need not, as
+            to look up similar tokens, the time to encode is linear in the size of the set, and no
+            token's keys depend on the company in which it is read.
 
     Raises:
         ValueError: If a size is below 1, or `num_heads` does not divide `dim`.
@@ -48,10 +51,16 @@ class SetTransformer(nn.Module):
     """
 
     def __init__(
-        self, dim: int, num_layers: int, num_heads: int, ff_dim: int | None = None
+        self,
+        dim: int,
+        num_layers: int,
+        num_heads: int,
+        ff_dim: int | None = None,
+        *,
+        self_attention: bool = True,
     ) -> None:
         super().__init__()
-        self.dim, self.num_heads = dim, num_heads
+        self.dim, self.num_heads, self.self_attention = dim, num_heads, self_attention
         self.blocks = make_blocks(dim, num_layers, num_heads, ff_dim)
         self.norm = nn.LayerNorm(dim)
 
@@ -61,7 +70,7 @@ class SetTransformer(nn.Module):
         *,
         mask: Bool[Tensor, "task n"] | None = None,
     ) -> TransformerMemory:
-        """Every layer's keys and values of each set, whose tokens attend to one another.
+        """Every layer's keys and values of each set.
 
         Args:
             tokens: The set of each task. Masked tokens, NaN included, change neither what is read
@@ -86,8 +95,12 @@ class SetTransformer(nn.Module):
         keys, values = [], []
         *blocks, last = self.blocks
         for block in blocks:
-            query, key, value = block.project(tokens)
-            attended = F.scaled_dot_product_attention(query, key, value, visible)
+            if self.self_attention:
+                query, key, value = block.project(tokens)
+                attended = F.scaled_dot_product_attention(query, key, value, visible)
+            else:
+                key, value = block.keys_values(tokens)
+                attended = value
             tokens = block.finish(tokens, attended)
             keys.append(key)
             values.append(value)

@@ -116,7 +116,7 @@ def main() -> None:
     tests = SampleComparison(run, samplers, flow=regimes.flow, tolerance=config.tolerance, **sizes)
 
     def source(learner: Iterated) -> Pool | SamplerSource:
-        """A pool of tasks, of a step each; or half as many new tasks, of more points, read whole."""
+        """A pool of tasks, a step each; or half as many new tasks, of more points, read whole."""
         counts = {"num_query": train.num_query, "generator": run.training_generator()}
         if learner.steps:
             counts |= {"num_tasks": train.num_tasks, "max_steps": train.max_steps}

@@ -8,11 +8,10 @@ other numbers of components too. The exact Wasserstein distance compares its new
 samples that it was not shown.
 
 Running attention keeps the encoded samples, for a solver asks at new points; the explicit memory
-keeps sums of one size, and answers anywhere. Both are trained through all their steps. The implicit
-and explicit regimes refine an answer and a latent, trained step by step. Baselines are a model that
-reads all samples in one pass; mixtures fitted by EM; a flow trained on the one task for as long as
-the slowest learner takes to read and to draw; the samples that were read; and as many further
-samples. The oracle follows the true field. samples.png shows new samples of the first learner.
+keeps sums of one size. Both are trained through all their steps, the implicit and explicit regimes
+step by step. Baselines are a model that reads all samples in one pass; mixtures fitted by EM; a
+flow trained on the one task for as long as the slowest learner takes to read and to draw; samples
+read; and as many further ones. The oracle follows the true field. samples.png is of the first row.
 """
 
 import warnings
@@ -114,7 +113,7 @@ def main() -> None:
     tests = SampleComparison(run, samplers, flow=regimes.flow, tolerance=config.tolerance, **sizes)
 
     def source(learner: Iterated) -> Pool | SamplerSource:
-        """A pool of tasks, of a step each; or half as many new tasks, of more samples, read whole."""
+        """A pool of tasks, a step each; or half as many new tasks, of more samples, read whole."""
         counts = {"num_query": train.num_query, "generator": run.training_generator()}
         if learner.steps:
             counts |= {"num_tasks": train.num_tasks, "max_steps": train.max_steps}

@@ -24,7 +24,7 @@ import attrs
 import iai_tasks
 import torch
 from iai_encoders import AxialTransformer
-from iai_iterate import Iterated, unrolled
+from iai_iterate import Iterated
 from iai_regimes import Categorical, ImplicitColumns, Unlabelled
 from iai_tasks import ErdosRenyi, Examples, ScaleFree, StructuralCausalModels, TaskBatch
 from iai_train import Experiment, FitConfig, SamplerSource, Settings, parse
@@ -117,7 +117,7 @@ def main() -> None:
         torch.manual_seed(config.seed)  # so that a learner does not depend on an earlier one
         encoder = AxialTransformer(train.width, train.layers, train.heads, 2 * train.width)
         regime = ImplicitColumns(encoder, Unlabelled(Categorical(2)))
-        learner = Iterated(regime, gradient=unrolled, **steps).to(run.device)
+        learner = Iterated(regime, **steps).to(run.device)
         num_support = most if name == REFINED else (minibatch, most)
         counts = {"num_tasks": train.num_tasks, "num_support": num_support, "num_query": 1}
         sampler, generator = iai_tasks.LeavesRemoved(families), run.training_generator()

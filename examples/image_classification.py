@@ -18,16 +18,24 @@ from typing import Literal
 
 import attrs
 import iai_tasks
-from iai_encoders import SetTransformer
-from iai_iterate import Iterated, Pool, steps_reading
-from iai_regimes import Adam, Categorical, LearnedClassifier, Parametric, Predictor
+from iai_encoders import MemoryTransformer, RunningTransformer, SetTransformer
+from iai_iterate import Iterated, Pool, steps_reading, unrolled
+from iai_regimes import (
+    Adam,
+    Categorical,
+    ExplicitMemory,
+    LearnedClassifier,
+    Parametric,
+    Predictor,
+    RunningAttention,
+)
 from iai_tasks import LabelledImages, ProjectedClassification
 from iai_train import (
+    AlternatingSource,
     Comparison,
     ComparisonSizes,
     Experiment,
     FitConfig,
-    SamplerSource,
     Settings,
     accuracy,
     parse,
@@ -70,10 +78,7 @@ class Config(Settings):
 
     out: Path = Path("runs/image_classification")
     train: Train = Train()
-    learners: tuple[Learner, ...] = (  # what to train: a regime, what is adapted, by which signal
-        *("parametric linear, both", "parametric linear, gradient", "parametric linear, data"),
-        *("parametric mlp, both", "explicit, both", "implicit", AT_ONCE),
-    )
+    learners: tuple[Literal[RUNNING, RIDGE, Refined], ...] = (RUNNING, RIDGE, MLP, LOGITS)
     data: Path | None = None  # folder that holds the images, or gets them; by default one in `out`
     test_on: tuple[Images, ...] = ("mnist", "fashion")  # what the test tasks are made of
     minibatch: tuple[int, ...] = (10, 10, 20, 40, 80, 160)  # of each step of a test; then the last
@@ -83,9 +88,9 @@ class Config(Settings):
 CPU = FitConfig(iterations=600, learning_rate=2e-3, warmup=50, betas=(0.9, 0.95), log_every=100)
 GPU = attrs.evolve(CPU, iterations=3000, learning_rate=1e-3, warmup=200, log_every=200)
 SMOKE = FitConfig(iterations=2, log_every=1, checkpoint_every=1)
-LARGE = Train(width=128, wide=256, layers=4, heads=4, num_tasks=128, num_query=64, at_once=1280)
+LARGE = Train(width=128, wide=256, layers=4, num_tasks=128, num_query=64, num_long=8)
 SMALL = {"width": 8, "wide": 16, "layers": 1, "num_tasks": 4, "num_query": 4}
-FEW = {"minibatches": (10, 20), "max_steps": 3, "at_once": 40}
+FEW = {"minibatches": (10, 20), "max_steps": 3, "sizes": (10, 40), "heads": 2}
 LITTLE = LearnedClassifier(x_dim=12, hidden_dim=6, summary_dim=8)
 SHORT = ComparisonSizes(examples=(10, 20, 60), num_tasks=3, num_tuning=2, num_query=8, chunk=2)
 PRESETS = {
@@ -93,7 +98,7 @@ PRESETS = {
     "smoke": Config(
         fit=SMOKE,
         train=Train(images="digits", classifier=LITTLE, **SMALL, **FEW),
-        learners=(*(f"{model}, both" for model in MODELS), "implicit", AT_ONCE),
+        learners=(RUNNING, RIDGE, LOGITS, *(f"{model}, both" for model in MODELS)),
         test_on=("digits",),
         minibatch=(10, 10, 20),
         tests=SHORT,
@@ -112,11 +117,20 @@ def load(config: Config, name: Images) -> LabelledImages:
 
 
 def build(train: Train, name: str) -> Iterated:
-    """A learner by the name of its rows, whose step reads all the examples that it is given."""
-    kind = "implicit" if name == AT_ONCE else name
-    width = train.wide if kind == "implicit" else train.width
-    encoder = SetTransformer(width, train.layers, train.heads, 2 * width)
-    return Iterated(train.classifier.regime(kind, encoder), steps=1)
+    """A learner by the name of its rows, which is trained to read all that it is given."""
+    width = train.wide if name in (RUNNING, RIDGE, LOGITS) else train.width
+    sizes = width, train.layers, train.heads, 2 * width
+    if name not in (RUNNING, RIDGE):
+        kind = "implicit" if name == LOGITS else name
+        return Iterated(train.classifier.regime(kind, SetTransformer(*sizes)), steps=1)
+    how = {"likelihood": Categorical(train.classifier.num_classes), "x_dim": train.classifier.x_dim}
+    if name == RIDGE:
+        memory = MemoryTransformer(width, train.layers + 1, 2, 2 * width)
+        regime = ExplicitMemory(memory, **how)
+    else:
+        encoder = RunningTransformer(SetTransformer(*sizes, self_attention=False))
+        regime = RunningAttention(encoder, **how)
+    return Iterated(regime, steps=None, gradient=unrolled)
 
 
 def main() -> None:
@@ -148,20 +162,22 @@ def main() -> None:
         split = "in" if name == train.images else name
         tests.add(split, unseen(first_seed=SEEN_TASKS), unseen(first_seed=TUNING_TASKS), read)
 
-    def source(learner: Iterated, name: str) -> Pool | SamplerSource:
-        """A pool of tasks; for the model of one step, new tasks with any number of examples."""
+    def source(learner: Iterated, name: str) -> Pool | AlternatingSource:
+        """A pool of tasks where each step learns alone; else many short tasks, then a few long."""
         counts = {"num_query": train.num_query, "generator": run.training_generator()}
-        if name == AT_ONCE:
-            counts |= {"num_support": (train.minibatches[0], train.at_once)}
-            return SamplerSource(seen, num_tasks=max(1, train.num_tasks // 4), **counts)
+        if name in (RUNNING, RIDGE):
+            counts |= {"num_tasks": train.num_long}
+            return AlternatingSource.of_sizes(seen, train.sizes, **counts)
         counts |= {"num_support": train.minibatches, "max_steps": train.max_steps}
         return Pool(learner, seen, num_tasks=train.num_tasks, **counts)
 
     for name in config.learners:
         learner = run.build(build, train, name)
+        if name in (RUNNING, RIDGE):
+            learner.minibatch = config.minibatch
         run.train(name, learner, source(learner, name))
-        learner.minibatch = None if name == AT_ONCE else config.minibatch
-        run.rows += tests.measure(name, learner, refines=name != AT_ONCE)
+        learner.minibatch = config.minibatch
+        run.rows += tests.measure(name, learner, refines=True)
         if name in READ_AGAIN:
             again = partial(learner.eval().answer, again=2)
             run.rows += tests.measure(f"{name}, read again", again)
@@ -174,7 +190,7 @@ def main() -> None:
     for kind in ("linear", "mlp"):
         make = partial(adam, run.build(train.classifier.predictor, kind))
         run.rows += tests.tuned(f"adam, {kind}", make, RATES, refines=True)
-    run.finish(scale="linear")
+    run.finish(scale="linear", title="Images of unseen tasks: accuracy by examples read")
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ class LearnedFlow:
         """
         likelihood = Unlabelled(Gaussian(self.dim, scale=1.0))
         reads: Any = encoder  # each regime checks the role
-        asks = {"x_dim": self.dim, "query_dim": self.dim + 1}
+        asks: dict[str, Any] = {"x_dim": self.dim, "query_dim": self.dim + 1}
         if name == "running attention":
             return RunningAttention(reads, likelihood, **asks)
         if name == "explicit memory":

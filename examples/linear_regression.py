@@ -18,7 +18,15 @@ import iai_regimes as regimes
 from iai_encoders import MemoryTransformer, RunningTransformer, SetTransformer
 from iai_iterate import Iterated, Pool, unrolled
 from iai_tasks import LinearRegression
-from iai_train import Experiment, FitConfig, SamplerSource, Settings, mean_squared_error, parse
+from iai_train import (
+    AlternatingSource,
+    Experiment,
+    FitConfig,
+    SamplerSource,
+    Settings,
+    mean_squared_error,
+    parse,
+)
 
 RATES = (1.0, 0.3, 0.1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5)  # of Adam
 RIDGE, RUNNING = "explicit, ridge memory", "implicit, running attention"
@@ -99,20 +107,19 @@ def build(train: Train, likelihood: regimes.Gaussian, name: str) -> Iterated:
 
 def memory(train: Train, likelihood: regimes.Gaussian, name: str) -> Iterated:
     """A learner whose state is what it has read, in sums over examples."""
-    width, reads = train.memory_width, {"steps": train.max_steps, "minibatch": train.minibatch}
-    ridge = MemoryTransformer(width, 1, 2, 2 * width)
+    width, ridge = train.memory_width, MemoryTransformer(train.memory_width, 1, 2)
     if name == RIDGE:
         regime = regimes.ExplicitMemory(ridge, likelihood, x_dim=train.dim)
-        return Iterated(regime, **reads, gradient=unrolled)
+        # Long tasks teach what far steps need. With one layer, how they are cut changes nothing.
+        sizes = (*[train.minibatch] * train.max_steps, train.max_steps * train.minibatch)
+        return Iterated(regime, steps=None, minibatch=sizes, gradient=unrolled)
     layers = SetTransformer(width, train.layers, train.heads, 2 * width)
     choices = {RUNNING: {"num_latents": train.latents}, BOTH: {"memory": ridge}}
     encoder = RunningTransformer(layers, **choices.get(name, {}))
     regime = regimes.RunningAttention(encoder, likelihood, x_dim=train.dim)
-    return (
-        Iterated(regime, steps=1)
-        if name == AT_ONCE
-        else Iterated(regime, **reads, gradient=unrolled)
-    )
+    if name == AT_ONCE:
+        return Iterated(regime, steps=1)
+    return Iterated(regime, steps=None, minibatch=train.minibatch, gradient=unrolled)
 
 
 def linear_model(dim: int) -> regimes.Predictor:
@@ -120,15 +127,18 @@ def linear_model(dim: int) -> regimes.Predictor:
     return regimes.Predictor(regimes.zero_linear(dim, 1))
 
 
-def source(train: Train, learner: Iterated, sampler: LinearRegression, **how: object) -> object:
-    """A pool of tasks for a learner of one step; else new tasks, with as many examples in all."""
-    if learner.minibatch and learner.steps == 1:
+def source(train: Train, name: str, learner: Iterated, sampler: LinearRegression, **how) -> object:
+    """Training tasks, with as many examples and queries at an iteration for each learner."""
+    most = train.max_steps * train.minibatch
+    num_tasks = max(1, train.num_tasks // train.max_steps)
+    if name == RIDGE:
+        few = max(1, num_tasks // train.max_steps)
+        sizes = most, train.max_steps * most
+        return AlternatingSource.of_sizes(sampler, sizes, num_tasks=few, **how)
+    if learner.steps == 1 and learner.minibatch:
         return Pool(learner, sampler, num_tasks=train.num_tasks, max_steps=train.max_steps, **how)
-    steps, examples = train.max_steps, train.max_steps * train.minibatch
-    if not learner.minibatch:
-        steps, examples = (steps + 1) / 2, (train.minibatch, examples)
-    num_tasks = max(1, round(train.num_tasks / steps))
-    return SamplerSource(sampler, num_tasks=num_tasks, num_support=examples, **how)
+    size = most if learner.minibatch else (train.minibatch, most)
+    return SamplerSource(sampler, num_tasks=num_tasks, num_support=size, **how)
 
 
 def main() -> None:
@@ -146,7 +156,9 @@ def main() -> None:
             compared[UNTRAINED] = copy.deepcopy(learner)
         how = {"num_query": train.num_query, "generator": run.training_generator()}
         # The oracle's error falls as 1 / n: with this weight, losses at all depths count alike.
-        run.train(name, learner, source(train, learner, sampler, **how), weight=lambda n: 1 + n)
+        tasks = source(train, name, learner, sampler, **how)
+        run.train(name, learner, tasks, weight=lambda seen: 1 + seen)
+        learner.minibatch = learner.minibatch and train.minibatch
         compared[name] = learner
 
     def adam(rate: float) -> Iterated:

@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from iai_encoders import AxialTransformer, CausalTransformer, DeepSet, SetTransformer
+from iai_encoders import (
+    AxialTransformer,
+    CausalTransformer,
+    DeepSet,
+    LinearAttention,
+    MemoryTransformer,
+    RunningTransformer,
+    SetTransformer,
+)
 from iai_iterate import (
     ConjugateGradient,
     Neumann,
@@ -24,6 +32,7 @@ from iai_regimes import (
     Categorical,
     Embedded,
     Explicit,
+    ExplicitMemory,
     Gaussian,
     GradientDescent,
     Implicit,
@@ -34,6 +43,7 @@ from iai_regimes import (
     Parametric,
     Predictor,
     Proximal,
+    RunningAttention,
     Unlabelled,
     UntilConverged,
     WhitenedNewton,
@@ -91,8 +101,32 @@ SET_ENCODERS: dict[str, Callable[[], Any]] = {
 TABLE_ENCODERS: dict[str, Callable[[], Any]] = {
     "axial-transformer": lambda: AxialTransformer(DIM, num_layers=1, num_heads=2),
 }
+MEMORY_ENCODERS: dict[str, Callable[[], Any]] = {
+    "ridge": lambda: MemoryTransformer(DIM, num_layers=2, num_heads=2),
+    "linear-attention": lambda: MemoryTransformer(DIM, 1, 2, association=LinearAttention),
+    "deep-set": lambda: DeepSet(DIM),
+}
+RUNNING_ENCODERS: dict[str, Callable[[], Any]] = {
+    "plain": lambda: RunningTransformer(SetTransformer(DIM, num_layers=2, num_heads=2)),
+    "latents": lambda: RunningTransformer(SetTransformer(DIM, 1, 2), num_latents=3),
+    "on-ridge": lambda: RunningTransformer(
+        SetTransformer(DIM, 1, 2), memory=MemoryTransformer(DIM, 1, 2)
+    ),
+}
 SEQUENCE_ENCODERS: dict[str, Callable[[], Any]] = {
     "causal-transformer": lambda: CausalTransformer(DIM, num_layers=2, num_heads=2),
+}
+MEMORY_ENCODERS: dict[str, Callable[[], Any]] = {
+    "deep-set": lambda: DeepSet(DIM),
+    "ridge": lambda: MemoryTransformer(DIM, num_layers=2, num_heads=2),
+    "linear-attention": lambda: MemoryTransformer(
+        DIM, num_layers=2, num_heads=2, association=LinearAttention
+    ),
+}
+RUNNING_ENCODERS: dict[str, Callable[[], Any]] = {
+    "running-attention": lambda: RunningTransformer(
+        SetTransformer(DIM, num_layers=2, num_heads=2), num_latents=2
+    ),
 }
 LIKELIHOODS: dict[str, Callable[[], Any]] = {
     "gaussian": lambda: Gaussian(1, scale=0.5),
@@ -180,6 +214,16 @@ MAKERS: dict[str, Callable[[Any], Any]] = RULED | {
     for name, make in REGIMES.items()
     for encoder, encode in SET_ENCODERS.items()
 }
+MAKERS |= {
+    f"{name}-{encoder}": lambda likelihood, make=make, encode=encode: make(
+        encode(), likelihood, x_dim=X_DIM
+    )
+    for name, make, encoders in (
+        ("memory", ExplicitMemory, MEMORY_ENCODERS),
+        ("running", RunningAttention, RUNNING_ENCODERS),
+    )
+    for encoder, encode in encoders.items()
+}
 
 
 @pytest.fixture(params=SAMPLERS)
@@ -197,6 +241,18 @@ def set_encoder(request: pytest.FixtureRequest) -> Any:
 def table_encoder(request: pytest.FixtureRequest) -> Any:
     torch.manual_seed(0)
     return TABLE_ENCODERS[request.param]()
+
+
+@pytest.fixture(params=MEMORY_ENCODERS)
+def memory_encoder(request: pytest.FixtureRequest) -> Any:
+    torch.manual_seed(0)
+    return MEMORY_ENCODERS[request.param]()
+
+
+@pytest.fixture(params=RUNNING_ENCODERS)
+def running_encoder(request: pytest.FixtureRequest) -> Any:
+    torch.manual_seed(0)
+    return RUNNING_ENCODERS[request.param]()
 
 
 @pytest.fixture(params=SEQUENCE_ENCODERS)
@@ -256,12 +312,18 @@ def generative(regime: str) -> tuple[Any, Any]:
     likelihood, encoder = Unlabelled(Gaussian(2, scale=1.0)), SET_ENCODERS["transformer"]()
     if regime == "implicit":
         return Implicit(encoder, likelihood, x_dim=2, query_dim=3), SAMPLERS["mixture"]()
+    if regime in MEMORY_ENCODERS:
+        encoder = MEMORY_ENCODERS[regime]()
+        return ExplicitMemory(encoder, likelihood, x_dim=2, query_dim=3), SAMPLERS["mixture"]()
+    if regime in RUNNING_ENCODERS:
+        encoder = RUNNING_ENCODERS[regime]()
+        return RunningAttention(encoder, likelihood, x_dim=2, query_dim=3), SAMPLERS["mixture"]()
     predictor = Predictor(LatentDecoder(3, 5, 2, hidden_dim=DIM), adapt=["latent"])
     rule = LearnedRule(predictor, likelihood, encoder, x_dim=2, signal="data")
     return Explicit(predictor, likelihood, rule), SAMPLERS["mixture"]()
 
 
-@pytest.fixture(params=["columns", "implicit", "explicit"])
+@pytest.fixture(params=["columns", "implicit", "explicit", "ridge", "on-ridge"])
 def unlabelled(request: pytest.FixtureRequest) -> Any:
     """A regime for examples without targets, with random weights, and a sampler of such tasks."""
     torch.manual_seed(0)

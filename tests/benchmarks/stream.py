@@ -11,9 +11,16 @@ import time
 from collections.abc import Iterator
 
 import torch
-from iai_encoders import DeepSet
+from iai_encoders import DeepSet, MemoryTransformer, RunningTransformer, SetTransformer
 from iai_iterate import Adapted
-from iai_regimes import Gaussian, LearnedRule, Parametric, Predictor
+from iai_regimes import (
+    ExplicitMemory,
+    Gaussian,
+    LearnedRule,
+    Parametric,
+    Predictor,
+    RunningAttention,
+)
 from iai_tasks import Examples, LinearRegression
 
 DIM = 4
@@ -23,13 +30,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--examples", type=int, default=10**7, help="length of the stream")
     parser.add_argument("--minibatch", type=int, default=1000)
+    parser.add_argument("--learner", choices=LEARNERS, default="parametric")
     options = parser.parse_args()
 
     torch.manual_seed(0)
-    likelihood = Gaussian(1, scale=0.5)
-    predictor = Predictor(torch.nn.Linear(DIM, 1))
-    rule = LearnedRule(predictor, likelihood, DeepSet(32), x_dim=DIM)
-    adapted = Adapted.new(Parametric(predictor, likelihood, rule), num_tasks=1)
+    adapted = Adapted.new(LEARNERS[options.learner](), 1, torch.randn(1, 16, DIM))
 
     num_steps = max(100, options.examples // options.minibatch)
     shown = {num_steps // 100, num_steps // 10, num_steps}
@@ -51,6 +56,25 @@ def main() -> None:
                 f"{rate:>11,.0f} {rate / first_rate:>6.2f}",
                 flush=True,
             )
+
+
+def parametric() -> Parametric:
+    predictor, likelihood = Predictor(torch.nn.Linear(DIM, 1)), Gaussian(1, scale=0.5)
+    rule = LearnedRule(predictor, likelihood, DeepSet(32), x_dim=DIM)
+    return Parametric(predictor, likelihood, rule)
+
+
+def memory() -> ExplicitMemory:
+    encoder = MemoryTransformer(32, num_layers=2, num_heads=2)
+    return ExplicitMemory(encoder, Gaussian(1, scale=0.5), x_dim=DIM)
+
+
+def running() -> RunningAttention:
+    encoder = RunningTransformer(SetTransformer(32, num_layers=2, num_heads=2))
+    return RunningAttention(encoder, Gaussian(1, scale=0.5), x_dim=DIM)
+
+
+LEARNERS = {"parametric": parametric, "memory": memory, "running": running}
 
 
 def stream(num_steps: int, minibatch: int) -> Iterator[Examples]:

@@ -2,7 +2,13 @@
 
 import attrs
 import torch
-from iai_encoders.testing import check_sequence_encoder, check_set_encoder, check_table_encoder
+from iai_encoders.testing import (
+    check_memory_encoder,
+    check_running_encoder,
+    check_sequence_encoder,
+    check_set_encoder,
+    check_table_encoder,
+)
 from iai_iterate import Iterated, Pool
 from iai_iterate.testing import check_gradient_mode, check_linear_solver, check_regime
 from iai_regimes import Parametric, Unlabelled
@@ -22,6 +28,14 @@ def test_sampler(sampler):
 
 def test_set_encoder(set_encoder):
     check_set_encoder(set_encoder, set_encoder.dim)
+
+
+def test_memory_encoder(memory_encoder):
+    check_memory_encoder(memory_encoder, memory_encoder.dim)
+
+
+def test_running_encoder(running_encoder):
+    check_running_encoder(running_encoder, running_encoder.dim)
 
 
 def test_table_encoder(table_encoder):

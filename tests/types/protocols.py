@@ -67,10 +67,20 @@ def encoders(
     transformer: iai_encoders.SetTransformer,
     deep_set: iai_encoders.DeepSet,
     causal: iai_encoders.CausalTransformer,
+    associative: iai_encoders.MemoryTransformer,
+    running: iai_encoders.RunningTransformer,
+    ridge: iai_encoders.Ridge,
+    linear: iai_encoders.LinearAttention,
 ) -> None:
     own_sets: list[iai_encoders.SetEncoder[Any]] = [transformer, deep_set]
     own_sequences: list[iai_encoders.SequenceEncoder[Any]] = [causal]
+    own_memories: list[iai_encoders.MemoryEncoder[Any]] = [deep_set, associative, causal]
+    own_layers: list[iai_encoders.ScanningMemory[Any]] = [associative, causal]
+    own_running: list[iai_encoders.RunningEncoder[Any, Any]] = [running]
+    own_associations: list[iai_encoders.Association[Any]] = [ridge, linear]
     sets: list[regimes.SetEncoder] = [transformer, deep_set]
+    memories: list[regimes.MemoryEncoder] = [deep_set, associative, causal]
+    refined: list[regimes.RunningEncoder] = [running]
 
 
 def regime(

@@ -46,8 +46,10 @@ def token_by_token(encoder, sequence):
                     values.append(value.chunk(block.num_heads)[head])
                 heads.append(torch.stack(scores).softmax(0) @ torch.stack(values))
             attended.append(torch.cat(heads))
-        xs = [x + block.out(a) for x, a in zip(xs, attended, strict=True)]
-        xs = [x + block.ff_out(gelu(block.ff_in(block.ff_norm(x)))) for x in xs]
+        xs = [x + block.finish.out(a) for x, a in zip(xs, attended, strict=True)]
+        xs = [
+            x + block.finish.ff_out(gelu(block.finish.ff_in(block.finish.ff_norm(x)))) for x in xs
+        ]
     return torch.stack([encoder.norm(x) for x in xs])
 
 
@@ -60,7 +62,7 @@ def test_contract(num_layers):
 def test_agrees_with_loops_over_tokens(num_heads):
     encoder = build(num_heads=num_heads)
     tokens, queries = draw(0, 2, 5), draw(1, 2, 12)
-    outputs, memory = encoder.extend(encoder.empty(2), tokens)
+    outputs, memory = encoder.scan(encoder.empty(2), tokens)
     answers = encoder.read(queries, memory)
     for task in range(2):
         expected = token_by_token(encoder, tokens[task])
@@ -81,14 +83,14 @@ def test_pieces_and_padding_change_nothing(seed, data):
     memory, outputs = encoder.empty(3), []
     for piece, mask in zip(pieces, masks, strict=True):
         padded = piece.where(mask[..., None], torch.nan)
-        output, memory = encoder.extend(memory, padded, mask=mask)
+        output, memory = encoder.scan(memory, padded, mask=mask)
         outputs.append(output)
     tokens, mask, output = torch.cat(pieces, 1), torch.cat(masks, 1), torch.cat(outputs, 1)
     queries = draw(seed, 3, 2)
     answers = encoder.read(queries, memory)
     for task in range(3):
         observed = tokens[task, mask[task]][None]
-        expected, alone = encoder.extend(encoder.empty(1), observed)
+        expected, alone = encoder.scan(encoder.empty(1), observed)
         torch.testing.assert_close(output[task, mask[task]], expected[0], rtol=0, atol=1e-10)
         expected = encoder.read(queries[task, None], alone)
         torch.testing.assert_close(answers[task], expected[0], rtol=0, atol=1e-10)
@@ -96,8 +98,8 @@ def test_pieces_and_padding_change_nothing(seed, data):
 
 def test_order_matters():
     encoder, tokens = build(), draw(0, 1, 4)
-    forward, _ = encoder.extend(encoder.empty(1), tokens)
-    backward, _ = encoder.extend(encoder.empty(1), tokens[:, [1, 0, 2, 3]])
+    forward, _ = encoder.scan(encoder.empty(1), tokens)
+    backward, _ = encoder.scan(encoder.empty(1), tokens[:, [1, 0, 2, 3]])
     assert (forward[:, -1] - backward[:, -1]).abs().max() > 1e-3
 
 
@@ -109,7 +111,7 @@ def test_the_empty_memory_has_the_dtype_of_the_parameters():
 
 def test_the_memory_counts_keys_and_values_a_task():
     encoder = build(num_layers=3)
-    _, memory = encoder.extend(encoder.empty(7), draw(0, 7, 4))
-    _, memory = encoder.extend(memory, draw(1, 7, 1))
+    _, memory = encoder.scan(encoder.empty(7), draw(0, 7, 4))
+    _, memory = encoder.scan(memory, draw(1, 7, 1))
     assert memory.num_elements == 2 * 3 * 5 * DIM
     assert sum(leaf.numel() for leaf in memory.keys + memory.values) == 7 * memory.num_elements

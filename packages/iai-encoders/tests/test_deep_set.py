@@ -2,7 +2,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from iai_encoders import DeepSet
-from iai_encoders.testing import check_set_encoder
+from iai_encoders.testing import check_memory_encoder, check_set_encoder
 from torch import nn
 
 DIM = 4
@@ -17,6 +17,20 @@ def build(seed=0, num_layers=2):
 def test_contract():
     for num_layers in (1, 3):
         check_set_encoder(build(num_layers=num_layers), DIM)
+        check_memory_encoder(build(num_layers=num_layers), DIM)
+
+
+@given(seed=st.integers(0, 2**32), sizes=st.lists(st.integers(0, 5), min_size=1, max_size=4))
+def test_a_set_in_minibatches_has_the_memory_of_the_whole(seed, sizes):
+    encoder, n = build(seed), sum(sizes)
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randn(2, n, DIM, generator=generator, dtype=torch.float64)
+    mask = torch.rand(2, n, generator=generator) < 0.7
+    memory = encoder.empty(2)
+    for piece, shown in zip(tokens.split(sizes, 1), mask.split(sizes, 1), strict=True):
+        memory = encoder.extend(memory, piece, mask=shown)
+    whole = encoder.encode(tokens, mask=mask)
+    torch.testing.assert_close(memory, whole, rtol=1e-12, atol=1e-12)
 
 
 @given(seed=st.integers(0, 2**32), num_layers=st.integers(1, 3), n=st.integers(0, 5))

@@ -2,10 +2,24 @@ import re
 
 import pytest
 import torch
-from iai_encoders import CausalTransformer, DeepSet, SetTransformer
+from iai_encoders import (
+    CausalTransformer,
+    DeepSet,
+    LinearAttention,
+    MemoryTransformer,
+    Ridge,
+    RunningTransformer,
+    SetTransformer,
+)
 
 SET_ENCODERS = [SetTransformer(8, num_layers=1, num_heads=2), DeepSet(8)]
 SEQUENCE_ENCODER = CausalTransformer(8, num_layers=1, num_heads=2)
+MEMORY_ENCODER = MemoryTransformer(8, num_layers=1, num_heads=2)
+MEMORY_ENCODERS = [SEQUENCE_ENCODER, MEMORY_ENCODER, DeepSet(8)]
+RUNNING_ENCODERS = [
+    RunningTransformer(SetTransformer(8, num_layers=1, num_heads=2)),
+    RunningTransformer(SetTransformer(8, num_layers=1, num_heads=2), memory=MEMORY_ENCODER),
+]
 
 
 def error(message):
@@ -55,12 +69,12 @@ def test_deep_set_sizes(name):
 )
 def test_tokens(shape, mask, message):
     tokens = torch.zeros(shape)
-    for encoder in SET_ENCODERS:
+    for encoder in SET_ENCODERS + RUNNING_ENCODERS:
         with error(message):
             encoder.encode(tokens, mask=mask)
-    memory = SEQUENCE_ENCODER.empty(shape[0])
-    with error(message):
-        SEQUENCE_ENCODER.extend(memory, tokens, mask=mask)
+    for encoder in MEMORY_ENCODERS:
+        with error(message):
+            encoder.extend(encoder.empty(shape[0]), tokens, mask=mask)
 
 
 @pytest.mark.usefixtures("own_errors")
@@ -78,12 +92,61 @@ def test_queries(shape, message):
         memory = encoder.encode(torch.zeros(2, 3, 8))
         with error(message):
             encoder.read(queries, memory)
-    memory = SEQUENCE_ENCODER.empty(2)
-    with error(message):
-        SEQUENCE_ENCODER.read(queries, memory)
+    for encoder in MEMORY_ENCODERS:
+        with error(message):
+            encoder.read(queries, encoder.empty(2))
+    for encoder in RUNNING_ENCODERS:
+        with error(message):
+            encoder.read(queries, encoder.encode(torch.zeros(2, 3, 8)), encoder.start(2, 3))
 
 
-def test_tokens_for_another_number_of_tasks():
-    memory = SEQUENCE_ENCODER.empty(3)
+@pytest.mark.parametrize("encoder", MEMORY_ENCODERS, ids=lambda encoder: type(encoder).__name__)
+def test_tokens_for_another_number_of_tasks(encoder):
     with error("`tokens` must be of the 3 tasks of the memory; got 2."):
-        SEQUENCE_ENCODER.extend(memory, torch.zeros(2, 1, 8))
+        encoder.extend(encoder.empty(3), torch.zeros(2, 1, 8))
+
+
+@pytest.mark.usefixtures("own_errors")
+@pytest.mark.parametrize("shape", [(2, 4, 8), (2, 3, 7), (1, 3, 8)])
+def test_questions_that_are_not_those_of_the_tokens(shape):
+    message = f"`questions` must have the shape of `tokens`, (2, 3, 8); got {shape}."
+    tokens, questions = torch.zeros(2, 3, 8), torch.zeros(shape)
+    for encoder in MEMORY_ENCODERS:
+        with error(message):
+            encoder.extend(encoder.empty(2), tokens, questions=questions)
+    for encoder in RUNNING_ENCODERS:
+        with error(message):
+            encoder.encode(tokens, questions=questions)
+
+
+@pytest.mark.parametrize("encoder", RUNNING_ENCODERS)
+def test_a_running_state_of_other_queries_or_tasks(encoder):
+    minibatch, state = encoder.encode(torch.zeros(2, 3, 8)), encoder.start(2, 4)
+    with error("`queries` must be the 4 of the state; got 5."):
+        encoder.read(torch.zeros(2, 5, 8), minibatch, state)
+    with error("`minibatch` must be of the 1 tasks of the memory; got 2."):
+        encoder.read(torch.zeros(1, 4, 8), minibatch, encoder.start(1, 4))
+
+
+def test_no_fewer_latents_than_none():
+    with error("`num_latents` must be at least 0; got -1."):
+        RunningTransformer(SET_ENCODERS[0], num_latents=-1)
+
+
+@pytest.mark.parametrize("build", [Ridge, LinearAttention])
+def test_association_sizes(build):
+    with error("`num_heads` must be at least 1; got 0."):
+        build(0, 1)
+    with error("`key_dim` must be at least 1; got 0."):
+        build(1, 0)
+
+
+def test_memory_transformer_sizes():
+    with error("`num_layers` must be at least 1; got 0."):
+        MemoryTransformer(8, 0, 2)
+    with error("`key_dim` must be at least 1; got 0."):
+        MemoryTransformer(8, 1, 2, key_dim=0)
+    with error("`num_heads` must divide `dim` where `key_dim` is None; got 3 and 8."):
+        MemoryTransformer(8, 1, 3)
+    with error("`association` must be one, or one for each of the 2 layers; got 1."):
+        MemoryTransformer(8, 2, 2, association=[Ridge])

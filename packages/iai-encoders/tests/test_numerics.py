@@ -4,7 +4,16 @@ import copy
 
 import pytest
 import torch
-from iai_encoders import CausalTransformer, DeepSet, SetTransformer
+from iai_encoders import (
+    CausalTransformer,
+    DeepSet,
+    LinearAttention,
+    MemoryTransformer,
+    Ridge,
+    RunningTransformer,
+    ScanningMemory,
+    SetTransformer,
+)
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -21,7 +30,25 @@ def causal_transformer():
     return CausalTransformer(4, num_layers=2, num_heads=2, ff_dim=3)
 
 
-@pytest.fixture(params=[set_transformer, deep_set, causal_transformer])
+def memory_transformer():
+    return MemoryTransformer(4, 2, num_heads=2, ff_dim=3, association=[LinearAttention, Ridge])
+
+
+def running_transformer():
+    memory = MemoryTransformer(4, num_layers=1, num_heads=1, ff_dim=3)
+    return RunningTransformer(set_transformer(), num_latents=1, memory=memory)
+
+
+ENCODERS = [
+    set_transformer,
+    deep_set,
+    causal_transformer,
+    memory_transformer,
+    running_transformer,
+]
+
+
+@pytest.fixture(params=ENCODERS)
 def encoder(request):
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -30,10 +57,20 @@ def encoder(request):
 
 def run(encoder, tokens, queries, mask):
     """All that an encoder puts out."""
-    if isinstance(encoder, CausalTransformer):
-        outputs, memory = encoder.extend(encoder.empty(tokens.shape[0]), tokens[:, :1])
-        later, memory = encoder.extend(memory, tokens[:, 1:], mask=mask[:, 1:])
-        return torch.cat([outputs, later, encoder.read(queries, memory)], 1)
+    pieces = (tokens[:, :1], None), (tokens[:, 1:], mask[:, 1:])
+    if isinstance(encoder, RunningTransformer):
+        state, all_answers = encoder.start(len(tokens), queries.shape[1]), []
+        for piece, shown in pieces:
+            minibatch = encoder.encode(piece, questions=piece.cos(), mask=shown)
+            answers, state = encoder.read(queries, minibatch, state)
+            all_answers.append(answers)
+        return torch.cat(all_answers, 1)
+    if isinstance(encoder, ScanningMemory):
+        memory, all_outputs = encoder.empty(len(tokens)), []
+        for piece, shown in pieces:
+            outputs, memory = encoder.scan(memory, piece, questions=piece.cos(), mask=shown)
+            all_outputs.append(outputs)
+        return torch.cat([*all_outputs, encoder.read(queries, memory)], 1)
     return encoder.read(queries, encoder.encode(tokens, mask=mask))
 
 
@@ -95,11 +132,18 @@ def test_tokens_are_read_in_the_dtype_of_the_weights(encoder, weights, data):
 def test_a_memory_made_under_autocast_is_read_without_it(encoder):
     tokens, queries, _ = draw(num_queries=2, dtype=torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
-        if isinstance(encoder, CausalTransformer):
-            _, memory = encoder.extend(encoder.empty(2), tokens)
+        if isinstance(encoder, RunningTransformer):
+            minibatch = encoder.encode(tokens)
+            _, memory = encoder.read(queries, minibatch, encoder.start(2, 2))
+        elif isinstance(encoder, ScanningMemory):
+            memory = encoder.extend(encoder.empty(2), tokens)
         else:
             memory = encoder.encode(tokens)
-    assert encoder.read(queries, memory).dtype == torch.float32
+    if isinstance(encoder, RunningTransformer):
+        answers, _ = encoder.read(queries, minibatch, memory)
+    else:
+        answers = encoder.read(queries, memory)
+    assert answers.dtype == torch.float32
 
 
 @pytest.mark.usefixtures("own_errors")  # the compiler need not see the shape checks

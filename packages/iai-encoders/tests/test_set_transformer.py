@@ -29,7 +29,7 @@ def library_encoder(encoder):
     layer = nn.TransformerEncoderLayer(
         encoder.dim,
         first.num_heads,
-        first.ff_in.out_features,
+        first.finish.ff_in.out_features,
         dropout=0.0,
         activation="gelu",
         batch_first=True,
@@ -43,10 +43,10 @@ def library_encoder(encoder):
         attention = theirs.self_attn
         pairs = [
             (ours.attention_norm, theirs.norm1),
-            (ours.out, attention.out_proj),
-            (ours.ff_norm, theirs.norm2),
-            (ours.ff_in, theirs.linear1),
-            (ours.ff_out, theirs.linear2),
+            (ours.finish.out, attention.out_proj),
+            (ours.finish.ff_norm, theirs.norm2),
+            (ours.finish.ff_in, theirs.linear1),
+            (ours.finish.ff_out, theirs.linear2),
         ]
         for source, target in pairs:
             target.load_state_dict(source.state_dict())
@@ -60,6 +60,15 @@ def library_encoder(encoder):
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
 def test_contract(num_layers):
     check_set_encoder(build(num_layers=num_layers), DIM)
+
+
+def test_without_self_attention_a_token_has_the_same_keys_in_any_company():
+    encoder = SetTransformer(DIM, num_layers=2, num_heads=2, self_attention=False).double()
+    check_set_encoder(encoder, DIM)
+    tokens, _, _ = draw(0, num_tasks=2, n=5, m=1)
+    whole, some = encoder.encode(tokens), encoder.encode(tokens[:, 2:])
+    for layer in range(2):
+        torch.testing.assert_close(whole.keys[layer][:, :, 2:], some.keys[layer])
 
 
 @given(

@@ -22,7 +22,8 @@ class QueriesMeet(SetTransformer):
 
 class TasksMeet(DeepSet):
     def encode(self, tokens, *, mask=None):
-        return DeepSetMemory(super().encode(tokens, mask=mask).mean.flip(0))
+        memory = super().encode(tokens, mask=mask)
+        return memory._replace(mean=memory.mean.flip(0))
 
 
 class CountsPadding(DeepSet):
@@ -81,7 +82,8 @@ class Overwrites(DeepSet):
 
 class RandomFeatures(DeepSet):
     def encode(self, tokens, *, mask=None):
-        return DeepSetMemory(super().encode(tokens, mask=mask).mean + torch.randn(()))
+        memory = super().encode(tokens, mask=mask)
+        return memory._replace(mean=memory.mean + torch.randn(()))
 
 
 class OneMemoryForAll(DeepSet):
@@ -94,7 +96,8 @@ class OneMemoryForAll(DeepSet):
         return self.Memory(super().encode(tokens, mask=mask).mean, torch.ones(()))
 
     def read(self, queries, memory):
-        return super().read(queries, DeepSetMemory(memory.mean * memory.scale))
+        mean = memory.mean * memory.scale
+        return super().read(queries, DeepSetMemory(mean, mean[:, 0]))
 
 
 @pytest.mark.usefixtures("own_errors")
@@ -121,19 +124,19 @@ def test_a_broken_set_encoder_is_found(encoder, sentence):
 
 
 class LooksAhead(CausalTransformer):
-    def extend(self, memory, tokens, *, mask=None):
-        outputs, memory = super().extend(memory, tokens, mask=mask)
+    def scan(self, memory, tokens, *, questions=None, mask=None):
+        outputs, memory = super().scan(memory, tokens, mask=mask)
         return outputs.mean(1, keepdim=True).expand_as(outputs), memory
 
 
 class StartsAnew(CausalTransformer):
-    def extend(self, memory, tokens, *, mask=None):
-        return super().extend(self.empty(tokens.shape[0]), tokens, mask=mask)
+    def scan(self, memory, tokens, *, questions=None, mask=None):
+        return super().scan(self.empty(tokens.shape[0]), tokens, mask=mask)
 
 
 class MixesUpPieces(CausalTransformer):
-    def extend(self, memory, tokens, *, mask=None):
-        outputs, longer = super().extend(memory, tokens, mask=mask)
+    def scan(self, memory, tokens, *, questions=None, mask=None):
+        outputs, longer = super().scan(memory, tokens, mask=mask)
         return outputs, longer._replace(values=tuple(v.roll(1, 2) for v in longer.values))
 
 
@@ -150,15 +153,21 @@ class ReadsWearOut(CausalTransformer):
 
 
 class TakesFiniteForTokens(CausalTransformer):
-    def extend(self, memory, tokens, *, mask=None):
-        return super().extend(memory, tokens, mask=tokens.isfinite().all(-1))
+    def scan(self, memory, tokens, *, questions=None, mask=None):
+        return super().scan(memory, tokens, mask=tokens.isfinite().all(-1))
+
+
+class ExtendsOtherwise(CausalTransformer):
+    def extend(self, memory, tokens, *, questions=None, mask=None):
+        memory = super().extend(memory, tokens)
+        return memory._replace(values=tuple(1.01 * value for value in memory.values))
 
 
 class CountsPaddingAsTime(CausalTransformer):
-    def extend(self, memory, tokens, *, mask=None):
+    def scan(self, memory, tokens, *, questions=None, mask=None):
         if mask is None:
-            return super().extend(memory, tokens)
-        return super().extend(memory, tokens.where(mask[..., None], 0))
+            return super().scan(memory, tokens)
+        return super().scan(memory, tokens.where(mask[..., None], 0))
 
 
 @pytest.mark.parametrize(
@@ -167,9 +176,10 @@ class CountsPaddingAsTime(CausalTransformer):
         (LooksAhead, "A token changes no output before it."),
         (StartsAnew, "A read answers as the next output would"),
         (ReadsLess, "A read answers as the next output would."),
-        (ReadsWearOut, "`extend` and `read` leave the memory as it was."),
+        (ReadsWearOut, "`scan` and `read` leave the memory as it was."),
         (TakesFiniteForTokens, "A masked token, NaN included, changes nothing before or after it."),
         (MixesUpPieces, "A sequence in pieces is the same as in one pass."),
+        (ExtendsOtherwise, "The memory of `extend` is that of `scan`."),
         (CountsPaddingAsTime, "A masked token, NaN included, changes nothing before or after it."),
     ],
 )

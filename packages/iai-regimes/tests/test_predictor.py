@@ -1,3 +1,4 @@
+import copy
 import re
 
 import pytest
@@ -44,6 +45,12 @@ class Prompted(nn.Module):
         return self.head(self.attend(tokens, tokens, tokens, need_weights=False)[0][:, -1])
 
 
+def twice():
+    """One layer under two names."""
+    layer = nn.Linear(3, 3)
+    return nn.Sequential(layer, nn.Tanh(), layer)
+
+
 def convolution():
     return nn.Sequential(nn.Conv2d(1, 2, 2), nn.GroupNorm(1, 2), nn.Flatten(), nn.Linear(8, 2))
 
@@ -52,6 +59,7 @@ MODULES = {
     "linear": (lambda: nn.Linear(3, 2), None, (3,)),
     "head": (lambda: nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), ["2"], (3,)),
     "tied": (Tied, None, (3,)),
+    "layer twice": (twice, None, (3,)),
     "scalar": (Scaled, ["scale", "body.bias"], (3,)),
     "convolution": (convolution, None, (1, 3, 3)),
     "prompt": (Prompted, ["prompt"], (3,)),
@@ -70,7 +78,7 @@ def test_each_task_has_parameters_of_its_own(name):
     outputs = predictor(theta, x)
     for task in range(3):
         given = {name: value[task] for name, value in theta.items()}
-        own = functional_call(module, given, (x[task],))
+        own = functional_call(copy.deepcopy(module), given, (x[task],))
         torch.testing.assert_close(outputs[task], own)
         torch.testing.assert_close(predictor(start, x)[task], module(x[task]))
 

@@ -18,6 +18,8 @@ class Memory(Protocol):
 
 M = TypeVar("M", bound=Memory)
 A = TypeVar("A")
+B = TypeVar("B")
+S = TypeVar("S")
 
 
 @runtime_checkable
@@ -42,7 +44,8 @@ class SetEncoder(Protocol[M]):
 class MemoryEncoder(Protocol[M]):
     """Reads a set of any size, one minibatch after the other, into a memory that queries read.
 
-    `testing.check_memory_encoder` holds a class to the role.
+    The order within a minibatch changes nothing, and the memory keeps its size; except for a
+    `SequenceEncoder`. `testing.check_memory_encoder` holds a class to the role.
     """
 
     def empty(self, num_tasks: int) -> M:
@@ -96,6 +99,41 @@ class SequenceEncoder(ScanningMemory[M], Protocol[M]):
     `read` gives a query the output that it would have as the next token.
     `testing.check_sequence_encoder` holds a class to the role.
     """
+
+
+@runtime_checkable
+class RunningEncoder(Protocol[S, B]):
+    """Keeps a state of one size for given queries, which reads minibatch after minibatch of a set.
+
+    `testing.check_running_encoder` holds a class to the role.
+    """
+
+    def start(self, num_tasks: int, num_queries: int) -> S:
+        """Nothing read yet: a pytree of tensors that lead with the tasks."""
+        ...
+
+    def encode(
+        self,
+        tokens: Float[Tensor, "task n dim"],
+        *,
+        questions: Float[Tensor, "task n dim"] | None = None,
+        mask: Bool[Tensor, "task n"] | None = None,
+    ) -> B:
+        """All work on a minibatch that needs neither queries nor a state.
+
+        Tokens, questions and mask are those of `MemoryEncoder.extend`.
+        """
+        ...
+
+    def read(
+        self, queries: Float[Tensor, "task m dim"], minibatch: B, state: S
+    ) -> tuple[Float[Tensor, "task m dim"], S]:
+        """One answer a query, from all that was read so far and this minibatch; the next state.
+
+        An answer depends on no other query. A task without an observed token in the minibatch keeps
+        its state, bit for bit.
+        """
+        ...
 
 
 @runtime_checkable

@@ -28,6 +28,15 @@ def check_tokens(
         )
 
 
+def check_questions(questions: Tensor | None, tokens: Tensor) -> None:
+    """Raises ValueError unless there is one question a token, if there are any."""
+    if questions is not None and questions.shape != tokens.shape:
+        raise ValueError(
+            f"`questions` must have the shape of `tokens`, {tuple(tokens.shape)}; got "
+            f"{tuple(questions.shape)}."
+        )
+
+
 def check_num_tasks(name: str, tensor: Tensor, memory: Tensor) -> None:
     """Raises ValueError unless the tensor and a leaf of the memory hold as many tasks."""
     if tensor.shape[0] != memory.shape[0]:

@@ -18,6 +18,7 @@ from iai_regimes.models.conv4 import Conv4
 from iai_regimes.models.fit_flow import fit_flow
 from iai_regimes.models.flow import flow
 from iai_regimes.models.latent_decoder import LatentDecoder
+from iai_regimes.models.soft_prompt import SoftPrompt
 from iai_regimes.padding import finite_queries, observed_inputs, observed_targets
 from iai_regimes.predictor import Predictor
 from iai_regimes.regimes.embedded import Embedded
@@ -67,6 +68,7 @@ __all__ = [
     "RecurrentRule",
     "RunningAttention",
     "RunningState",
+    "SoftPrompt",
     "Unlabelled",
     "UntilConverged",
     "WhitenedNewton",

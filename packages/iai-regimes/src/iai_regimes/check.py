@@ -1,8 +1,9 @@
 """Checks of arguments, with errors that name the mistake."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -102,6 +103,18 @@ def check_same_tasks(state: Tensor, batch: Tensor) -> None:
         )
 
 
+def check_kept(name: str, old: Any, new: Any) -> None:
+    """Raises ValueError for a memory whose tensors change their number, shape or dtype."""
+    before, after = _forms(old), _forms(new)
+    if before != after:
+        pairs = zip_longest(before, after, fillvalue=())
+        was, became = next(pair for pair in pairs if pair[0] != pair[1])
+        raise ValueError(
+            f"`{name}` must have a memory that neither grows nor changes its dtype, for it is the "
+            f"state; {was} became {became}."
+        )
+
+
 @contextmanager
 def reading(name: str, module: object, x: Tensor) -> Iterator[None]:
     """Makes torch's errors in a module that reads inputs a ValueError that names their shape.
@@ -178,6 +191,16 @@ def check_solver(rule: Any) -> None:
     """Raises TypeError for a rule without a residual: nothing tells whether it has converged."""
     if not isinstance(rule, Solver):
         raise TypeError(f"`rule` must have a `residual`; {type(rule).__name__} has none.")
+
+
+def _forms(tree: Any) -> list[tuple[object, ...]]:
+    # Without torch's `tree_leaves`, which leaves objects to the garbage collector in each step.
+    if isinstance(tree, Tensor):
+        return [(*tree.shape, tree.dtype)]
+    parts = tree.values() if isinstance(tree, dict) else tree
+    if isinstance(parts, Collection) and not isinstance(parts, str):
+        return [form for part in parts for form in _forms(part)]
+    return [(type(tree).__name__,)]
 
 
 def _check_inputs(batch: Examples) -> None:

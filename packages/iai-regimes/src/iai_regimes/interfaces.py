@@ -56,12 +56,17 @@ class SetEncoder(Protocol):
 
 
 @runtime_checkable
-class MemoryEncoder(Protocol):
-    """A memory that goes on, minibatch after minibatch, and a read of it."""
+class TokenEncoder(Protocol):
+    """Whatever reads tokens."""
 
     @property
     def dim(self) -> int:
         """Numbers a token."""
+
+
+@runtime_checkable
+class MemoryEncoder(TokenEncoder, Protocol):
+    """A memory that goes on, minibatch after minibatch, and a read of it."""
 
     def empty(self, num_tasks: int) -> Any:
         """The memory of no tokens: a pytree of tensors led by the task axis."""
@@ -76,8 +81,8 @@ class MemoryEncoder(Protocol):
     ) -> Any:
         """The memory of the tokens before and the observed ones of these, of the same size.
 
-        `questions` are the tokens without their targets, as queries come; None where there are no
-        targets.
+        A task without an observed token keeps its memory, bit for bit. `questions` are the tokens
+        without their targets, as queries come; None where there are no targets.
         """
 
     def read(
@@ -87,12 +92,8 @@ class MemoryEncoder(Protocol):
 
 
 @runtime_checkable
-class RunningEncoder(Protocol):
+class RunningEncoder(TokenEncoder, Protocol):
     """A state for each query, which reads minibatch after minibatch."""
-
-    @property
-    def dim(self) -> int:
-        """Numbers a token."""
 
     def start(self, num_tasks: int, num_queries: int) -> Any:
         """Nothing read yet: a pytree of tensors led by the task axis."""
@@ -109,7 +110,10 @@ class RunningEncoder(Protocol):
     def read(
         self, queries: Float[Tensor, "task m dim"], minibatch: Any, state: Any
     ) -> tuple[Float[Tensor, "task m dim"], Any]:
-        """Each query's answer from all that was read so far and this minibatch; the next state."""
+        """Each query's answer from all that was read so far and this minibatch; the next state.
+
+        A task without an observed token keeps its state, bit for bit.
+        """
 
 
 @runtime_checkable

@@ -74,3 +74,26 @@ def check_initialized(module: nn.Module) -> None:
                 f"`module` must have all its weights; {name} gets its shape when the module reads "
                 "its first input."
             )
+
+
+def other_places(module: nn.Module, adapted: Collection[str]) -> dict[str, str]:
+    """Other layers' names of adapted parameters that several layers hold; the first name of each.
+
+    A layer that is held twice has its parameters in one place. Were both their names replaced,
+    `functional_call` would restore the second to what the first had replaced it by.
+
+    >>> first, last = nn.Linear(2, 2), nn.Linear(2, 2)
+    >>> last.weight = first.weight
+    >>> other_places(nn.Sequential(first, first, last), {"0.weight", "0.bias"})
+    {'2.weight': '0.weight'}
+    """
+    first, places, others = dict[int, str](), set[tuple[int, str]](), dict[str, str]()
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        layer, _, attribute = name.rpartition(".")
+        place = id(module.get_submodule(layer)), attribute
+        if place not in places:
+            places.add(place)
+            held = first.setdefault(id(parameter), name)
+            if held != name and held in adapted:
+                others[name] = held
+    return others

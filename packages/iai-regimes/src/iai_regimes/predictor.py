@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 
 from iai_regimes.check import check_statistics, reading
 from iai_regimes.interfaces import Theta
-from iai_regimes.layers import Layers, check_initialized
+from iai_regimes.layers import Layers, check_initialized, other_places
 from iai_regimes.precision import as_module, as_weights, at_least_single
 from iai_regimes.ravel import unravel
 
@@ -77,7 +77,7 @@ class Predictor(nn.Module):
         }
         self.shapes = {name: p.shape for name, p in parameters.items() if name in adapted}
         self._shared = [name for name in parameters if name not in adapted]
-        self._tied = len(parameters) < len(every)
+        self._tied = other_places(module, adapted)
         self._layers = Layers(module, {id(parameters[name]) for name in adapted})
         layers = module.modules()
         self._buffered = [layer for layer in layers if any(True for _ in layer.buffers(False))]
@@ -217,6 +217,11 @@ class Predictor(nn.Module):
         apart = self._layers.one_by_one and len(next(iter(theta.values())))
         return self._evaluated(one_by_one if apart else side_by_side, *inputs)
 
+    def call(self, parameters: dict[str, Tensor], x: Float[Tensor, "n *x_shape"]) -> Any:
+        """What the module gives for the parameters and the inputs of one task."""
+        tied = {name: parameters[first] for name, first in self._tied.items()}
+        return functional_call(self.module, parameters | tied, (x,), tie_weights=False)
+
     def check_buffers(self, theta: Theta, x: Float[Tensor, "task n *x_shape"]) -> None:
         """Raises ValueError if a forward would update running statistics or change a buffer."""
         check_statistics(
@@ -266,7 +271,7 @@ class Predictor(nn.Module):
 
     def _outputs(self, adapted: dict[str, Tensor], x: Tensor) -> Tensor:
         with reading("module", self.module, x):
-            outputs = functional_call(self.module, adapted, (x,), tie_weights=self._tied)
+            outputs = self.call(adapted, x)
         if not isinstance(outputs, Tensor) or outputs.dim() != 2 or len(outputs) != len(x):
             got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
             raise ValueError(

@@ -9,7 +9,13 @@ from iai_encoders.attention import attend_memory_and_self
 from iai_encoders.block import make_blocks
 from iai_encoders.memories.rotary import rotate, rotation
 from iai_encoders.memory import TransformerMemory
-from iai_encoders.validation import as_weights, check_num_tasks, check_queries, check_tokens
+from iai_encoders.validation import (
+    as_weights,
+    check_num_tasks,
+    check_queries,
+    check_questions,
+    check_tokens,
+)
 
 
 class CausalTransformer(nn.Module):
@@ -74,7 +80,7 @@ class CausalTransformer(nn.Module):
         mask: Bool[Tensor, "task n"] | None = None,
     ) -> TransformerMemory:
         """The memory that `scan` gives."""
-        return self.scan(memory, tokens, mask=mask)[1]
+        return self.scan(memory, tokens, questions=questions, mask=mask)[1]
 
     def scan(
         self,
@@ -99,10 +105,11 @@ class CausalTransformer(nn.Module):
             `tokens` and through `memory`.
 
         Raises:
-            ValueError: If `tokens` or `mask` has the wrong shape, `mask` is not bool, or `memory`
-                is of another number of tasks.
+            ValueError: If `tokens`, `questions` or `mask` has the wrong shape, `mask` is not bool,
+                or `memory` is of another number of tasks.
         """
         check_tokens(tokens, mask, self.dim)
+        check_questions(questions, tokens)
         check_num_tasks("tokens", tokens, memory.mask)
         tokens = as_weights(tokens, self.norm.weight)
         # A whole sequence without padding needs no mask but the kernel's own.

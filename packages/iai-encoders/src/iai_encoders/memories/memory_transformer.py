@@ -12,12 +12,14 @@ from torch.utils._pytree import tree_leaves
 from iai_encoders.block import BlockOutput, split_heads
 from iai_encoders.interfaces import Association
 from iai_encoders.memories.ridge import Ridge
+from iai_encoders.precision import without_autocast
 from iai_encoders.products import Products
 from iai_encoders.running_mean import count_tokens
 from iai_encoders.validation import (
     as_weights,
     check_num_tasks,
     check_queries,
+    check_questions,
     check_sizes,
     check_tokens,
 )
@@ -54,6 +56,8 @@ class MemoryTransformer(nn.Module):
     with the number of tokens read; the order within a minibatch changes nothing; in the first
     layer, nor does the cut into minibatches.
 
+    Tokens, questions and queries get `Products` of their own numbers, except for the linear head.
+
     In the first layer, keys come from the questions, and one more head is linear: its keys are
     linear in the question, its values in the difference of token and question, neither is
     normalised, and what it recalls has a linear path to the answer:
@@ -62,7 +66,8 @@ class MemoryTransformer(nn.Module):
 
     where n counts the tokens read and r >= 0 is learned. So where questions are linear in the
     inputs and the difference is linear in the target, one layer of `Ridge` can be Bayesian linear
-    regression at every n.
+    regression at every n. With `key_dim` below the number of inputs and a constant, it is that of a
+    projection of the inputs, whose error does not vanish.
 
     Args:
         dim: Numbers a token.
@@ -209,6 +214,7 @@ class MemoryTransformer(nn.Module):
     ) -> tuple[Tokens, Float[Tensor, "task n key"], AssociativeMemory]:
         """The tokens after `through` layers, what the linear head gave them, and the memory."""
         check_tokens(tokens, mask, self.dim)
+        check_questions(questions, tokens)
         check_num_tasks("tokens", tokens, memory.seen)
         if mask is None:
             mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
@@ -216,7 +222,6 @@ class MemoryTransformer(nn.Module):
         question = told = token
         x = asked = self.products(token)
         if questions is not None:
-            check_tokens(questions, mask, self.dim, name="questions")
             question = as_weights(questions, self.norm.weight).masked_fill(~mask[..., None], 0.0)
             asked, told = self.products(question), token - question
         seen = memory.seen + count_tokens(mask, memory.seen)
@@ -276,9 +281,9 @@ class _Layer(nn.Module):
         return split_heads(values, self.num_heads)
 
     def store(self, state: Any, keys: Heads, values: Heads, mask: Tensor, seen: Tensor) -> Any:
-        with torch.autocast(keys.device.type, enabled=False):  # which would sum in half precision
+        with without_autocast(keys.device):
             return self.association.store(state, keys, values, mask, seen)
 
     def recall(self, state: Any, queries: Heads, seen: Tensor) -> Heads:
-        with torch.autocast(queries.device.type, enabled=False):
+        with without_autocast(queries.device):
             return self.association.recall(state, queries, seen).to(queries.dtype)

@@ -37,8 +37,11 @@ class Ridge(nn.Module):
     projection of the inputs. For regression on d inputs and a constant, give keys ``d + 1`` numbers
     or more.
 
-    A is singular while there are fewer pairs than numbers a key, or pairs that repeat. So the
-    diagonal gets ``8 trace(A)`` times the rounding error of the dtype on top of lambda / n.
+    A is singular while there are fewer pairs than numbers a key, or pairs that repeat, and rounding
+    then makes it indefinite. So its diagonal is multiplied by ``1 + (8 + d + sqrt(d n) / 2) eps``,
+    for keys of d numbers: the rounding errors of n updates add up like sqrt(n), and this is twice
+    their largest measured effect on the smallest eigenvalue. The factor is relative, so numbers of
+    a key may differ in scale. Keys that are not finite recall NaN, in their task alone.
 
     Args:
         num_heads: Heads.
@@ -97,8 +100,11 @@ class Ridge(nn.Module):
         """The value that the regression gives each query; zero where nothing is stored."""
         key_key, key_value = state
         diagonal = key_key.diagonal(dim1=2, dim2=3)
-        rounding = 8 * torch.finfo(key_key.dtype).eps * diagonal.sum(2)  # task head
-        strength = self.log_lambda.to(key_key.dtype).exp() / seen.clamp(min=1)[:, None]
-        ridge = (strength + rounding)[..., None].expand_as(diagonal)
-        factor = torch.linalg.cholesky(key_key + torch.diag_embed(ridge))
+        seen = seen.clamp(min=1)[:, None, None]
+        strength = self.log_lambda.to(key_key.dtype).exp()[:, None] / seen
+        rounding = 8 + self.key_dim + (self.key_dim * seen).sqrt() / 2
+        ridge = strength + torch.finfo(key_key.dtype).eps * rounding * diagonal
+        # cholesky would wait for the device to say whether it failed, and stop for one bad task.
+        factor, failed = torch.linalg.cholesky_ex(key_key + torch.diag_embed(ridge))
+        factor = factor.masked_fill((failed > 0)[..., None, None], torch.nan)
         return queries.to(key_key.dtype) @ torch.cholesky_solve(key_value, factor)

@@ -87,4 +87,5 @@ class AxialTransformer(nn.Module):
 
 def _attend(block: Block, x: Tensor, visible: Tensor | None = None) -> Tensor:
     query, key, value = block.project(x)
-    return block.finish(x, F.scaled_dot_product_attention(query, key, value, visible))
+    after: Tensor = block.finish(x, F.scaled_dot_product_attention(query, key, value, visible))
+    return after

@@ -12,6 +12,7 @@ from iai_encoders.validation import (
     as_weights,
     check_num_tasks,
     check_queries,
+    check_questions,
     check_sizes,
     check_tokens,
 )
@@ -122,10 +123,11 @@ class DeepSet(nn.Module):
             The memory of all tokens so far; gradients flow to `tokens` and through `memory`.
 
         Raises:
-            ValueError: If `tokens` or `mask` has the wrong shape, `mask` is not bool, or `memory`
-                is of another number of tasks.
+            ValueError: If `tokens`, `questions` or `mask` has the wrong shape, `mask` is not bool,
+                or `memory` is of another number of tasks.
         """
         check_tokens(tokens, mask, self.dim)
+        check_questions(questions, tokens)
         check_num_tasks("tokens", tokens, memory.mean)
         tokens = as_weights(tokens, self.answer.weight)
         if mask is None:

@@ -11,41 +11,38 @@ from iai_encoders.interfaces import ScanningMemory
 from iai_encoders.memory import TransformerMemory
 from iai_encoders.products import Products
 from iai_encoders.running_mean import count_tokens
+from iai_encoders.sets.running_softmax import (
+    Found,
+    attend_further,
+    nothing_found,
+    with_itself,
+)
 from iai_encoders.sets.set_transformer import SetTransformer
-from iai_encoders.validation import as_weights, check_queries, check_tokens
+from iai_encoders.validation import (
+    as_weights,
+    check_num_tasks,
+    check_queries,
+    check_questions,
+    check_tokens,
+)
 
 Tokens = Float[Tensor, "task n dim"]
 
 _NUM_COUNTS = 4
-_NOTHING = -1e30  # the log-normaliser of attention to nothing: finite, and its exponential is 0
-
-
-class Found(NamedTuple):
-    """What attention has found so far, in float32 at least.
-
-    Attributes:
-        log_normaliser: For each layer, ``task head query``: the logarithm of the softmax's sum over
-            all tokens read.
-        value: For each layer, ``task head query key``: the softmax's weighted mean of all values.
-    """
-
-    log_normaliser: tuple[Tensor, ...]
-    value: tuple[Tensor, ...]
 
 
 class RunningMemory(NamedTuple):
     """The state of a `RunningTransformer`, of one size however many tokens it has read.
 
     Attributes:
-        queries: What each query has found.
-        latents: What each latent has found.
+        found: What the attention of each layer has found, of latents and then of queries, in
+            float32 at least.
         summary: ``task latent dim``, the answers of the latents, which the next tokens see.
         memory: Of the memory beneath; an empty tuple where there is none.
         seen: ``task``, the number of tokens read, in float32 at least.
     """
 
-    queries: Found
-    latents: Found
+    found: tuple[Found, ...]
     summary: Tensor
     memory: Any
     seen: Tensor
@@ -55,17 +52,17 @@ class Minibatch(NamedTuple):
     """A minibatch, for queries to read.
 
     Attributes:
+        tokens: The tokens, with their products where there is no memory beneath.
+        questions: Their questions, for the memory beneath.
+        mask: ``task n`` bool, True where a token is observed.
         slots: Each layer's keys and values of the tokens; None where these depend on what was read
             before, and so are computed when the minibatch is read.
-        tokens: The tokens where `slots` is None.
-        questions: Their questions, if they were given, where `slots` is None.
-        mask: ``task n`` bool, True where a token is observed.
     """
 
-    slots: TransformerMemory | None
-    tokens: Tensor | None
+    tokens: Tensor
     questions: Tensor | None
     mask: Tensor
+    slots: TransformerMemory | None
 
 
 class RunningTransformer(nn.Module):
@@ -125,10 +122,11 @@ class RunningTransformer(nn.Module):
         if num_latents < 0:
             raise ValueError(f"`num_latents` must be at least 0; got {num_latents}.")
         self.encoder, self.memory = encoder, memory
-        self.dim, num_layers = encoder.dim, len(encoder.blocks)
-        self.temperature = nn.Parameter(torch.zeros(num_layers, encoder.num_heads))
-        self.latents = nn.Parameter(torch.randn(num_latents, self.dim) * 0.5)
+        self.dim = encoder.dim
+        self.temperature = nn.Parameter(torch.zeros(encoder.num_layers, encoder.num_heads))
+        self.num_latents = num_latents
         if num_latents:
+            self.latents = nn.Parameter(torch.randn(num_latents, self.dim) * 0.5)
             self.embed_summary = nn.Linear(self.dim, self.dim)
         self.embed_count = nn.Linear(_NUM_COUNTS, self.dim, bias=False)
         nn.init.zeros_(self.embed_count.weight)
@@ -138,13 +136,13 @@ class RunningTransformer(nn.Module):
 
     def start(self, num_tasks: int, num_queries: int) -> RunningMemory:
         """Nothing read yet, on the device of the parameters."""
-        like = self.temperature
-        like = like.new_empty(0, dtype=torch.promote_types(like.dtype, torch.float32))
+        dtype = torch.promote_types(self.temperature.dtype, torch.float32)
+        like = self.temperature.new_empty(0, dtype=dtype)
         memory = () if self.memory is None else self.memory.empty(num_tasks)
-        num_latents = len(self.latents)
+        num_latents, num_heads = self.num_latents, self.encoder.num_heads
+        shape = num_tasks, num_heads, num_latents + num_queries, self.dim // num_heads
         return RunningMemory(
-            self._nothing(like, num_tasks, num_queries),
-            self._nothing(like, num_tasks, num_latents),
+            tuple(nothing_found(like.new_zeros(shape)) for _ in self.temperature),
             like.new_zeros(num_tasks, num_latents, self.dim),
             memory,
             like.new_zeros(num_tasks),
@@ -172,15 +170,15 @@ class RunningTransformer(nn.Module):
                 bool.
         """
         check_tokens(tokens, mask, self.dim)
+        check_questions(questions, tokens)
         if mask is None:
             mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         if self.products is None:
-            return Minibatch(None, tokens, questions, mask)
+            return Minibatch(tokens, questions, mask, None)
         tokens = as_weights(tokens, self.temperature).masked_fill(~mask[..., None], 0.0)
         tokens = self.products(tokens)
-        if len(self.latents):
-            return Minibatch(None, tokens, None, mask)
-        return Minibatch(self.encoder.encode(tokens, mask=mask), None, None, mask)
+        slots = None if self.num_latents else self.encoder.encode(tokens, mask=mask)
+        return Minibatch(tokens, None, mask, slots)
 
     def read(
         self,
@@ -204,31 +202,33 @@ class RunningTransformer(nn.Module):
             ValueError: If `queries` are not as many as the state has, or of another size.
         """
         check_queries(queries, state.seen, self.dim)
-        if queries.shape[1] != state.queries.value[0].shape[2]:
+        check_num_tasks("minibatch", minibatch.mask, state.seen)
+        num_latents = self.num_latents
+        num_queries = state.found[0].value.shape[2] - num_latents
+        if queries.shape[1] != num_queries:
             raise ValueError(
-                f"`queries` must be the {state.queries.value[0].shape[2]} of the state; got "
-                f"{queries.shape[1]}."
+                f"`queries` must be the {num_queries} of the state; got {queries.shape[1]}."
             )
         seen = state.seen + count_tokens(minibatch.mask, state.seen)
-        told, memory, slots = queries, state.memory, minibatch.slots
+        told, memory, slots = as_weights(queries, self.temperature), state.memory, minibatch.slots
         if slots is None:
             slots, memory = self._slots(minibatch, state)
         if self.memory is not None:
             told = self.memory.read(queries, memory)
         elif self.products is not None:
-            told = self.products(as_weights(queries, self.temperature))
-        latents = self.latents.to(told.dtype).expand(len(told), -1, -1)
-        x, found = self._attend(torch.cat([latents, told], 1), slots, seen, state)
-        num_latents = latents.shape[1]
-        answers, summary = x[:, num_latents:], x[:, :num_latents]
+            told = self.products(told)
+        x, summary = told, state.summary
+        if num_latents:
+            x = torch.cat([self.latents.to(x.dtype).expand(len(x), -1, -1), x], 1)
+        x, found = self._attend(x, slots, seen, state)
+        if num_latents:
+            moved = minibatch.mask.any(1)[:, None, None]
+            summary = x[:, :num_latents].to(summary.dtype).where(moved, summary)
+        answers = x[:, num_latents:]
         if self.memory is not None:
             share = (1 + seen)[:, None, None] ** -F.softplus(self.rate).to(seen.dtype)
             answers = told + share.to(told.dtype) * answers
-        of_latents, of_queries = (
-            _part(found, part) for part in (slice(num_latents), slice(num_latents, None))
-        )
-        summary = summary.to(state.summary.dtype)
-        return answers, RunningMemory(of_queries, of_latents, summary, memory, seen)
+        return answers, RunningMemory(found, summary, memory, seen)
 
     def _slots(self, minibatch: Minibatch, state: RunningMemory) -> tuple[TransformerMemory, Any]:
         """Keys and values of the tokens, which see the memory beneath and the latents' answers."""
@@ -238,7 +238,7 @@ class RunningTransformer(nn.Module):
             tokens, memory = self.memory.scan(
                 memory, tokens, questions=minibatch.questions, mask=mask
             )
-        if len(self.latents):
+        if self.num_latents:
             summary = self.embed_summary(state.summary.to(self.latents.dtype))
             tokens = torch.cat([tokens, summary], 1)
             mask = torch.cat([mask, mask.new_ones(summary.shape[:2])], 1)
@@ -248,33 +248,19 @@ class RunningTransformer(nn.Module):
 
     def _attend(
         self, x: Tokens, slots: TransformerMemory, seen: Tensor, state: RunningMemory
-    ) -> tuple[Tokens, Found]:
+    ) -> tuple[Tokens, tuple[Found, ...]]:
         """Latents and queries after the last layer, normalised, and what each has found."""
-        normalisers, values = [], []
+        new = []
         sharpness = (1 + seen).log()[:, None] / 4  # task 1
         x = x + self.embed_count(_counts(state.seen, seen).to(x.dtype))[:, None]
-        for layer, block in enumerate(self.encoder.blocks):
+        for layer, (block, found) in enumerate(zip(self.encoder.blocks, state.found, strict=True)):
             query, key, value = block.project(x)
-            scale = 1 + self.temperature[layer] * sharpness
-            query = query.to(seen.dtype) * (scale * query.shape[3] ** -0.5)[..., None, None]
-            old = _together(state, layer)
-            normaliser, mean = _add(query, slots.keys[layer], slots.values[layer], slots.mask, *old)
-            own = (query * key).sum(3)
-            total = torch.logaddexp(normaliser, own)
-            share = (normaliser - total).exp()[..., None]
-            attended = share * mean + (own - total).exp()[..., None] * value
-            x = block.finish(x, attended.to(x.dtype))
-            normalisers.append(normaliser)
-            values.append(mean)
-        return self.encoder.norm(x), Found(tuple(normalisers), tuple(values))
-
-    def _nothing(self, like: Tensor, num_tasks: int, num_queries: int) -> Found:
-        shape = num_tasks, self.encoder.num_heads, num_queries
-        layers = range(len(self.temperature))
-        return Found(
-            tuple(like.new_full(shape, _NOTHING) for _ in layers),
-            tuple(like.new_zeros(*shape, self.dim // self.encoder.num_heads) for _ in layers),
-        )
+            scale = (1 + self.temperature[layer] * sharpness) * query.shape[3] ** -0.5
+            query = query.to(seen.dtype) * scale[..., None, None]
+            found = attend_further(found, query, slots.keys[layer], slots.values[layer], slots.mask)
+            x = block.finish(x, with_itself(found, query, key, value).to(x.dtype))
+            new.append(found)
+        return self.encoder.norm(x), tuple(new)
 
 
 def _counts(before: Float[Tensor, " task"], seen: Float[Tensor, " task"]) -> Tensor:
@@ -282,40 +268,3 @@ def _counts(before: Float[Tensor, " task"], seen: Float[Tensor, " task"]) -> Ten
     root = (1 + seen).rsqrt()
     share = (seen - before) / seen.clamp(min=1)
     return torch.stack([root, root.sqrt(), share, share.sqrt()], dim=-1)
-
-
-def _add(
-    query: Float[Tensor, "task head m key"],
-    keys: Float[Tensor, "task head n key"],
-    values: Float[Tensor, "task head n key"],
-    mask: Bool[Tensor, "task n"],
-    normaliser: Float[Tensor, "task head m"],
-    mean: Float[Tensor, "task head m key"],
-) -> tuple[Float[Tensor, "task head m"], Float[Tensor, "task head m key"]]:
-    """The log-normaliser and the mean, with the observed tokens of a minibatch added."""
-    if not mask.shape[1]:
-        return normaliser, mean
-    scores = query @ keys.to(query.dtype).transpose(2, 3)
-    scores = scores.masked_fill(~mask[:, None, None], _NOTHING)
-    new = scores.logsumexp(3)
-    total = torch.logaddexp(normaliser, new)
-    weights = (scores - total[..., None]).exp()
-    moved = mean * (normaliser - total).exp()[..., None] + weights @ values.to(query.dtype)
-    informed = mask.any(1)[:, None, None]
-    return total.where(informed, normaliser), moved.where(informed[..., None], mean)
-
-
-def _together(state: RunningMemory, layer: int) -> tuple[Tensor, Tensor]:
-    """What latents and queries have found in a layer, one after the other."""
-    parts = state.latents, state.queries
-    return (
-        torch.cat([part.log_normaliser[layer] for part in parts], 2),
-        torch.cat([part.value[layer] for part in parts], 2),
-    )
-
-
-def _part(found: Found, part: slice) -> Found:
-    return Found(
-        tuple(leaf[:, :, part] for leaf in found.log_normaliser),
-        tuple(leaf[:, :, part] for leaf in found.value),
-    )

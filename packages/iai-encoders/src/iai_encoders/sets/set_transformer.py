@@ -60,7 +60,8 @@ class SetTransformer(nn.Module):
         self_attention: bool = True,
     ) -> None:
         super().__init__()
-        self.dim, self.num_heads, self.self_attention = dim, num_heads, self_attention
+        self.dim, self.num_layers, self.num_heads = dim, num_layers, num_heads
+        self.self_attention = self_attention
         self.blocks = make_blocks(dim, num_layers, num_heads, ff_dim)
         self.norm = nn.LayerNorm(dim)
 

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from iai_regimes.interfaces import Theta
 from iai_regimes.precision import at_least_single
@@ -211,7 +210,7 @@ class Whitening(nn.Module):
             for layer, names in self.layers.items()
         ]
         try:
-            functional_call(module, adapted, (x,))
+            self._predictor[0].call(adapted, x)
         finally:
             for handle in handles:
                 handle.remove()

@@ -66,6 +66,8 @@ class LearnedRule(nn.Module):
     evidence count; a token of an example holds x, y and the residual of the current prediction.
     Examples without targets (`Unlabelled`) are read as x alone and have no slope. What the encoder
     reads is scaled down where its root mean square is above 4, so that answers of any size train.
+    With the data signal, a matrix of as many rows as a target has features (the last layer of a
+    classifier) starts with the token of row k similar to examples of class k.
 
     Args:
         predictor: What is adapted.
@@ -151,6 +153,22 @@ class LearnedRule(nn.Module):
             if count:
                 self.schedule = nn.Linear(NUM_COUNT_FEATURES, len(initial_rates), bias=False)
                 nn.init.zeros_(self.schedule.weight)
+        if signal == "data" and likelihood.num_features > 1:
+            self._look_up_targets(likelihood.num_features)
+
+    @torch.no_grad()
+    def _look_up_targets(self, num_features: int) -> None:
+        """Starts the token of row k of the outputs as that of an example whose target is k.
+
+        Encoders whose attention starts as a similarity then look up the examples of class k for the
+        weights of class k. From random tokens, training had stayed at chance.
+        """
+        rows, dim, x_dim = self.tokens.rows(num_features), self.encoder.dim, self.x_dim
+        examples = self.embed_example.linear.weight
+        examples[:, :x_dim].normal_(std=0.5 * x_dim**-0.5)
+        targets = examples[:, x_dim : x_dim + num_features].normal_()
+        self.embed_state.linear.weight[:, :dim] = torch.eye(dim)
+        self.token_embedding[rows >= 0] += targets.mT[rows[rows >= 0]]
 
     def start(self, theta: Theta) -> Memory:
         """The memory of nothing: zeros."""

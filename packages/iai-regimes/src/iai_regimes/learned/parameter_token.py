@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -43,6 +43,21 @@ class ParameterTokens:
         # Of each parameter: its rows, the numbers of a row, and the tokens of a row.
         self._layout = [(rows, width, math.ceil(width / self.token_dim)) for rows, width in sizes]
         self.num_tokens = sum(rows * chunks for rows, _, chunks in self._layout)
+
+    def rows(self, num_rows: int) -> Int64[Tensor, " token"]:
+        """The row of each token of the matrices with `num_rows` rows; -1 for other tokens.
+
+        >>> tokens = ParameterTokens({"weight": torch.Size([2, 3]), "bias": torch.Size([2])})
+        >>> tokens.rows(2).tolist()
+        [0, 1, -1]
+        """
+        rows = [
+            torch.arange(rows).repeat_interleave(chunks)
+            if rows == num_rows
+            else torch.full((rows * chunks,), -1)
+            for rows, _, chunks in self._layout
+        ]
+        return torch.cat(rows)
 
     def split(self, theta: Float[Tensor, "task p"]) -> Float[Tensor, "task token token_dim"]:
         """The tokens of raveled parameters, zeros where a token is short; gradients flow."""

@@ -4,21 +4,14 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from iai_regimes.check import (
-    check_examples,
-    check_queries,
-    check_role,
-    check_same_tasks,
-    check_sizes,
-)
-from iai_regimes.evidence import moved_where
-from iai_regimes.example_embedding import ExampleEmbedding, ExampleTokens
+from iai_regimes.check import check_kept, check_queries, check_same_tasks, check_sizes
+from iai_regimes.example_embedding import ExampleTokens
 from iai_regimes.interfaces import Examples, Likelihood, MemoryEncoder
-from iai_regimes.objective import mean_loss
 from iai_regimes.padding import finite_queries
-from iai_regimes.precision import as_module, as_weights, at_least_single
+from iai_regimes.precision import at_least_single
+from iai_regimes.regimes.memory_regime import MemoryRegime
 
 
 class MemoryState(NamedTuple):
@@ -28,7 +21,7 @@ class MemoryState(NamedTuple):
     seen: Float[Tensor, " task"]  # distinct examples, float32 at least
 
 
-class ExplicitMemory(nn.Module):
+class ExplicitMemory(MemoryRegime):
     """Amortizes f and g: a minibatch extends the memory of an encoder, which any query then reads.
 
     The state is the memory, so the size of the memory is what bounds the learner (the accessible
@@ -52,6 +45,7 @@ class ExplicitMemory(nn.Module):
         memory that sums over examples for z, so that h loses nothing.
     """
 
+    encoder: MemoryEncoder
     needs_query = False  # any query can read a memory
 
     def __init__(
@@ -62,13 +56,7 @@ class ExplicitMemory(nn.Module):
         x_dim: int,
         query_dim: int | None = None,
     ) -> None:
-        super().__init__()
-        check_role(MemoryEncoder, encoder=encoder)
-        check_role(Likelihood, likelihood=likelihood)
-        self.encoder, self.likelihood = encoder, likelihood
-        self.embed = ExampleEmbedding(likelihood, x_dim, query_dim, encoder.dim)
-        self.head = nn.Linear(encoder.dim, likelihood.num_outputs, bias=False)
-        nn.init.zeros_(self.head.weight)
+        super().__init__(MemoryEncoder, encoder, likelihood, x_dim, query_dim)
 
     def init(self, num_tasks: int, query_x: Tensor | None = None) -> MemoryState:
         """The empty memory.
@@ -86,7 +74,7 @@ class ExplicitMemory(nn.Module):
         Raises:
             ValueError: If there are no targets, or an input has not `x_dim` numbers.
         """
-        return self.embed.examples(batch)
+        return self._tokens(batch)
 
     def update(
         self,
@@ -100,16 +88,15 @@ class ExplicitMemory(nn.Module):
         A task without an observed example keeps its memory. Gradients flow to the state.
 
         Raises:
-            ValueError: If the minibatch has another number of tasks.
+            ValueError: If the minibatch has another number of tasks, or the encoder's memory grows
+                or changes its dtype.
         """
         tokens, questions, mask = evidence
         check_same_tasks(state.seen, mask)
         if not fresh:
             return state
-        tokens = as_module(tokens, self.encoder)
-        questions = None if questions is None else as_module(questions, self.encoder)
         memory = self.encoder.extend(state.memory, tokens, questions=questions, mask=mask)
-        memory = moved_where(mask.any(1), memory, state.memory)
+        check_kept("encoder", state.memory, memory)
         return MemoryState(memory, state.seen + mask.sum(1).to(state.seen.dtype))
 
     def predict(
@@ -122,19 +109,6 @@ class ExplicitMemory(nn.Module):
                 of tasks.
         """
         check_queries(query_x, len(state.seen))
-        questions = as_module(self.embed.questions(query_x), self.encoder)
-        outputs = self.head(
-            as_weights(self.encoder.read(questions, state.memory), self.head.weight)
-        )
-        _, finite = finite_queries(query_x)
-        return at_least_single(outputs).masked_fill(~finite[..., None], torch.nan)
-
-    def loss(
-        self, outputs: Float[Tensor, "task query num_outputs"], query: Examples
-    ) -> Float[Tensor, " task"]:
-        """Mean negative log-likelihood of each task's observed queries, in nats."""
-        return mean_loss(self.likelihood, outputs, query)
-
-    def validate(self, batch: Examples) -> None:
-        """Raises ValueError for examples that are not finite or whose targets cannot be."""
-        check_examples(batch, self.likelihood)
+        questions = self._questions(query_x)
+        outputs = self._outputs(self.encoder.read(questions, state.memory), questions)
+        return outputs.masked_fill(~finite_queries(query_x)[1][..., None], torch.nan)

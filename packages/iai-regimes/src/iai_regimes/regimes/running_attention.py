@@ -4,22 +4,14 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from iai_regimes.check import (
-    check_asked,
-    check_examples,
-    check_queries,
-    check_role,
-    check_same_tasks,
-    check_sizes,
-)
+from iai_regimes.check import check_asked, check_queries, check_same_tasks, check_sizes
 from iai_regimes.evidence import moved_where
-from iai_regimes.example_embedding import ExampleEmbedding
 from iai_regimes.interfaces import Examples, Likelihood, RunningEncoder
-from iai_regimes.objective import mean_loss
 from iai_regimes.padding import finite_queries
-from iai_regimes.precision import as_module, as_weights, at_least_single
+from iai_regimes.precision import at_least_single
+from iai_regimes.regimes.memory_regime import MemoryRegime
 
 
 class RunningState(NamedTuple):
@@ -37,7 +29,7 @@ class RunningEvidence(NamedTuple):
     num_observed: Float[Tensor, " task"]
 
 
-class RunningAttention(nn.Module):
+class RunningAttention(MemoryRegime):
     """Amortizes f: each query attends to everything read so far, one minibatch after the other.
 
     `Implicit` refines a few numbers a query. Here the state is what every layer and head of the
@@ -60,6 +52,7 @@ class RunningAttention(nn.Module):
         sums of attention in place of the answer y_i.
     """
 
+    encoder: RunningEncoder
     needs_query = True  # the state is about given queries
 
     def __init__(
@@ -70,13 +63,7 @@ class RunningAttention(nn.Module):
         x_dim: int,
         query_dim: int | None = None,
     ) -> None:
-        super().__init__()
-        check_role(RunningEncoder, encoder=encoder)
-        check_role(Likelihood, likelihood=likelihood)
-        self.encoder, self.likelihood = encoder, likelihood
-        self.embed = ExampleEmbedding(likelihood, x_dim, query_dim, encoder.dim)
-        self.head = nn.Linear(encoder.dim, likelihood.num_outputs, bias=False)
-        nn.init.zeros_(self.head.weight)
+        super().__init__(RunningEncoder, encoder, likelihood, x_dim, query_dim)
 
     def init(self, num_tasks: int, query_x: Tensor | None = None) -> RunningState:
         """The answer to each query before any example.
@@ -89,12 +76,12 @@ class RunningAttention(nn.Module):
             raise ValueError("A running state is about given queries; give `query_x`.")
         check_sizes(0, num_tasks=num_tasks)
         check_queries(query_x, num_tasks)
-        questions = as_module(self.embed.questions(query_x), self.encoder)
+        questions = self._questions(query_x)
         found = self.encoder.start(num_tasks, query_x.shape[1])
         mask = torch.zeros(num_tasks, 0, dtype=torch.bool, device=questions.device)
         nothing = self.encoder.encode(questions[:, :0], questions=None, mask=mask)
         answers, _ = self.encoder.read(questions, nothing, found)
-        outputs = self._outputs(answers)
+        outputs = self._outputs(answers, questions)
         return RunningState(outputs, found, outputs.new_zeros(num_tasks))
 
     def encode(self, batch: Examples) -> RunningEvidence:
@@ -103,9 +90,7 @@ class RunningAttention(nn.Module):
         Raises:
             ValueError: If there are no targets, or an input has not `x_dim` numbers.
         """
-        tokens, questions, mask = self.embed.examples(batch)
-        tokens = as_module(tokens, self.encoder)
-        questions = None if questions is None else as_module(questions, self.encoder)
+        tokens, questions, mask = self._tokens(batch)
         minibatch = self.encoder.encode(tokens, questions=questions, mask=mask)
         return RunningEvidence(minibatch, mask.sum(1).to(at_least_single(tokens).dtype))
 
@@ -128,11 +113,12 @@ class RunningAttention(nn.Module):
         check_same_tasks(state.seen, evidence.num_observed)
         if not fresh:
             return state
-        questions = as_module(self.embed.questions(query_x), self.encoder)
+        questions = self._questions(query_x)
         answers, found = self.encoder.read(questions, evidence.minibatch, state.found)
         seen = state.seen + evidence.num_observed.to(state.seen.dtype)
-        new = RunningState(self._outputs(answers), found, seen)
-        return moved_where(evidence.num_observed > 0, new, state)
+        outputs = self._outputs(answers, questions)
+        outputs = moved_where(evidence.num_observed > 0, outputs, state.answer)
+        return RunningState(outputs, found, seen)
 
     def predict(
         self, state: RunningState, query_x: Float[Tensor, "task query *x_shape"]
@@ -144,16 +130,3 @@ class RunningAttention(nn.Module):
         """
         _, finite = finite_queries(check_asked(state.answer, query_x, self.embed.query_dim))
         return state.answer.masked_fill(~finite[..., None], torch.nan)
-
-    def loss(
-        self, outputs: Float[Tensor, "task query num_outputs"], query: Examples
-    ) -> Float[Tensor, " task"]:
-        """Mean negative log-likelihood of each task's observed queries, in nats."""
-        return mean_loss(self.likelihood, outputs, query)
-
-    def validate(self, batch: Examples) -> None:
-        """Raises ValueError for examples that are not finite or whose targets cannot be."""
-        check_examples(batch, self.likelihood)
-
-    def _outputs(self, answers: Tensor) -> Tensor:
-        return at_least_single(self.head(as_weights(answers, self.head.weight)))

@@ -1,0 +1,142 @@
+"""States that are memories: flat over a stream, resumed bit for bit, alike for any cut."""
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+import torch
+from iai_encoders import (
+    CausalTransformer,
+    MemoryTransformer,
+    RunningTransformer,
+    SetTransformer,
+)
+from iai_iterate import Adapted, Iterated
+from iai_regimes import ExplicitMemory, Gaussian, Implicit, RunningAttention
+from iai_tasks import Examples
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+X_DIM, DIM, NUM_QUERIES = 3, 8, 4
+
+
+def memory(num_layers=2) -> ExplicitMemory:
+    encoder = MemoryTransformer(DIM, num_layers, num_heads=2, key_dim=4)
+    return ExplicitMemory(encoder, Gaussian(1, scale=0.5), x_dim=X_DIM)
+
+
+def running(num_layers=2, **options) -> RunningAttention:
+    encoder = RunningTransformer(SetTransformer(DIM, num_layers, num_heads=2), **options)
+    return RunningAttention(encoder, Gaussian(1, scale=0.5), x_dim=X_DIM)
+
+
+REGIMES = {
+    "memory": memory,
+    "running": running,
+    "running, with latents": lambda: running(num_latents=2),
+    "running, on a memory": lambda: running(memory=MemoryTransformer(DIM, 1, num_heads=2)),
+}
+QUERY_X = torch.randn(1, NUM_QUERIES, X_DIM, generator=torch.Generator().manual_seed(1))
+
+
+def made(make, dtype=torch.float32, **options):
+    """A regime with random weights; a new one answers zero."""
+    torch.manual_seed(0)
+    regime = make(**options).to(dtype).eval()
+    with torch.no_grad():
+        for parameter in regime.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return regime
+
+
+def examples(n: int, dtype=torch.float32) -> Examples:
+    x = torch.randn(1, n, X_DIM, generator=torch.Generator().manual_seed(0)).to(dtype)
+    return Examples(x=x, y=x.sum(2, keepdim=True).sin())
+
+
+def pieces(support: Examples, size: int) -> Iterator[Examples]:
+    return (support[:, i : i + size] for i in range(0, support.mask.shape[1], size))
+
+
+def kept(adapted: Adapted) -> list[Tensor]:
+    leaves = tree_leaves((adapted.state, adapted.evidence, adapted.seen))
+    return [torch.as_tensor(leaf) for leaf in leaves if leaf is not None]
+
+
+@pytest.mark.parametrize("given_up_front", [True, False], ids=["queries given", "any query"])
+@pytest.mark.parametrize("name", REGIMES)
+def test_adapting_at_once_is_pausing_saving_and_going_on(name, given_up_front, tmp_path):
+    learner = Iterated(made(REGIMES[name]), steps=1, minibatch=16)
+    parts = list(pieces(examples(90), 16))  # the last of 10
+    query_x = QUERY_X if given_up_front else None
+    at_once = learner.adapt(iter(parts), query_x)
+    paused = learner.adapt(iter(parts[:2]), query_x)
+    for index, part in enumerate(parts[2:]):
+        paused.save(tmp_path / str(index))
+        paused = learner.resume(tmp_path / str(index), like=parts[0]).update(part)
+    assert (at_once.state is None) is (name != "memory" and not given_up_front)
+    assert all(map(torch.equal, kept(paused), kept(at_once)))
+    assert len(kept(paused)) == len(kept(at_once)) and paused.step == at_once.step
+    assert torch.equal(paused.predict(QUERY_X), at_once.predict(QUERY_X))
+
+
+@pytest.mark.parametrize("name", ["memory", "running, with latents"])
+def test_a_stream_is_read_in_flat_memory(name):
+    def tensors() -> tuple[int, int]:
+        gc.collect()
+        alive = [thing for thing in gc.get_objects() if issubclass(type(thing), Tensor)]
+        return len(alive), sum(thing.numel() for thing in alive)
+
+    support = examples(100_000)
+    adapted = Adapted.new(made(REGIMES[name]), 1, QUERY_X)
+    held = []
+    for index, part in enumerate(pieces(support, 2_000)):
+        adapted = adapted.update(part)
+        if index in (4, 49):
+            del part
+            held.append((tensors(), [leaf.shape for leaf in tree_leaves(adapted.state)]))
+    assert held[0] == held[1]
+    assert adapted.seen.tolist() == [100_000] and adapted.predict(QUERY_X).isfinite().all()
+
+
+@pytest.mark.parametrize("make", [memory, running])
+def test_one_layer_has_read_the_same_whatever_the_cut(make):
+    """The first layer sees each example by itself: cuts differ by rounding alone."""
+    support, query_x = examples(100_000, torch.float64), QUERY_X.double()
+    regime = made(make, torch.float64, num_layers=1)
+    if make is running:  # what a query asks for may depend on how much was read before it
+        for part in (regime.encoder.temperature, *regime.encoder.embed_count.parameters()):
+            nn.init.zeros_(part)
+    learner = Iterated(regime, steps=1)
+    few, many = (learner.adapt(pieces(support, size), query_x) for size in (5_000, 1_700))
+    torch.testing.assert_close(
+        tree_leaves(few.state), tree_leaves(many.state), rtol=1e-9, atol=1e-9
+    )
+    assert few.predict(query_x).std() > 1e-3
+
+
+def test_a_state_of_another_learner_is_refused(tmp_path):
+    support = examples(32)
+    learners = {name: Iterated(made(make), steps=1) for name, make in REGIMES.items()}
+    learners["memory of one layer"] = Iterated(made(memory, num_layers=1), steps=1)
+    implicit = Implicit(SetTransformer(DIM, 1, num_heads=2), Gaussian(1, scale=0.5), x_dim=X_DIM)
+    learners["implicit"] = Iterated(implicit, steps=1)
+    for name, learner in learners.items():
+        learner.adapt(support, QUERY_X).save(tmp_path / "state")
+        for other in learners:
+            if other != name:
+                with pytest.raises(ValueError, match=r"cannot be resumed by this learner: \w.*\.$"):
+                    learners[other].resume(tmp_path / "state", like=support)
+
+
+def test_a_state_of_other_queries_answers_no_others():
+    adapted = Iterated(made(running), steps=1).adapt(examples(32), QUERY_X)
+    with pytest.raises(ValueError, match="answers no others"):
+        adapted.predict(QUERY_X + 1)
+
+
+def test_a_memory_that_grows_is_refused():
+    encoder = CausalTransformer(DIM, num_layers=1, num_heads=2)
+    learner = Iterated(ExplicitMemory(encoder, Gaussian(1, scale=0.5), x_dim=X_DIM), steps=1)
+    with pytest.raises(ValueError, match="`encoder` must have a memory that neither grows"):
+        learner.adapt(examples(16))

@@ -4,11 +4,13 @@ import pytest
 import torch
 from iai_regimes import (
     Explicit,
+    ExplicitMemory,
     Implicit,
     LearnedClassifier,
     LearnedFlow,
     Newton,
     Parametric,
+    RunningAttention,
     WhitenedNewton,
 )
 from regime_parts import DIM, Examples, MeanEncoder
@@ -72,14 +74,49 @@ def test_a_classifier_of_another_name_is_refused(name):
         CLASSIFIER.predictor("latent")
 
 
-@pytest.mark.parametrize(("name", "kind"), [("implicit", Implicit), ("explicit", Explicit)])
-def test_a_flow_reads_samples_and_answers_with_velocities(name, kind):
-    regime = LearnedFlow(dim=3, summary_dim=2, num_layers=1).regime(name, MeanEncoder())
+class MeanMemory(MeanEncoder):
+    def empty(self, num_tasks):
+        return torch.zeros(num_tasks, self.dim)
+
+    def extend(self, memory, tokens, *, questions, mask):
+        assert questions is None, "a sample has no target, so it is its own key and value"
+        return memory + self.encode(tokens, mask=mask)
+
+
+class RunningMean(MeanEncoder):
+    def start(self, num_tasks, num_queries):
+        return torch.zeros(num_tasks, self.dim)
+
+    def encode(self, tokens, *, questions, mask):
+        return super().encode(tokens, mask=mask)
+
+    def read(self, queries, minibatch, state):
+        state = state + minibatch
+        return super().read(queries, state), state
+
+
+FLOWS = {
+    "implicit": (Implicit, MeanEncoder),
+    "explicit": (Explicit, MeanEncoder),
+    "explicit memory": (ExplicitMemory, MeanMemory),
+    "running attention": (RunningAttention, RunningMean),
+}
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_a_flow_reads_samples_and_answers_with_velocities(name):
+    kind, encoder = FLOWS[name]
+    regime = LearnedFlow(dim=3, summary_dim=2, num_layers=1).regime(name, encoder())
     assert type(regime) is kind
     samples = classes()._replace(y=None)
     assert answer(regime, samples, torch.randn(2, 5, 4))[1].shape == (2, 5, 3)
 
 
-def test_a_flow_of_another_name_is_refused():
-    with pytest.raises(ValueError, match="`name` must be implicit or explicit; got 'parametric'"):
+@pytest.mark.usefixtures("own_errors")
+def test_a_flow_of_another_name_or_with_an_encoder_of_another_role_is_refused():
+    names = "running attention, explicit memory, implicit, explicit"
+    with pytest.raises(ValueError, match=f"`name` must be one of {names}; got 'parametric'"):
         LearnedFlow().regime("parametric", MeanEncoder())
+    for name in ("running attention", "explicit memory"):
+        with pytest.raises(TypeError, match="`encoder`"):
+            LearnedFlow().regime(name, MeanEncoder())

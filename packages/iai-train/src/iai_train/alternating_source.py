@@ -96,8 +96,8 @@ class AlternatingSource(Generic[TasksT, StateT]):
 
 
 def _read(state: Mapping[str, Any], num_sources: int) -> tuple[int, list[Any]]:
-    named = isinstance(state, Mapping) and state.keys() == {"turn", "sources"}
-    turn, states = (state["turn"], state["sources"]) if named else (-1, None)
+    turn: Any = state.get("turn") if isinstance(state, Mapping) else None
+    states: Any = state.get("sources") if isinstance(state, Mapping) else None
     fits = isinstance(states, list) and len(states) == num_sources
     if not fits or not isinstance(turn, int) or not 0 <= turn < num_sources:
         raise ValueError(f"`state` is not that of an `AlternatingSource` of {num_sources} sources.")

@@ -163,10 +163,11 @@ def _name_curves(canvas: "Figure", panel: "Axes") -> None:
     """Writes each method's name at the right end of its curve, at least a line apart."""
     canvas.draw_without_rendering()  # which sets the scales
     low, high = panel.get_ylim()
-    to_axes = panel.transScale + panel.transLimits
+    to_axes: Any = panel.transScale + panel.transLimits
     ends = []
     for curve in panel.get_lines():
-        x, y = curve.get_xydata()[-1]
+        points: Any = curve.get_xydata()
+        x, y = points[-1]
         ends.append((float(to_axes.transform((x, min(max(y, low), high)))[1]), curve))
     ends.sort(key=lambda end: end[0], reverse=True)
     heights = list[float]()

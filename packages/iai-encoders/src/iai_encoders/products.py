@@ -10,9 +10,10 @@ Tokens = Float[Tensor, "task n dim"]
 class Products(nn.Module):
     """Adds learned products of pairs of its numbers to a token: x + P (C x * D x).
 
-    Regression is made of products of inputs and targets, and a distance of products of inputs; a
-    network of linear maps and pointwise functions would first have to learn to multiply. Products
-    start at a tenth of their usual size, so that tokens are at first what they were given as.
+    A kernel or a distance is made of products of inputs; a network of linear maps and pointwise
+    functions would first have to learn to multiply. Products are of the question alone, so that an
+    example and a query of one input still differ in the target alone. They start at a tenth of
+    their usual size.
 
     Args:
         dim: Numbers a token.

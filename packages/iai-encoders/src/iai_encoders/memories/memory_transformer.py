@@ -220,10 +220,11 @@ class MemoryTransformer(nn.Module):
             mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         token = as_weights(tokens, self.norm.weight).masked_fill(~mask[..., None], 0.0)
         question = told = token
-        x = asked = self.products(token)
         if questions is not None:
             question = as_weights(questions, self.norm.weight).masked_fill(~mask[..., None], 0.0)
-            asked, told = self.products(question), token - question
+            told = token - question
+        asked = self.products(question)
+        x = asked if questions is None else asked + told
         seen = memory.seen + count_tokens(mask, memory.seen)
         linear, states = x, []
         for index, (layer, old) in enumerate(zip(self._layers(), memory.layers, strict=True)):

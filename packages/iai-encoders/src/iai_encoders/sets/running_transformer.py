@@ -78,8 +78,8 @@ class RunningTransformer(nn.Module):
     `embed_count` are 0, as at the start). In deeper layers a token's key is that of its minibatch,
     and a query's depends on what it had found by then.
 
-    Tokens and queries get `Products` of their own numbers before the first layer, and queries are
-    told how many tokens were read. Tokens of a minibatch attend to one another where the encoder
+    Questions and queries get `Products` of their own numbers before the first layer, and queries
+    are told how many tokens were read. Tokens of a minibatch see one another where the encoder
     has self-attention. With latents they also see what was read before: latents are learned
     queries, and their answers join the tokens of the next minibatch. With a `memory`, tokens and
     queries first read it, and what attention finds is added to its answer:
@@ -159,7 +159,7 @@ class RunningTransformer(nn.Module):
 
         Args:
             tokens: The minibatch. Masked tokens, NaN included, change nothing that is read.
-            questions: Each token's input without its target, for the memory beneath.
+            questions: Each token's input without its target; None where tokens have none.
             mask: True where a token is observed; None where all are.
 
         Returns:
@@ -176,7 +176,11 @@ class RunningTransformer(nn.Module):
         if self.products is None:
             return Minibatch(tokens, questions, mask, None)
         tokens = as_weights(tokens, self.temperature).masked_fill(~mask[..., None], 0.0)
-        tokens = self.products(tokens)
+        if questions is None:
+            tokens = self.products(tokens)
+        else:
+            questions = as_weights(questions, self.temperature).masked_fill(~mask[..., None], 0.0)
+            tokens = self.products(questions) + (tokens - questions)
         slots = None if self.num_latents else self.encoder.encode(tokens, mask=mask)
         return Minibatch(tokens, None, mask, slots)
 

@@ -107,7 +107,7 @@ def build(train: Train, likelihood: regimes.Gaussian, name: str) -> Iterated:
 
 def memory(train: Train, likelihood: regimes.Gaussian, name: str) -> Iterated:
     """A learner whose state is what it has read, in sums over examples."""
-    width, ridge = train.memory_width, MemoryTransformer(train.memory_width, 1, 2)
+    width, ridge = train.memory_width, MemoryTransformer(train.memory_width, 1, 2, products=False)
     if name == RIDGE:
         regime = regimes.ExplicitMemory(ridge, likelihood, x_dim=train.dim)
         # Long tasks teach what far steps need. With one layer, how they are cut changes nothing.

@@ -9,11 +9,11 @@ from torch.utils._pytree import tree_leaves
 DIM, INPUTS = 8, 3
 
 
-def build(num_layers=2, key_dim=3, association=Ridge):
+def build(num_layers=2, key_dim=3, **choices):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         encoder = MemoryTransformer(
-            DIM, num_layers, num_heads=2, ff_dim=12, key_dim=key_dim, association=association
+            DIM, num_layers, num_heads=2, ff_dim=12, key_dim=key_dim, **choices
         )
         return encoder.double()
 
@@ -37,6 +37,7 @@ def extend(encoder, tokens, questions, mask, sizes):
 )
 def test_contract(num_layers, association):
     check_memory_encoder(build(num_layers, association=association), DIM)
+    check_memory_encoder(build(num_layers, association=association, products=False), DIM)
 
 
 @pytest.mark.parametrize("association", [Ridge, LinearAttention])
@@ -61,7 +62,7 @@ def test_a_token_without_a_question_has_the_output_of_a_query():
 
 def linear_regression(key_dim, noise_variance):
     """One layer on questions [x, 1, 0] and tokens [x, 1, 0, y]: its linear head alone answers."""
-    encoder = build(num_layers=1, key_dim=key_dim)
+    encoder = build(num_layers=1, key_dim=key_dim, products=False)
     (layer,) = encoder.layers
     for parameter in (*encoder.norm.parameters(), encoder.direct.weight, *layer.parameters()):
         torch.nn.init.zeros_(parameter)

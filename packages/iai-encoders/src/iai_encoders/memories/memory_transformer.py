@@ -64,10 +64,10 @@ class MemoryTransformer(nn.Module):
 
         answer = direct(recalled by the linear head) + (1 + n)^-r norm(x),
 
-    where n counts the tokens read and r >= 0 is learned. So where questions are linear in the
-    inputs and the difference is linear in the target, one layer of `Ridge` can be Bayesian linear
-    regression at every n. With `key_dim` below the number of inputs and a constant, it is that of a
-    projection of the inputs, whose error does not vanish.
+    where n counts the tokens read and r >= 0 is learned. So without `products`, where questions are
+    linear in the inputs and the difference in the target, one layer of `Ridge` can be Bayesian
+    linear regression at every n. With `key_dim` below the number of inputs and a constant, it is
+    that of a projection of the inputs, whose error does not vanish.
 
     Args:
         dim: Numbers a token.
@@ -78,6 +78,8 @@ class MemoryTransformer(nn.Module):
             ridge memory holds ``2 * (num_layers * num_heads + 1) * key_dim**2`` numbers.
         association: `Ridge`, `LinearAttention`, or any function of `num_heads` and `key_dim` that
             makes one; or a sequence with one for each layer.
+        products: Whether questions get `Products` of their numbers first, so that the linear head
+            regresses on these, too; False for regression that is linear in the inputs.
 
     Raises:
         ValueError: If a size is below 1, `key_dim` is None and `num_heads` does not divide `dim`,
@@ -104,6 +106,7 @@ class MemoryTransformer(nn.Module):
         *,
         key_dim: int | None = None,
         association: MakeAssociation | Sequence[MakeAssociation] = Ridge,
+        products: bool = True,
     ) -> None:
         super().__init__()
         ff_dim = 4 * dim if ff_dim is None else ff_dim
@@ -127,7 +130,7 @@ class MemoryTransformer(nn.Module):
             _Layer(dim, num_heads, key_dim, ff_dim, make, first=not index)
             for index, make in enumerate(makers)
         )
-        self.products = Products(dim)
+        self.products = Products(dim) if products else nn.Identity()
         self.direct = nn.Linear(key_dim, dim, bias=False)
         nn.init.zeros_(self.direct.weight)  # so that it is learned only where it serves
         self.norm = nn.LayerNorm(dim)
@@ -196,10 +199,9 @@ class MemoryTransformer(nn.Module):
             ValueError: If `queries` has the wrong shape or not the tasks of `memory`.
         """
         check_queries(queries, memory.seen, self.dim)
-        question = as_weights(queries, self.norm.weight)
-        x = linear = self.products(question)
+        x = linear = self.products(as_weights(queries, self.norm.weight))
         for index, (layer, state) in enumerate(zip(self._layers(), memory.layers, strict=True)):
-            recalled = layer.recall(state, layer.keys(x, question), memory.seen)
+            recalled = layer.recall(state, layer.keys(x), memory.seen)
             linear = linear if index else recalled[:, 0]
             x = layer.finish(x, recalled)
         return self._answer(x, linear, memory.seen)
@@ -220,16 +222,16 @@ class MemoryTransformer(nn.Module):
         if mask is None:
             mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         token = as_weights(tokens, self.norm.weight).masked_fill(~mask[..., None], 0.0)
-        question = told = token
+        told, question = token, token
         if questions is not None:
             question = as_weights(questions, self.norm.weight).masked_fill(~mask[..., None], 0.0)
             told = token - question
-        asked = self.products(question)
-        x = asked if questions is None else asked + told
+        question = self.products(question)
+        x = question if questions is None else question + told
         seen = memory.seen + count_tokens(mask, memory.seen)
         linear, states = x, []
         for index, (layer, old) in enumerate(zip(self._layers(), memory.layers, strict=True)):
-            keys = layer.keys(x if index else asked, question)
+            keys = layer.keys(x if index else question)
             state = layer.store(old, keys, layer.values(x, told), mask, memory.seen)
             states.append(state)
             if index < through:
@@ -270,10 +272,10 @@ class _Layer(nn.Module):
         self.association = make(self.num_heads, key_dim)
         self.finish = BlockOutput(dim, ff_dim, self.num_heads * key_dim)
 
-    def keys(self, x: Tokens, question: Tokens) -> Heads:
+    def keys(self, x: Tokens) -> Heads:
         keys = self.key(self.norm(x))
         if self.linear_key is not None:
-            keys = torch.cat([self.linear_key(question), keys], 2)
+            keys = torch.cat([self.linear_key(x), keys], 2)
         return split_heads(keys, self.num_heads)
 
     def values(self, x: Tokens, told: Tokens) -> Heads:

@@ -132,7 +132,6 @@ class MemoryTransformer(nn.Module):
         )
         self.products = Products(dim) if products else nn.Identity()
         self.direct = nn.Linear(key_dim, dim, bias=False)
-        nn.init.zeros_(self.direct.weight)  # so that it is learned only where it serves
         self.norm = nn.LayerNorm(dim)
         self.rate = nn.Parameter(torch.tensor(-3.0))  # r = softplus(rate), 0.05 at the start
 

@@ -17,7 +17,9 @@ def main() -> None:
     """Copies the records, draws the figure and writes the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path)
-    paths = [run / "metrics.json" for run in parser.parse_args().runs]
+    parser.add_argument("--title", default="", help="what the figure shows, in a sentence")
+    given = parser.parse_args()
+    paths = [run / "metrics.json" for run in given.runs]
     read = [read_metrics(path) for path in paths]
     names = {(run.example, run.preset, run.device) for run, _ in read}
     if len(names) > 1:
@@ -39,6 +41,7 @@ def main() -> None:
         metric=metric,
         scale="linear" if metric in ("accuracy", "order error") else "log",
         by="step" if read_again else "examples",
+        title=given.title,
     )
     minutes = ", ".join(f"{run.wall_seconds / 60:.1f}" for run, _ in read)
     seeds = ", ".join(str(run.seed) for run, _ in read)

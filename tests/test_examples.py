@@ -86,10 +86,10 @@ def test_alphabets_of_fonts_of_ones_own(tmp_path, run_here):
     [
         (
             "digits",
-            "explicit, both",
+            "explicit, latent",
             ("--test-tasks=2", "--fit.iterations=2", "--learners"),
-            ("explicit, both",),
-            ("implicit", "explicit, both"),
+            ("explicit, latent",),
+            ("implicit, logits", "explicit, latent"),
         ),
         (
             "learned_optimizer",

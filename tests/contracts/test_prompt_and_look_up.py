@@ -58,9 +58,10 @@ def prompted(regime, num_tokens):
 @pytest.mark.parametrize("likelihood", [Categorical(3), Gaussian(2, scale=0.5)])
 def test_a_prompt_of_the_tokens_of_examples_answers_as_the_examples_do(likelihood):
     regime, batch = trained(likelihood), draw(likelihood)
-    tokens = regime.embed.examples(batch).tokens
+    tokens, questions, _ = regime.embed.examples(batch)
+    prompt = torch.stack([questions, tokens - questions], 2)
     state = regime.update(regime.init(3, batch.x), regime.encode(batch), batch.x)
-    outputs = prompted(regime, tokens.shape[1])({"prompt": tokens}, batch.x)
+    outputs = prompted(regime, tokens.shape[1])({"prompt": prompt}, batch.x)
     torch.testing.assert_close(outputs, regime.predict(state, batch.x))
 
 
@@ -71,7 +72,7 @@ def test_it_starts_with_each_class_in_turn():
     torch.manual_seed(1)
     x = torch.randn(6, X_DIM).double()
     labels = regime.embed.target.weight.mT.repeat(2, 1)
-    torch.testing.assert_close(prompt, regime.embed.inputs(x) + labels)
+    torch.testing.assert_close(prompt, torch.stack([regime.embed.inputs(x), labels], 1))
 
 
 def test_the_prompt_alone_is_tuned_and_the_loss_falls():

@@ -194,7 +194,7 @@ def _equal(one: Tensor, other: Tensor) -> bool:
 def _expected(regime: Regime, num_tasks: int, query_x: Tensor | None) -> _Stored:
     """What would be stored before anything is read: shapes, dtypes and devices, in no memory.
 
-    The regime starts one task with one query and with two: an axis that differs counts queries.
+    The regime starts one task with one query and with two: an axis that differs grows with queries.
     """
     state, seen = None, torch.zeros(num_tasks)
     if query_x is not None or not regime.needs_query:
@@ -204,7 +204,7 @@ def _expected(regime: Regime, num_tasks: int, query_x: Tensor | None) -> _Stored
             if not isinstance(one, Tensor) or not one.dim():
                 return one
             lengths = zip(one.shape[1:], two.shape[1:], strict=True)
-            shape = (num_tasks, *(a if a == b else num_query for a, b in lengths))
+            shape = (num_tasks, *(a + (num_query - 1) * (b - a) for a, b in lengths))
             return one.new_empty(()).expand(shape)
 
         few = [None if query_x is None else query_x[:1, :number] for number in (1, 2)]

@@ -15,6 +15,9 @@ class SoftPrompt(nn.Module):
 
         outputs = head(read(question(x), encode(prompt)))
 
+    As an example, a token of the prompt has a question and what it tells: two vectors, whose sum it
+    is (one, where examples have no targets).
+
     The encoder, the embedding and the head are those of a trained `RunningAttention`. Freeze them
     (`regime.requires_grad_(False)`), and adapt the prompt alone, by any rule:
     `Predictor(SoftPrompt(...), adapt=["prompt"])`. The prompt then holds what the examples of a
@@ -48,18 +51,20 @@ class SoftPrompt(nn.Module):
         self.encoder, self.embed, self.head = encoder, embed, head
         with torch.no_grad():
             x = torch.randn(num_tokens, embed.x_dim).to(next(embed.inputs.parameters()))
-            prompt = embed.inputs(x)
+            parts = [embed.inputs(x)]
             if embed.target is not None:
                 columns = embed.target.weight.mT
-                prompt += columns[torch.arange(num_tokens) % len(columns)]
-        self.prompt = nn.Parameter(prompt)
+                parts.append(columns[torch.arange(num_tokens) % len(columns)])
+            self.prompt = nn.Parameter(torch.stack(parts, 1))  # token part dim
 
     def forward(self, x: Float[Tensor, "n *x_shape"]) -> Float[Tensor, "n num_outputs"]:
         """Outputs of one task at its inputs; gradients of any order flow."""
-        questions = as_module(self.embed.questions(x[None]), self.encoder)
-        prompt = as_weights(self.prompt, questions)[None]
-        mask = torch.ones(prompt.shape[:2], dtype=torch.bool, device=x.device)
-        minibatch = self.encoder.encode(prompt, questions=None, mask=mask)
-        answers, _ = self.encoder.read(questions, minibatch, self.encoder.start(1, len(x)))
+        queries = as_module(self.embed.questions(x[None]), self.encoder)
+        questions, *told = as_weights(self.prompt, queries)[None].unbind(2)
+        mask = torch.ones(questions.shape[:2], dtype=torch.bool, device=x.device)
+        minibatch = self.encoder.encode(
+            sum(told, questions), questions=questions if told else None, mask=mask
+        )
+        answers, _ = self.encoder.read(queries, minibatch, self.encoder.start(1, len(x)))
         outputs: Tensor = self.head(as_module(answers, self.head))[0]
         return outputs

@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 from io import StringIO
@@ -207,6 +208,22 @@ def test_a_method_that_diverges_leaves_the_picture(drawn) -> None:
 def test_a_legend_names_each_curve_once(drawn) -> None:
     (legend,) = drawn(curves()).legends
     assert [text.get_text() for text in legend.get_texts()] == ["parametric", "implicit", "oracle"]
+
+
+def test_in_one_panel_each_curve_is_named_at_its_end_a_line_apart(drawn) -> None:
+    rows = [
+        row(value, method=f"m{value}", step=step) for value in (1.0, 1.001, 9.0) for step in (1, 2)
+    ]
+    canvas = drawn(rows, by="step", title="What it shows")
+    (panel,) = canvas.axes
+    assert (canvas.get_suptitle(), canvas.legends) == ("What it shows", [])
+    names = sorted(panel.texts, key=lambda text: -text.xy[1])
+    assert [text.get_text() for text in names] == ["m9.0", "m1.001", "m1.0"]
+    heights = [text.xy[1] for text in names]
+    assert all(upper - lower > 0.06 for upper, lower in itertools.pairwise(heights))
+    assert min(heights) >= 0
+    colours = {line.get_label(): line.get_color() for line in panel.get_lines()}
+    assert all(text.get_color() == colours[text.get_text()] for text in names)
 
 
 def test_the_ending_names_the_format(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ class Config(Settings):
     baselines: tuple[Literal[LOGISTIC, ADAM], ...] = (LOGISTIC, ADAM)  # to tune and fit
     test_tasks: int = 256  # test tasks
     support: int = 640  # examples of a test task
-    steps: tuple[int, ...] = (0, 1, 2, 4, 8, 10, 20, 40)  # steps that are reported
+    steps: tuple[int, ...] = (0, 1, 2, 4, 8, 20, 40)  # steps that are reported
 
 
 CPU = FitConfig(iterations=2000, learning_rate=3e-3, warmup=100, betas=(0.9, 0.95), log_every=100)

@@ -84,10 +84,7 @@ def build(train: Train, name: str) -> Iterated:
     dim, width, likelihood = train.dim, train.width, regimes.Categorical(train.num_classes)
     encoder = SetTransformer(width, train.layers, train.heads, 2 * width)
     if name in (RUNNING, AT_ONCE):
-        running = RunningTransformer(encoder)
-        # Up to 640 examples, what it learns on 160 is better than attention that sharpens with n.
-        running.temperature.requires_grad_(False)
-        regime = regimes.RunningAttention(running, likelihood, x_dim=dim)
+        regime = regimes.RunningAttention(RunningTransformer(encoder), likelihood, x_dim=dim)
     elif name == RIDGE:
         memory = MemoryTransformer(width, train.ridge_layers, train.ridge_heads, 2 * width)
         regime = regimes.ExplicitMemory(memory, likelihood, x_dim=dim)

@@ -128,7 +128,7 @@ def build(train: Train, name: str) -> Iterated:
         memory = MemoryTransformer(width, train.layers + 1, 2, 2 * width)
         regime = ExplicitMemory(memory, **how)
     else:
-        encoder = RunningTransformer(SetTransformer(*sizes, self_attention=False))
+        encoder = RunningTransformer(SetTransformer(*sizes, self_attention=False), sharpen=True)
         regime = RunningAttention(encoder, **how)
     return Iterated(regime, steps=None, gradient=unrolled)
 

@@ -13,12 +13,13 @@ from torch.utils._pytree import tree_leaves
 DIM = 8
 
 
-def build(num_layers=1, num_latents=0, *, beneath=False):
+def build(num_layers=1, num_latents=0, *, beneath=False, **choices):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         memory = MemoryTransformer(DIM, 1, num_heads=2, ff_dim=6) if beneath else None
         encoder = SetTransformer(DIM, num_layers, num_heads=2, ff_dim=12)
-        return RunningTransformer(encoder, num_latents=num_latents, memory=memory).double()
+        choices |= {"num_latents": num_latents, "memory": memory}
+        return RunningTransformer(encoder, **choices).double()
 
 
 def randn(seed, *shape):
@@ -44,6 +45,7 @@ def at_once(encoder, tokens, queries, mask=None):
 @pytest.mark.parametrize("num_latents", [0, 3])
 def test_contract(num_latents, beneath):
     check_running_encoder(build(2, num_latents, beneath=beneath), DIM)
+    check_running_encoder(build(2, num_latents, beneath=beneath, sharpen=True), DIM)
 
 
 @given(
@@ -66,7 +68,7 @@ def test_has_the_weights_of_a_set_transformer():
     trained, encoder = SetTransformer(DIM, num_layers=2, num_heads=2, ff_dim=12), build(2)
     encoder.encoder.load_state_dict(trained.state_dict())
     names = {f"encoder.{name}" for name in trained.state_dict()}
-    own = {"temperature", "embed_count.weight"}
+    own = {"embed_count.weight"}
     own |= {f"products.{name}" for name in encoder.products.state_dict()}
     assert set(encoder.state_dict()) == names | own
 
@@ -81,10 +83,10 @@ def test_latents_carry_what_was_read_into_the_next_minibatch():
     assert (forgot - told).abs().max() > 1e-3
 
 
-def test_temperature_multiplies_scores_by_the_logarithm_of_the_number_of_tokens():
-    encoder, tokens, queries = build(), randn(0, 2, 7), randn(1, 2, 3)
+def test_sharpness_multiplies_scores_by_the_logarithm_of_the_number_of_tokens():
+    encoder, tokens, queries = build(sharpen=True), randn(0, 2, 7), randn(1, 2, 3)
     sharper = build()
-    encoder.temperature.data.fill_(0.7)
+    encoder.sharpness.data.fill_(0.7)
     (block,) = sharper.encoder.blocks
     for parameter in block.query.parameters():
         parameter.data *= 1 + 0.7 * math.log(8) / 4

@@ -74,7 +74,7 @@ class RunningTransformer(nn.Module):
         s' = log(e^s + e^s_B),    v' = e^(s - s') v + e^(s_B - s') v_B.
 
     A query attends to all of them and to itself, never to another query. With one layer this is
-    attention over the whole set, for any cut into minibatches (while `temperature` and
+    attention over the whole set, for any cut into minibatches (while `sharpness` and
     `embed_count` are 0, as at the start). In deeper layers a token's key is that of its minibatch,
     and a query's depends on what it had found by then.
 
@@ -86,13 +86,13 @@ class RunningTransformer(nn.Module):
 
         answer = memory answer + (1 + n)^-r norm(x).
 
-    Scores are multiplied by ``1 + a log(1 + n) / 4`` with a learned a for each head, `temperature`:
-    attention over 10,000 tokens has to be sharper than over 100.
-
     Args:
         encoder: The layers.
         num_latents: Learned queries whose answers the next minibatch sees.
         memory: What lies beneath, a `MemoryTransformer` for one, of the same `dim`.
+        sharpen: Whether scores are multiplied by ``1 + a log(1 + n) / 4``, with an a for each head
+            that is learned from 0: attention over 10,000 tokens has to be sharper than over 100.
+            Far beyond the numbers of tokens in training this law did harm where it was tried.
 
     Raises:
         ValueError: If `num_latents` is below 0.
@@ -117,13 +117,16 @@ class RunningTransformer(nn.Module):
         *,
         num_latents: int = 0,
         memory: ScanningMemory[Any] | None = None,
+        sharpen: bool = False,
     ) -> None:
         super().__init__()
         if num_latents < 0:
             raise ValueError(f"`num_latents` must be at least 0; got {num_latents}.")
         self.encoder, self.memory = encoder, memory
         self.dim = encoder.dim
-        self.temperature = nn.Parameter(torch.zeros(encoder.num_layers, encoder.num_heads))
+        self.sharpness = None
+        if sharpen:
+            self.sharpness = nn.Parameter(torch.zeros(encoder.num_layers, encoder.num_heads))
         self.num_latents = num_latents
         if num_latents:
             self.latents = nn.Parameter(torch.randn(num_latents, self.dim) * 0.5)
@@ -136,13 +139,13 @@ class RunningTransformer(nn.Module):
 
     def start(self, num_tasks: int, num_queries: int) -> RunningMemory:
         """Nothing read yet, on the device of the parameters."""
-        dtype = torch.promote_types(self.temperature.dtype, torch.float32)
-        like = self.temperature.new_empty(0, dtype=dtype)
+        weight = self.embed_count.weight
+        like = weight.new_empty(0, dtype=torch.promote_types(weight.dtype, torch.float32))
         memory = () if self.memory is None else self.memory.empty(num_tasks)
         num_latents, num_heads = self.num_latents, self.encoder.num_heads
         shape = num_tasks, num_heads, num_latents + num_queries, self.dim // num_heads
         return RunningMemory(
-            tuple(nothing_found(like.new_zeros(shape)) for _ in self.temperature),
+            tuple(nothing_found(like.new_zeros(shape)) for _ in self.encoder.blocks),
             like.new_zeros(num_tasks, num_latents, self.dim),
             memory,
             like.new_zeros(num_tasks),
@@ -175,11 +178,12 @@ class RunningTransformer(nn.Module):
             mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         if self.products is None:
             return Minibatch(tokens, questions, mask, None)
-        tokens = as_weights(tokens, self.temperature).masked_fill(~mask[..., None], 0.0)
+        tokens = as_weights(tokens, self.embed_count.weight).masked_fill(~mask[..., None], 0.0)
         if questions is None:
             tokens = self.products(tokens)
         else:
-            questions = as_weights(questions, self.temperature).masked_fill(~mask[..., None], 0.0)
+            questions = as_weights(questions, self.embed_count.weight)
+            questions = questions.masked_fill(~mask[..., None], 0.0)
             tokens = self.products(questions) + (tokens - questions)
         slots = None if self.num_latents else self.encoder.encode(tokens, mask=mask)
         return Minibatch(tokens, None, mask, slots)
@@ -214,7 +218,11 @@ class RunningTransformer(nn.Module):
                 f"`queries` must be the {num_queries} of the state; got {queries.shape[1]}."
             )
         seen = state.seen + count_tokens(minibatch.mask, state.seen)
-        told, memory, slots = as_weights(queries, self.temperature), state.memory, minibatch.slots
+        told, memory, slots = (
+            as_weights(queries, self.embed_count.weight),
+            state.memory,
+            minibatch.slots,
+        )
         if slots is None:
             slots, memory = self._slots(minibatch, state)
         if self.memory is not None:
@@ -255,12 +263,13 @@ class RunningTransformer(nn.Module):
     ) -> tuple[Tokens, tuple[Found, ...]]:
         """Latents and queries after the last layer, normalised, and what each has found."""
         new = []
-        sharpness = (1 + seen).log()[:, None] / 4  # task 1
         x = x + self.embed_count(_counts(state.seen, seen).to(x.dtype))[:, None]
         for layer, (block, found) in enumerate(zip(self.encoder.blocks, state.found, strict=True)):
             query, key, value = block.project(x)
-            scale = (1 + self.temperature[layer] * sharpness) * query.shape[3] ** -0.5
-            query = query.to(seen.dtype) * scale[..., None, None]
+            query = query.to(seen.dtype) * query.shape[3] ** -0.5
+            if self.sharpness is not None:
+                scale = 1 + self.sharpness[layer] * (1 + seen).log()[:, None] / 4  # task head
+                query = query * scale[..., None, None]
             found = attend_further(found, query, slots.keys[layer], slots.values[layer], slots.mask)
             x = block.finish(x, with_itself(found, query, key, value).to(x.dtype))
             new.append(found)

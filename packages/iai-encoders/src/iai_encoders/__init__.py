@@ -12,16 +12,17 @@ from iai_encoders.interfaces import (
 )
 from iai_encoders.memories.causal_transformer import CausalTransformer
 from iai_encoders.memories.linear_attention import LinearAttention
-from iai_encoders.memories.memory_transformer import MemoryTransformer
+from iai_encoders.memories.memory_transformer import AssociativeMemory, MemoryTransformer
 from iai_encoders.memories.ridge import Ridge
 from iai_encoders.memory import TransformerMemory
 from iai_encoders.sets.axial_transformer import AxialTransformer
 from iai_encoders.sets.deep_set import DeepSet, DeepSetMemory
-from iai_encoders.sets.running_transformer import RunningTransformer
+from iai_encoders.sets.running_transformer import RunningMemory, RunningTransformer
 from iai_encoders.sets.set_transformer import SetTransformer
 
 __all__ = [
     "Association",
+    "AssociativeMemory",
     "AxialTransformer",
     "CausalTransformer",
     "DeepSet",
@@ -32,6 +33,7 @@ __all__ = [
     "MemoryTransformer",
     "Ridge",
     "RunningEncoder",
+    "RunningMemory",
     "RunningTransformer",
     "ScanningMemory",
     "SequenceEncoder",

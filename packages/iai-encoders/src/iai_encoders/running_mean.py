@@ -19,7 +19,7 @@ def running_mean(
     """The mean over all tokens, from the mean over those before and the sum over those that come.
 
     A mean stays in range where a sum over a long stream does not. Where no token comes, the mean
-    stays as it was, bit for bit.
+    stays as it was, bit for bit. A count in float32 stops at 2^24 where tokens come one by one.
 
     Args:
         mean: The mean over the `seen` tokens before; zero where there is none.

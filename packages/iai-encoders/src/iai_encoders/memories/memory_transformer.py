@@ -56,10 +56,11 @@ class MemoryTransformer(nn.Module):
     with the number of tokens read; the order within a minibatch changes nothing; in the first
     layer, nor does the cut into minibatches.
 
-    Tokens, questions and queries get `Products` of their own numbers, except for the linear head.
+    Questions and queries get `Products` of their own numbers; a token is its question with these,
+    and what it differs from the question by.
 
     In the first layer, keys come from the questions, and one more head is linear: its keys are
-    linear in the question, its values in the difference of token and question, neither is
+    linear in the question with its products, its values in what the token differs by, neither is
     normalised, and what it recalls has a linear path to the answer:
 
         answer = direct(recalled by the linear head) + (1 + n)^-r norm(x),

@@ -28,10 +28,10 @@ class Ridge(nn.Module):
     """Ridge regression of values on keys, online: a query q recalls q' (A + lambda / n I)^-1 B.
 
     A is the mean of k k' over the n pairs stored so far, and B the mean of k v'. So the state has
-    the same size for any n, does not depend on the order of the pairs, and its shrinkage fades as
-    1 / n: if the prior of the map from keys to values is N(0, s^2 I) and the noise of the values
-    has the variance ``lambda s^2``, what is recalled is the posterior mean. Each head learns its
-    own lambda.
+    the same size for any n and does not depend on the order of the pairs. But for rounding (below),
+    its shrinkage fades as 1 / n: if the prior of the map from keys to values is N(0, s^2 I) and the
+    noise of the values has the variance ``lambda s^2``, what is recalled is the posterior mean.
+    Each head learns its own lambda.
 
     A map on more inputs than a key has numbers is not found: the head then regresses on a
     projection of the inputs. For regression on d inputs and a constant, give keys ``d + 1`` numbers
@@ -39,9 +39,11 @@ class Ridge(nn.Module):
 
     A is singular while there are fewer pairs than numbers a key, or pairs that repeat, and rounding
     then makes it indefinite. So its diagonal is multiplied by ``1 + (8 + d + sqrt(d n) / 2) eps``,
-    for keys of d numbers: the rounding errors of n updates add up like sqrt(n), and this is twice
-    their largest measured effect on the smallest eigenvalue. The factor is relative, so numbers of
-    a key may differ in scale. Keys that are not finite recall NaN, in their task alone.
+    for keys of d numbers: the rounding errors of n pairs, stored one by one, add up like sqrt(n),
+    and this is twice their largest measured effect on the smallest eigenvalue. In float32 it
+    outweighs lambda / n beyond some 10^4 pairs, and shrinks what is recalled by a thousandth or so
+    at 10^7. The factor is relative, so numbers of a key may differ in scale. Keys that are not
+    finite recall NaN, in their task alone.
 
     Args:
         num_heads: Heads.

@@ -74,15 +74,16 @@ class RunningTransformer(nn.Module):
         s' = log(e^s + e^s_B),    v' = e^(s - s') v + e^(s_B - s') v_B.
 
     A query attends to all of them and to itself, never to another query. With one layer this is
-    attention over the whole set, for any cut into minibatches (while `sharpness` and
-    `embed_count` are 0, as at the start). In deeper layers a token's key is that of its minibatch,
-    and a query's depends on what it had found by then.
+    attention over the whole set, for any cut into minibatches (without a `memory`, and while
+    `sharpness` and `embed_count` are 0, as at the start). In deeper layers a token's key is that of
+    its minibatch, and a query's depends on what it had found by then.
 
-    Questions and queries get `Products` of their own numbers before the first layer, and queries
-    are told how many tokens were read. Tokens of a minibatch see one another where the encoder
-    has self-attention. With latents they also see what was read before: latents are learned
-    queries, and their answers join the tokens of the next minibatch. With a `memory`, tokens and
-    queries first read it, and what attention finds is added to its answer:
+    Without a `memory`, questions and queries get `Products` of their own numbers before the first
+    layer. Queries are told how many tokens were read, and what share of them is the minibatch.
+    Tokens of a minibatch see one another where the encoder has self-attention. With latents they
+    also see what was read before: latents are learned queries, and their answers join the tokens of
+    the next minibatch. With a `memory`, tokens and queries first read it, and what attention finds
+    is added to its answer:
 
         answer = memory answer + (1 + n)^-r norm(x).
 
@@ -91,16 +92,19 @@ class RunningTransformer(nn.Module):
         num_latents: Learned queries whose answers the next minibatch sees.
         memory: What lies beneath, a `MemoryTransformer` for one, of the same `dim`.
         sharpen: Whether scores are multiplied by ``1 + a log(1 + n) / 4``, with an a for each head
-            that is learned from 0: attention over 10,000 tokens has to be sharper than over 100.
-            Far beyond the numbers of tokens in training this law did harm where it was tried.
+            that is learned from 0 and n the tokens read by then: attention over 10,000 tokens has
+            to be sharper than over 100. What was found before keeps the sharpness that it was found
+            with, so tokens that come later weigh more. Beyond the numbers of tokens in training it
+            did harm where it was tried.
 
     Raises:
-        ValueError: If `num_latents` is below 0.
+        ValueError: If `num_latents` is below 0, or above 0 where no token would see the latents.
+        TypeError: If `memory` lacks a member of its role.
 
     Source:
         Ours. The sums are those of attention computed in blocks (Milakov and Gimelshein, 2018,
-        arXiv 1805.02867), kept from one minibatch to the next; a temperature in log n is the
-        scalable softmax of Nakanishi (2025), arXiv 2501.19399.
+        arXiv 1805.02867), kept from one minibatch to the next. A temperature in log n is after
+        the scalable softmax of Nakanishi (2025), arXiv 2501.19399, which has one n for all tokens.
 
     >>> encoder = RunningTransformer(SetTransformer(dim=8, num_layers=2, num_heads=2))
     >>> queries, state = torch.zeros(3, 4, 8), encoder.start(num_tasks=3, num_queries=4)
@@ -122,6 +126,13 @@ class RunningTransformer(nn.Module):
         super().__init__()
         if num_latents < 0:
             raise ValueError(f"`num_latents` must be at least 0; got {num_latents}.")
+        if num_latents and not (encoder.self_attention and encoder.num_layers > 1):
+            raise ValueError(
+                "`num_latents` needs an encoder with self-attention and two layers or more: no "
+                "token would see the latents."
+            )
+        if memory is not None and not isinstance(memory, ScanningMemory):
+            raise TypeError(f"`memory` must be a ScanningMemory; got {type(memory).__name__}.")
         self.encoder, self.memory = encoder, memory
         self.dim = encoder.dim
         self.sharpness = None

@@ -158,7 +158,9 @@ class LearnedRule(nn.Module):
 
     @torch.no_grad()
     def _look_up_targets(self, num_features: int) -> None:
-        """Starts the token of row k of the outputs as that of an example whose target is k.
+        """Starts the token of row k of a matrix as that of an example whose target is k.
+
+        These are matrices of `num_features` rows: the last layer, and a hidden one of that width.
 
         Encoders whose attention starts as a similarity then look up the examples of class k for the
         weights of class k. From random tokens, training had stayed at chance.
@@ -168,7 +170,8 @@ class LearnedRule(nn.Module):
         examples[:, :x_dim].normal_(std=0.5 * x_dim**-0.5)
         targets = examples[:, x_dim : x_dim + num_features].normal_()
         self.embed_state.linear.weight[:, :dim] = torch.eye(dim)
-        self.token_embedding[rows >= 0] += targets.mT[rows[rows >= 0]]
+        rows = rows.to(targets.device)
+        self.token_embedding.add_(targets.mT[rows.clamp(min=0)] * (rows >= 0)[:, None])
 
     def start(self, theta: Theta) -> Memory:
         """The memory of nothing: zeros."""

@@ -6,7 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from iai_regimes.check import check_asked, check_queries, check_same_tasks, check_sizes
+from iai_regimes.check import (
+    check_asked,
+    check_kept,
+    check_queries,
+    check_same_tasks,
+    check_sizes,
+)
 from iai_regimes.evidence import moved_where
 from iai_regimes.interfaces import Examples, Likelihood, RunningEncoder
 from iai_regimes.padding import finite_queries
@@ -115,6 +121,7 @@ class RunningAttention(MemoryRegime):
             return state
         questions = self._questions(query_x)
         answers, found = self.encoder.read(questions, evidence.minibatch, state.found)
+        check_kept("encoder", state.found, found)
         seen = state.seen + evidence.num_observed.to(state.seen.dtype)
         outputs = self._outputs(answers, questions)
         outputs = moved_where(evidence.num_observed > 0, outputs, state.answer)

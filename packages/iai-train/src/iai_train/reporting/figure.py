@@ -2,6 +2,7 @@
 
 import io
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -69,7 +70,8 @@ def figure(
     across = math.ceil(len(splits) / num_lines)
     size = (6.4, 3.8) if len(splits) == 1 else (2.2 + 3.3 * across, 3.0 * num_lines)
     canvas = Figure(figsize=size, layout="constrained")
-    canvas.suptitle(title, fontsize="large", x=0.01, ha="left")
+    lines = textwrap.fill(title, int(11 * size[0]))
+    canvas.suptitle(lines, fontsize="large", x=0.01, ha="left")
     grid = canvas.subplots(num_lines, across, sharex=True, sharey=True, squeeze=False)
     for index, (panel, split) in enumerate(zip(grid.flat, splits, strict=False)):
         _draw_curves(panel, shown, split, scale, by)

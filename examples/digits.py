@@ -162,8 +162,7 @@ def main() -> None:
         run.rows += run.tuned(LOGISTIC, logistic, STRENGTHS, few, tasks, read)
     if ADAM in config.baselines:
         run.rows += run.tuned(ADAM, adam, RATES, tuning, tasks, config.steps)
-    title = "Digits of unseen tasks: accuracy by the number of labelled examples read"
-    run.finish(scale="linear", title=title)
+    run.finish(scale="linear", title="Digits of unseen tasks: accuracy by examples read")
 
 
 if __name__ == "__main__":

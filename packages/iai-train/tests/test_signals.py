@@ -25,10 +25,15 @@ class Signalled(Interrupted):
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Tests that the handlers from before are back."""
+    """Tests that the handlers from before are back; SIGINT has Python's own.
+
+    Where a shell started the tests in the background, SIGINT is ignored.
+    """
+    outside = signal.signal(signal.SIGINT, signal.default_int_handler)
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     yield
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    signal.signal(signal.SIGINT, outside)
 
 
 def test_an_interrupt_saves_and_then_interrupts(tmp_path: Path) -> None:

@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from iai_encoders.block import BlockOutput, split_heads
+from iai_encoders.fading_share import fading_share
 from iai_encoders.interfaces import Association
 from iai_encoders.memories.ridge import Ridge
 from iai_encoders.precision import without_autocast
@@ -241,8 +241,8 @@ class MemoryTransformer(nn.Module):
         return x, linear, AssociativeMemory(tuple(states), seen)
 
     def _answer(self, x: Tokens, linear: Float[Tensor, "task n key"], seen: Tensor) -> Tokens:
-        share = (1 + seen)[:, None, None] ** -F.softplus(self.rate).to(seen.dtype)
-        answers: Tokens = self.direct(linear) + share.to(x.dtype) * self.norm(x)
+        share = fading_share(seen, self.rate).to(x.dtype)
+        answers: Tokens = self.direct(linear) + share * self.norm(x)
         return answers
 
     def _layers(self) -> Sequence["_Layer"]:

@@ -3,10 +3,10 @@
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from iai_encoders.fading_share import fading_share
 from iai_encoders.interfaces import ScanningMemory
 from iai_encoders.memory import TransformerMemory
 from iai_encoders.products import Products
@@ -229,11 +229,8 @@ class RunningTransformer(nn.Module):
                 f"`queries` must be the {num_queries} of the state; got {queries.shape[1]}."
             )
         seen = state.seen + count_tokens(minibatch.mask, state.seen)
-        told, memory, slots = (
-            as_weights(queries, self.embed_count.weight),
-            state.memory,
-            minibatch.slots,
-        )
+        told = as_weights(queries, self.embed_count.weight)
+        memory, slots = state.memory, minibatch.slots
         if slots is None:
             slots, memory = self._slots(minibatch, state)
         if self.memory is not None:
@@ -249,8 +246,7 @@ class RunningTransformer(nn.Module):
             summary = x[:, :num_latents].to(summary.dtype).where(moved, summary)
         answers = x[:, num_latents:]
         if self.memory is not None:
-            share = (1 + seen)[:, None, None] ** -F.softplus(self.rate).to(seen.dtype)
-            answers = told + share.to(told.dtype) * answers
+            answers = told + fading_share(seen, self.rate).to(told.dtype) * answers
         return answers, RunningMemory(found, summary, memory, seen)
 
     def _slots(self, minibatch: Minibatch, state: RunningMemory) -> tuple[TransformerMemory, Any]:

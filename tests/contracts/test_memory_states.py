@@ -11,9 +11,9 @@ from iai_encoders import (
     RunningTransformer,
     SetTransformer,
 )
-from iai_iterate import Adapted, Iterated
+from iai_iterate import Adapted, Iterated, traced, truncated, unrolled
 from iai_regimes import ExplicitMemory, Gaussian, Implicit, RunningAttention
-from iai_tasks import Examples
+from iai_tasks import Examples, TaskBatch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -61,6 +61,29 @@ def pieces(support: Examples, size: int) -> Iterator[Examples]:
 def kept(adapted: Adapted) -> list[Tensor]:
     leaves = tree_leaves((adapted.state, adapted.evidence, adapted.seen))
     return [torch.as_tensor(leaf) for leaf in leaves if leaf is not None]
+
+
+@pytest.mark.parametrize("minibatch", [1, (2, 2, 3)])
+@pytest.mark.parametrize("name", REGIMES)
+def test_unrolled_steps_as_one_batch_are_the_steps_one_by_one(name, minibatch, monkeypatch):
+    """Losses, gradients and the last state, of ragged sets, in more than one stretch of steps."""
+    monkeypatch.setattr(traced, "MOST_STEPS", 3)
+    regime, n = made(REGIMES[name], torch.float64), 8
+    sets = examples(2 * n, torch.float64)
+    support = Examples(
+        x=sets.x.view(2, n, X_DIM),
+        y=sets.y.view(2, n, 1),
+        mask=torch.rand(2, n, generator=torch.Generator().manual_seed(2)) < 0.7,
+    )
+    asked = examples(2 * NUM_QUERIES, torch.float64)
+    query = Examples(x=asked.x.view(2, -1, X_DIM), y=asked.y.view(2, -1, 1))
+    tasks, results = TaskBatch(support=support, query=query, latent=None), []
+    for gradient in (unrolled, truncated(n)):
+        refined = Iterated(regime, steps=None, minibatch=minibatch, gradient=gradient)(tasks)
+        loss = (refined.losses * torch.arange(1.0, len(refined.losses) + 1)[:, None]).sum()
+        gradients = torch.autograd.grad(loss, list(regime.parameters()), materialize_grads=True)
+        results.append([refined.losses, refined.seen, *tree_leaves(refined.state), *gradients])
+    torch.testing.assert_close(*results, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("given_up_front", [True, False], ids=["queries given", "any query"])

@@ -75,11 +75,13 @@ def encoders(
     own_sets: list[iai_encoders.SetEncoder[Any]] = [transformer, deep_set]
     own_sequences: list[iai_encoders.SequenceEncoder[Any]] = [causal]
     own_memories: list[iai_encoders.MemoryEncoder[Any]] = [deep_set, associative, causal]
-    own_layers: list[iai_encoders.ScanningMemory[Any]] = [associative, causal]
+    own_layers: list[iai_encoders.LowerMemory[Any]] = [associative]
+    own_tracing: list[iai_encoders.TracingMemory[Any]] = [associative]
     own_running: list[iai_encoders.RunningEncoder[Any, Any]] = [running]
     own_associations: list[iai_encoders.Association[Any]] = [ridge, linear]
     sets: list[regimes.SetEncoder] = [transformer, deep_set]
     memories: list[regimes.MemoryEncoder] = [deep_set, associative, causal]
+    tracing: list[regimes.TracingMemory] = [associative]
     refined: list[regimes.RunningEncoder] = [running]
 
 

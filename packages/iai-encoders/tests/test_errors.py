@@ -106,6 +106,16 @@ def test_tokens_for_another_number_of_tasks(encoder):
         encoder.extend(encoder.empty(3), torch.zeros(2, 1, 8))
 
 
+def test_a_trace_of_fewer_minibatches_for_some_tasks():
+    encoder = MemoryTransformer(8, num_layers=1, num_heads=2)
+    for num_rows in (0, 2, 5):
+        with error(
+            "`tokens` must be of the 3 tasks of the memory, or hold as many minibatches of each; "
+            f"got {num_rows}."
+        ):
+            encoder.trace(encoder.empty(3), torch.zeros(num_rows, 1, 8), torch.zeros(3, 2, 8))
+
+
 @pytest.mark.usefixtures("own_errors")
 @pytest.mark.parametrize("shape", [(2, 4, 8), (2, 3, 7), (1, 3, 8)])
 def test_questions_that_are_not_those_of_the_tokens(shape):
@@ -124,8 +134,11 @@ def test_a_running_state_of_other_queries_or_tasks(encoder):
     minibatch, state = encoder.encode(torch.zeros(2, 3, 8)), encoder.start(2, 4)
     with error("`queries` must be the 4 of the state; got 5."):
         encoder.read(torch.zeros(2, 5, 8), minibatch, state)
-    with error("`minibatch` must be of the 1 tasks of the memory; got 2."):
-        encoder.read(torch.zeros(1, 4, 8), minibatch, encoder.start(1, 4))
+    with error(
+        "`minibatch` must be of the 3 tasks of the memory, or hold as many minibatches of each; "
+        "got 2."
+    ):
+        encoder.read(torch.zeros(3, 4, 8), minibatch, encoder.start(3, 4))
 
 
 def test_no_fewer_latents_than_none():

@@ -56,7 +56,7 @@ def test_the_first_layer_depends_on_neither_cut_nor_order(association, seed, siz
 
 def test_a_token_without_a_question_has_the_output_of_a_query():
     encoder, tokens = build(), randn(0, 2, 5, DIM)
-    outputs, memory = encoder.scan(encoder.empty(2), tokens)
+    outputs, _, memory = encoder.pass_through(encoder.empty(2), tokens, tokens[:, :0])
     torch.testing.assert_close(outputs, encoder.read(tokens, memory), rtol=1e-11, atol=1e-11)
 
 

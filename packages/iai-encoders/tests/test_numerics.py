@@ -8,10 +8,13 @@ from iai_encoders import (
     CausalTransformer,
     DeepSet,
     LinearAttention,
+    LowerMemory,
+    MemoryEncoder,
     MemoryTransformer,
     Ridge,
     RunningTransformer,
-    ScanningMemory,
+    SequenceEncoder,
+    SetEncoder,
     SetTransformer,
 )
 from torch.autograd import gradcheck, gradgradcheck
@@ -65,7 +68,14 @@ def run(encoder, tokens, queries, mask):
             answers, state = encoder.read(queries, minibatch, state)
             all_answers.append(answers)
         return torch.cat(all_answers, 1)
-    if isinstance(encoder, ScanningMemory):
+    if isinstance(encoder, LowerMemory):
+        memory, all_outputs = encoder.empty(len(tokens)), []
+        for piece, shown in pieces:
+            how = {"questions": piece.cos(), "mask": shown}
+            *outputs, memory = encoder.pass_through(memory, piece, queries, **how)
+            all_outputs += outputs
+        return torch.cat(all_outputs, 1)
+    if isinstance(encoder, SequenceEncoder):
         memory, all_outputs = encoder.empty(len(tokens)), []
         for piece, shown in pieces:
             outputs, memory = encoder.scan(memory, piece, questions=piece.cos(), mask=shown)
@@ -135,7 +145,7 @@ def test_a_memory_made_under_autocast_is_read_without_it(encoder):
         if isinstance(encoder, RunningTransformer):
             minibatch = encoder.encode(tokens)
             _, memory = encoder.read(queries, minibatch, encoder.start(2, 2))
-        elif isinstance(encoder, ScanningMemory):
+        elif isinstance(encoder, MemoryEncoder) and not isinstance(encoder, SetEncoder):
             memory = encoder.extend(encoder.empty(2), tokens)
         else:
             memory = encoder.encode(tokens)

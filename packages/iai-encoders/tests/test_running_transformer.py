@@ -78,7 +78,7 @@ def test_parts_that_would_do_nothing_are_refused():
     alone = SetTransformer(DIM, 2, num_heads=2, self_attention=False)
     with pytest.raises(ValueError, match="no token would see the latents"):
         RunningTransformer(alone, num_latents=2)
-    with pytest.raises(TypeError, match="ScanningMemory"):
+    with pytest.raises(TypeError, match="LowerMemory"):
         RunningTransformer(alone, memory=DeepSet(DIM))
 
 

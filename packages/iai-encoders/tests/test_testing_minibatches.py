@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class Memory(MemoryTransformer):
-    """One layer, whose `extend` a mutant changes; `scan` is that of the class."""
+    """One layer, whose `extend` a mutant changes; `trace` is that of the class."""
 
     def __init__(self):
         super().__init__(4, num_layers=1, num_heads=1)
@@ -118,9 +118,21 @@ class HasAnIdleLayer(DeepSet):
         self.idle = nn.Linear(dim, dim)
 
 
-class ScansOtherwise(Memory):
+class TracesOtherwise(Memory):
     def extend(self, memory, tokens, *, questions=None, mask=None):
         return super().extend(memory, 1.01 * tokens, questions=questions, mask=mask)
+
+
+class TracesToNoEnd(Memory):
+    def trace(self, memory, tokens, queries, *, questions=None, mask=None):
+        answers, _ = super().trace(memory, tokens, queries, questions=questions, mask=mask)
+        return answers, memory
+
+
+class PassesThroughOtherwise(Memory):
+    def pass_through(self, memory, tokens, queries, *, questions=None, mask=None):
+        queries = 1.01 * queries
+        return super().pass_through(memory, tokens, queries, questions=questions, mask=mask)
 
 
 NOTHING = "Without an observed token, a task's memory stays as it was, bit for bit."
@@ -146,7 +158,9 @@ LEFT = "The same tokens have the same memory, and reading leaves it so."
         (DetachesQuestions(), "Gradients reach questions."),
         (TrainsOnTheLastMinibatch(4), "Gradients reach the tokens of earlier minibatches."),
         (HasAnIdleLayer(4), "none reaches idle.weight."),
-        (ScansOtherwise(), "The memory of `scan` is that of `extend`."),
+        (TracesOtherwise(), "`trace` gives what `read` gives after each `extend`."),
+        (TracesToNoEnd(), "The memory of `trace` is that of the last `extend`."),
+        (PassesThroughOtherwise(), "gives the answers and the memory of `trace`."),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
 )

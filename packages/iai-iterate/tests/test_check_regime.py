@@ -262,6 +262,35 @@ class LetsTargetsPass(Slope):
         super().validate(Examples(batch.x, None, batch.mask))
 
 
+class Traces(Slope):
+    """Takes steps one by one, and says that it does not."""
+
+    traces = True
+
+    def trace(self, state, evidence, query_x):
+        num_tasks, outputs = len(state.seen), []
+        steps = len(evidence.mask) // num_tasks
+        for step in range(steps):
+            state = self.update(state, evidence[step::steps], query_x)
+            outputs.append(self.predict(state, query_x))
+        return torch.stack(outputs, 1), state
+
+
+class TracesOtherwise(Traces):
+    def trace(self, state, evidence, query_x):
+        outputs, state = super().trace(state, evidence, query_x)
+        return outputs.roll(1, 1), state
+
+
+class TracesToNoEnd(Traces):
+    def trace(self, state, evidence, query_x):
+        return super().trace(state, evidence, query_x)[0], state
+
+
+def test_a_trace_that_keeps_the_contract():
+    check_regime(Traces(), *examples())
+
+
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
@@ -301,6 +330,8 @@ class LetsTargetsPass(Slope):
         (StartsWithoutQueries, "Where `needs_query` is True, a start without queries is a Value"),
         (LetsInputsPass, "An observed input that is NaN is a ValueError"),
         (LetsTargetsPass, "An observed target that cannot be is a ValueError"),
+        (TracesOtherwise, "`trace` gives what `predict` gives after each `update`"),
+        (TracesToNoEnd, "The state of `trace` is that of the last `update`"),
         (torch.nn.Identity, "A regime has `needs_query` and six methods"),
     ],
 )

@@ -2,13 +2,14 @@
 
 from iai_encoders.interfaces import (
     Association,
+    LowerMemory,
     Memory,
     MemoryEncoder,
     RunningEncoder,
-    ScanningMemory,
     SequenceEncoder,
     SetEncoder,
     TableEncoder,
+    TracingMemory,
 )
 from iai_encoders.memories.causal_transformer import CausalTransformer
 from iai_encoders.memories.linear_attention import LinearAttention
@@ -28,6 +29,7 @@ __all__ = [
     "DeepSet",
     "DeepSetMemory",
     "LinearAttention",
+    "LowerMemory",
     "Memory",
     "MemoryEncoder",
     "MemoryTransformer",
@@ -35,10 +37,10 @@ __all__ = [
     "RunningEncoder",
     "RunningMemory",
     "RunningTransformer",
-    "ScanningMemory",
     "SequenceEncoder",
     "SetEncoder",
     "SetTransformer",
     "TableEncoder",
+    "TracingMemory",
     "TransformerMemory",
 ]

@@ -77,8 +77,51 @@ class MemoryEncoder(Protocol[M]):
 
 
 @runtime_checkable
-class ScanningMemory(MemoryEncoder[M], Protocol[M]):
+class TracingMemory(MemoryEncoder[M], Protocol[M]):
+    """A memory encoder that reads several minibatches of each task as one batch.
+
+    Where a layer needs the minibatches before only through sums, the sums after each minibatch are
+    known at once, and no step waits for another. With steps minibatches a task, row
+    ``i * step + j`` is minibatch `j` of task `i`.
+    """
+
+    def trace(
+        self,
+        memory: M,
+        tokens: Float[Tensor, "row n dim"],
+        queries: Float[Tensor, "task m dim"],
+        *,
+        questions: Float[Tensor, "row n dim"] | None = None,
+        mask: Bool[Tensor, "row n"] | None = None,
+    ) -> tuple[Float[Tensor, "row m dim"], M]:
+        """What `read` gives after each `extend` by the next minibatch; and the last memory."""
+        ...
+
+
+@runtime_checkable
+class LowerMemory(TracingMemory[M], Protocol[M]):
     """A memory encoder that can be the lower layers of another: each token has an output."""
+
+    def pass_through(
+        self,
+        memory: M,
+        tokens: Float[Tensor, "row n dim"],
+        queries: Float[Tensor, "task m dim"],
+        *,
+        questions: Float[Tensor, "row n dim"] | None = None,
+        mask: Bool[Tensor, "row n"] | None = None,
+    ) -> tuple[Float[Tensor, "row n dim"], Float[Tensor, "row m dim"], M]:
+        """As `trace`, after an output for each token, as `read` gives a query one."""
+        ...
+
+
+@runtime_checkable
+class SequenceEncoder(MemoryEncoder[M], Protocol[M]):
+    """A memory encoder for which the order counts: outputs depend on the tokens so far alone.
+
+    `read` gives a query the output that it would have as the next token.
+    `testing.check_sequence_encoder` holds a class to the role.
+    """
 
     def scan(
         self,
@@ -88,17 +131,8 @@ class ScanningMemory(MemoryEncoder[M], Protocol[M]):
         questions: Float[Tensor, "task n dim"] | None = None,
         mask: Bool[Tensor, "task n"] | None = None,
     ) -> tuple[Float[Tensor, "task n dim"], M]:
-        """One output a token, as `read` gives a query one; and the memory that `extend` gives."""
+        """One output a token, and the memory that `extend` gives."""
         ...
-
-
-@runtime_checkable
-class SequenceEncoder(ScanningMemory[M], Protocol[M]):
-    """A memory encoder for which the order counts: outputs depend on the tokens so far alone.
-
-    `read` gives a query the output that it would have as the next token.
-    `testing.check_sequence_encoder` holds a class to the role.
-    """
 
 
 @runtime_checkable
@@ -114,22 +148,24 @@ class RunningEncoder(Protocol[S, B]):
 
     def encode(
         self,
-        tokens: Float[Tensor, "task n dim"],
+        tokens: Float[Tensor, "row n dim"],
         *,
-        questions: Float[Tensor, "task n dim"] | None = None,
-        mask: Bool[Tensor, "task n"] | None = None,
+        questions: Float[Tensor, "row n dim"] | None = None,
+        mask: Bool[Tensor, "row n"] | None = None,
     ) -> B:
-        """All work on a minibatch that needs neither queries nor a state.
+        """All work on minibatches that needs neither queries nor a state.
 
-        Tokens, questions and mask are those of `MemoryEncoder.extend`.
+        Tokens, questions and mask are those of `MemoryEncoder.extend`; or, with several minibatches
+        of each task, those of `TracingMemory.trace`.
         """
         ...
 
     def read(
         self, queries: Float[Tensor, "task m dim"], minibatch: B, state: S
-    ) -> tuple[Float[Tensor, "task m dim"], S]:
+    ) -> tuple[Float[Tensor, "row m dim"], S]:
         """One answer a query, from all that was read so far and this minibatch; the next state.
 
+        With several minibatches of each task, the answers after each, and the state after the last.
         An answer depends on no other query. A task without an observed token in the minibatch keeps
         its state, bit for bit.
         """
@@ -140,28 +176,23 @@ class RunningEncoder(Protocol[S, B]):
 class Association(Protocol[A]):
     """What a layer of a `MemoryTransformer` keeps of keys and values: an ``nn.Module``.
 
-    Its state is a pytree of tensors that lead with the tasks, of the same size whatever was stored.
+    It keeps sums over pairs, as means over all pairs so far: a pytree of tensors that lead with the
+    tasks, of the same size whatever was stored.
     """
 
-    def empty(self, num_tasks: int) -> A:
-        """The state before any token."""
-        ...
-
-    def store(
+    def sums(
         self,
-        state: A,
         keys: Float[Tensor, "task head n key"],
         values: Float[Tensor, "task head n key"],
         mask: Bool[Tensor, "task n"],
-        seen: Float[Tensor, " task"],
     ) -> A:
-        """The state with these pairs, too, whatever their order; those before were `seen`."""
+        """The sums over the observed pairs, in float32 at least; zeros where there is none."""
         ...
 
     def recall(
-        self, state: A, queries: Float[Tensor, "task head m key"], seen: Float[Tensor, " task"]
+        self, means: A, queries: Float[Tensor, "task head m key"], seen: Float[Tensor, " task"]
     ) -> Float[Tensor, "task head m key"]:
-        """The value at each query, after `seen` pairs; zero where there was none."""
+        """The value at each query, from the means over `seen` pairs; zero where there was none."""
         ...
 
 

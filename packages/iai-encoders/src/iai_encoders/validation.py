@@ -45,6 +45,23 @@ def check_num_tasks(name: str, tensor: Tensor, memory: Tensor) -> None:
         )
 
 
+def check_steps(tokens: Tensor, memory: Tensor, name: str = "tokens") -> int:
+    """How many minibatches of each task of a memory the rows are, which `name` names.
+
+    Raises:
+        ValueError: If they are not as many of each task, and at least one.
+    """
+    rows, num_tasks = len(tokens), len(memory)
+    if rows == num_tasks:
+        return 1
+    if not num_tasks or not rows or rows % num_tasks:
+        raise ValueError(
+            f"`{name}` must be of the {num_tasks} tasks of the memory, or hold as many minibatches "
+            f"of each; got {rows}."
+        )
+    return rows // num_tasks
+
+
 def check_queries(queries: Tensor, memory: Tensor, dim: int) -> None:
     """Raises ValueError unless queries are ``task m dim`` with the tasks of the memory."""
     check_tokens(queries, None, dim, "task, m", "queries")

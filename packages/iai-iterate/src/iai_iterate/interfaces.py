@@ -117,6 +117,27 @@ class Regime(Protocol):
 
 
 @runtime_checkable
+class TracingRegime(Regime, Protocol):
+    """A regime that reads several minibatches of each task as one batch.
+
+    Its steps are then taken so wherever gradients cross all of them (`unrolled`).
+    """
+
+    @property
+    def traces(self) -> bool:
+        """Whether `trace` can be asked for."""
+
+    def trace(
+        self, state: Any, evidence: Any, query_x: Tensor, /
+    ) -> tuple[Float[Tensor, "task step query num_outputs"], Any]:
+        """What `predict` gives after each `update` by fresh minibatches, and the last state.
+
+        The evidence is what `encode` gives of a batch in which row ``i * step + j`` is minibatch
+        `j` of task `i`.
+        """
+
+
+@runtime_checkable
 class DrawnTasks(Tasks, Protocol):
     """Tasks that a sampler drew, and the latent that they were drawn from."""
 

@@ -16,9 +16,10 @@ from iai_iterate.interfaces import Batch, GradientMode, Regime, Tasks
 from iai_iterate.leaf import unaliased
 from iai_iterate.minibatch import as_sizes, longest_set, minibatches, steps_of_a_pass
 from iai_iterate.modes.implicit_gradient import ImplicitGradient
-from iai_iterate.modes.truncated import greedy
+from iai_iterate.modes.truncated import greedy, unrolled
 from iai_iterate.rollout import detach, nothing_of
 from iai_iterate.state_file import read_state
+from iai_iterate.traced import can_trace, losses_of_trace
 from iai_iterate.tree import mapped
 
 
@@ -43,6 +44,8 @@ class Iterated(nn.Module):
             gives the size of each minibatch in turn, and its last size is repeated: small ones
             first, while every example counts, then large ones for speed.
         gradient: How the meta-gradient crosses the steps: `greedy`, `unrolled`, any gradient mode.
+            With `unrolled`, a regime that can `trace` takes the steps of a pass as one batch, which
+            gives the same to rounding in less time.
         loss: Whether `forward` returns the loss at "every" step, the start included, or at the
             "last" alone. MAML and its variants, Reptile and `ImplicitGradient` take the "last": the
             loss at the start has the same gradient in every mode, and would be added to theirs.
@@ -125,7 +128,10 @@ class Iterated(nn.Module):
                 return torch.zeros_like(before)
             return self.regime.loss(self.regime.predict(state, query_x), tasks.query)
 
-        losses, end = self.gradient(step, loss, start, batches)
+        if self.gradient is unrolled and can_trace(self.regime, tasks, batches):
+            losses, end = losses_of_trace(self.regime, tasks, start, batches)
+        else:
+            losses, end = self.gradient(step, loss, start, batches)
         end = unaliased(end, self.regime)
         read = torch.stack([batch.mask.sum(1) * fresh for batch, fresh in batches])
         seen = (before + read.cumsum(0)).to(before.dtype)

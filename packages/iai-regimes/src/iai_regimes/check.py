@@ -103,6 +103,22 @@ def check_same_tasks(state: Tensor, batch: Tensor) -> None:
         )
 
 
+def check_steps(state: Tensor, batches: Tensor) -> int:
+    """How many minibatches of each task of a state there are.
+
+    Raises:
+        ValueError: If there are not as many of each, and at least one.
+    """
+    num_tasks, rows = len(state), len(batches)
+    if rows == num_tasks:
+        return 1
+    if not num_tasks or not rows or rows % num_tasks:
+        raise ValueError(
+            f"Minibatches must be as many of each of the state's {num_tasks} tasks; got {rows}."
+        )
+    return rows // num_tasks
+
+
 def check_kept(name: str, old: Any, new: Any) -> None:
     """Raises ValueError for a memory whose tensors change their number, shape or dtype."""
     before, after = _forms(old), _forms(new)

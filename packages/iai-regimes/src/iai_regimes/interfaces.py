@@ -92,27 +92,47 @@ class MemoryEncoder(TokenEncoder, Protocol):
 
 
 @runtime_checkable
+class TracingMemory(MemoryEncoder, Protocol):
+    """A memory that reads several minibatches of each task as one batch.
+
+    Row ``i * step + j`` is minibatch `j` of task `i`.
+    """
+
+    def trace(
+        self,
+        memory: Any,
+        tokens: Float[Tensor, "row n dim"],
+        queries: Float[Tensor, "task m dim"],
+        *,
+        questions: Float[Tensor, "row n dim"] | None,
+        mask: Bool[Tensor, "row n"],
+    ) -> tuple[Float[Tensor, "row m dim"], Any]:
+        """What `read` gives after each `extend` by the next minibatch; and the last memory."""
+
+
+@runtime_checkable
 class RunningEncoder(TokenEncoder, Protocol):
-    """A state for each query, which reads minibatch after minibatch."""
+    """A state for each query, which reads minibatch after minibatch, or several as one batch."""
 
     def start(self, num_tasks: int, num_queries: int) -> Any:
         """Nothing read yet: a pytree of tensors led by the task axis."""
 
     def encode(
         self,
-        tokens: Float[Tensor, "task n dim"],
+        tokens: Float[Tensor, "row n dim"],
         *,
-        questions: Float[Tensor, "task n dim"] | None,
-        mask: Bool[Tensor, "task n"],
+        questions: Float[Tensor, "row n dim"] | None,
+        mask: Bool[Tensor, "row n"],
     ) -> Any:
-        """Work on a minibatch that needs neither queries nor what was read before."""
+        """Work on minibatches that needs neither queries nor what was read before."""
 
     def read(
         self, queries: Float[Tensor, "task m dim"], minibatch: Any, state: Any
-    ) -> tuple[Float[Tensor, "task m dim"], Any]:
+    ) -> tuple[Float[Tensor, "row m dim"], Any]:
         """Each query's answer from all that was read so far and this minibatch; the next state.
 
-        A task without an observed token keeps its state, bit for bit.
+        With several minibatches of each task, as `TracingMemory` has them, the answers after each,
+        and the state after the last. A task without an observed token keeps its state, bit for bit.
         """
 
 

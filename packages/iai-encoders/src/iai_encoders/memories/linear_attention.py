@@ -7,18 +7,17 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from iai_encoders.running_mean import count_tokens, running_mean
 from iai_encoders.validation import check_sizes
 
 Heads = Float[Tensor, "task head n key"]
 
 
 class LinearAttentionMoments(NamedTuple):
-    """The state of a `LinearAttention`: means over all stored pairs, zero where there is none.
+    """Sums or means over pairs, zero where there is none.
 
     Attributes:
-        feature: ``task head key``, the mean of f(k).
-        feature_value: ``task head key key``, the mean of f(k) v'.
+        feature: ``task head key``, of f(k).
+        feature_value: ``task head key key``, of f(k) v'.
     """
 
     feature: Tensor
@@ -50,37 +49,22 @@ class LinearAttention(nn.Module):
         self.key_dim = key_dim
         self.log_scale = nn.Parameter(torch.zeros(num_heads))
 
-    def empty(self, num_tasks: int) -> LinearAttentionMoments:
-        """Zeros, in float32 at least."""
-        dtype = torch.promote_types(self.log_scale.dtype, torch.float32)
-        shape = num_tasks, len(self.log_scale), self.key_dim, self.key_dim
-        zeros = self.log_scale.new_zeros(shape, dtype=dtype)
-        return LinearAttentionMoments(torch.zeros_like(zeros[..., 0]), zeros)
-
-    def store(
-        self,
-        state: LinearAttentionMoments,
-        keys: Heads,
-        values: Heads,
-        mask: Bool[Tensor, "task n"],
-        seen: Float[Tensor, " task"],
+    def sums(
+        self, keys: Heads, values: Heads, mask: Bool[Tensor, "task n"]
     ) -> LinearAttentionMoments:
-        """The means over the pairs before and the observed ones of these."""
-        features, count = self._features(keys) * mask[:, None, :, None], count_tokens(mask, seen)
-        total = features.transpose(2, 3) @ values.to(features.dtype)
-        return LinearAttentionMoments(
-            running_mean(state.feature, features.sum(2), seen, count),
-            running_mean(state.feature_value, total, seen, count),
-        )
+        """The sums of f(k) and f(k) v' over the observed pairs."""
+        features = self._features(keys) * mask[:, None, :, None]
+        values = values.to(features.dtype)
+        return LinearAttentionMoments(features.sum(2), features.transpose(2, 3) @ values)
 
     def recall(
-        self, state: LinearAttentionMoments, queries: Heads, seen: Float[Tensor, " task"]
+        self, means: LinearAttentionMoments, queries: Heads, seen: Float[Tensor, " task"]
     ) -> Heads:
         """The weighted mean of the values; zero where nothing is stored."""
         features = self._features(queries)
-        weight = (features * state.feature[:, :, None]).sum(3, keepdim=True)
+        weight = (features * means.feature[:, :, None]).sum(3, keepdim=True)
         return (
-            features @ state.feature_value / (weight + 1 / seen.clamp(min=1)[:, None, None, None])
+            features @ means.feature_value / (weight + 1 / seen.clamp(min=1)[:, None, None, None])
         )
 
     def _features(self, x: Heads) -> Heads:

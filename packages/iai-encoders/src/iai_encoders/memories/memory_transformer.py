@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from iai_encoders.block import BlockOutput, split_heads
 from iai_encoders.fading_share import fading_share
@@ -14,17 +14,19 @@ from iai_encoders.interfaces import Association
 from iai_encoders.memories.ridge import Ridge
 from iai_encoders.precision import without_autocast
 from iai_encoders.products import Products
-from iai_encoders.running_mean import count_tokens
+from iai_encoders.running_mean import count_tokens, running_mean
 from iai_encoders.validation import (
     as_weights,
     check_num_tasks,
     check_queries,
     check_questions,
     check_sizes,
+    check_steps,
     check_tokens,
 )
 
 Tokens = Float[Tensor, "task n dim"]
+Rows = Float[Tensor, "row n dim"]
 Heads = Float[Tensor, "task head n key"]
 MakeAssociation = Callable[[int, int], Association[Any]]
 
@@ -139,7 +141,7 @@ class MemoryTransformer(nn.Module):
     def empty(self, num_tasks: int) -> AssociativeMemory:
         """The memory of no tokens, on the device of the parameters."""
         dtype = torch.promote_types(self.rate.dtype, torch.float32)
-        states = tuple(layer.association.empty(num_tasks) for layer in self._layers())
+        states = tuple(layer.empty(num_tasks) for layer in self._layers())
         return AssociativeMemory(states, self.rate.new_zeros(num_tasks, dtype=dtype))
 
     def extend(
@@ -167,21 +169,52 @@ class MemoryTransformer(nn.Module):
             ValueError: If `tokens`, `questions` or `mask` has the wrong shape, `mask` is not bool,
                 or `memory` is of another number of tasks.
         """
-        *_, memory = self._store(memory, tokens, questions, mask, through=len(self.layers) - 1)
-        return memory
+        check_num_tasks("tokens", tokens, memory.seen)
+        nothing = tokens.new_zeros(len(memory.seen), 0, self.dim)
+        return self._pass(memory, tokens, nothing, questions, mask, outputs=False)[2]
 
-    def scan(
+    def trace(
         self,
         memory: AssociativeMemory,
-        tokens: Tokens,
+        tokens: Rows,
+        queries: Float[Tensor, "task m dim"],
         *,
-        questions: Tokens | None = None,
-        mask: Bool[Tensor, "task n"] | None = None,
-    ) -> tuple[Tokens, AssociativeMemory]:
-        """As `extend`, with an output for each token: what it recalls from all tokens so far."""
-        through = len(self.layers)
-        x, linear, memory = self._store(memory, tokens, questions, mask, through=through)
-        return self._answer(x, linear, memory.seen), memory
+        questions: Rows | None = None,
+        mask: Bool[Tensor, "row n"] | None = None,
+    ) -> tuple[Float[Tensor, "row m dim"], AssociativeMemory]:
+        """Stores several minibatches of each task, layer by layer, and answers after each of them.
+
+        To rounding, this is what `extend` and `read` give in turn. It takes less time: no step
+        waits for the one before.
+
+        Args:
+            memory: Of the tokens before. It is not changed.
+            tokens: Minibatch `j` of task `i` in row ``i * step + j``.
+            queries: The queries to each task, the same after each minibatch.
+            questions: As for `extend`.
+            mask: As for `extend`.
+
+        Returns:
+            The answers after each minibatch, in the rows of the minibatches; and the memory after
+            the last.
+
+        Raises:
+            ValueError: As `extend` and `read`.
+        """
+        _, answers, memory = self._pass(memory, tokens, queries, questions, mask, outputs=False)
+        return answers, memory
+
+    def pass_through(
+        self,
+        memory: AssociativeMemory,
+        tokens: Rows,
+        queries: Float[Tensor, "task m dim"],
+        *,
+        questions: Rows | None = None,
+        mask: Bool[Tensor, "row n"] | None = None,
+    ) -> tuple[Rows, Float[Tensor, "row m dim"], AssociativeMemory]:
+        """As `trace`, after an output for each token: what it recalls from all tokens so far."""
+        return self._pass(memory, tokens, queries, questions, mask, outputs=True)
 
     def read(
         self, queries: Float[Tensor, "task m dim"], memory: AssociativeMemory
@@ -198,27 +231,24 @@ class MemoryTransformer(nn.Module):
         Raises:
             ValueError: If `queries` has the wrong shape or not the tasks of `memory`.
         """
-        check_queries(queries, memory.seen, self.dim)
-        x = linear = self.products(as_weights(queries, self.norm.weight))
-        for index, (layer, state) in enumerate(zip(self._layers(), memory.layers, strict=True)):
-            recalled = layer.recall(state, layer.keys(x), memory.seen)
-            linear = linear if index else recalled[:, 0]
-            x = layer.finish(x, recalled)
-        return self._answer(x, linear, memory.seen)
+        nothing = queries.new_zeros(len(memory.seen), 0, self.dim)
+        return self._pass(memory, nothing, queries, None, None, outputs=False)[1]
 
-    def _store(
+    def _pass(
         self,
         memory: AssociativeMemory,
-        tokens: Tokens,
-        questions: Tokens | None,
-        mask: Bool[Tensor, "task n"] | None,
+        tokens: Rows,
+        queries: Float[Tensor, "task m dim"],
+        questions: Rows | None,
+        mask: Bool[Tensor, "row n"] | None,
         *,
-        through: int,
-    ) -> tuple[Tokens, Float[Tensor, "task n key"], AssociativeMemory]:
-        """The tokens after `through` layers, what the linear head gave them, and the memory."""
+        outputs: bool,
+    ) -> tuple[Float[Tensor, "row _ dim"], Float[Tensor, "row m dim"], AssociativeMemory]:
+        """Outputs of the tokens, where asked for, and of the queries; the memory of all tokens."""
         check_tokens(tokens, mask, self.dim)
         check_questions(questions, tokens)
-        check_num_tasks("tokens", tokens, memory.seen)
+        check_queries(queries, memory.seen, self.dim)
+        shape = len(memory.seen), check_steps(tokens, memory.seen)
         if mask is None:
             mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         token = as_weights(tokens, self.norm.weight).masked_fill(~mask[..., None], 0.0)
@@ -226,24 +256,30 @@ class MemoryTransformer(nn.Module):
         if questions is not None:
             question = as_weights(questions, self.norm.weight).masked_fill(~mask[..., None], 0.0)
             told = token - question
-        question = self.products(question)
-        x = question if questions is None else question + told
-        seen = memory.seen + count_tokens(mask, memory.seen)
-        linear, states = x, []
-        for index, (layer, old) in enumerate(zip(self._layers(), memory.layers, strict=True)):
-            keys = layer.keys(x if index else question)
-            state = layer.store(old, keys, layer.values(x, told), mask, memory.seen)
-            states.append(state)
-            if index < through:
+        question, query = map(self.products, (question, as_weights(queries, self.norm.weight)))
+        query = query[:, None].expand(-1, shape[1], -1, -1).flatten(0, 1)
+        counts = count_tokens(mask, memory.seen).view(shape).cumsum(1)
+        seen, num_tokens = (memory.seen[:, None] + counts).flatten(), token.shape[1]
+        # Tokens and queries side by side: both recall, and the tokens alone are stored.
+        x = torch.cat([question if questions is None else question + told, query], 1)
+        keyed, linear, states = torch.cat([question, query], 1), x, []
+        for index, (layer, state) in enumerate(zip(self._layers(), memory.layers, strict=True)):
+            keys = layer.keys(x if index else keyed)
+            if num_tokens:
+                stored, values = keys[:, :, :num_tokens], layer.values(x[:, :num_tokens], told)
+                state = layer.store(state, stored, values, mask, memory.seen, counts)
+            states.append(tree_map(lambda leaf: torch.unflatten(leaf, 0, shape)[:, -1], state))
+            if index == len(self.layers) - 1 and not outputs:
+                keys, x, linear = keys[:, :, num_tokens:], x[:, num_tokens:], linear[:, num_tokens:]
+            if x.shape[1]:
                 recalled = layer.recall(state, keys, seen)
                 linear = linear if index else recalled[:, 0]
                 x = layer.finish(x, recalled)
-        return x, linear, AssociativeMemory(tuple(states), seen)
-
-    def _answer(self, x: Tokens, linear: Float[Tensor, "task n key"], seen: Tensor) -> Tokens:
-        share = fading_share(seen, self.rate).to(x.dtype)
-        answers: Tokens = self.direct(linear) + share * self.norm(x)
-        return answers
+        if x.shape[1]:
+            x = self.direct(linear) + fading_share(seen, self.rate).to(x.dtype) * self.norm(x)
+        memory = AssociativeMemory(tuple(states), seen.view(shape)[:, -1])
+        num_outputs = num_tokens if outputs else 0
+        return x[:, :num_outputs], x[:, num_outputs:], memory
 
     def _layers(self) -> Sequence["_Layer"]:
         return cast(Sequence[_Layer], self.layers)
@@ -268,7 +304,7 @@ class _Layer(nn.Module):
         self.value = nn.Linear(dim, num_heads * key_dim)
         self.linear_key = nn.Linear(dim, key_dim) if first else None
         self.linear_value = nn.Linear(dim, key_dim, bias=False) if first else None
-        self.num_heads = num_heads + first
+        self.num_heads, self.key_dim = num_heads + first, key_dim
         self.association = make(self.num_heads, key_dim)
         self.finish = BlockOutput(dim, ff_dim, self.num_heads * key_dim)
 
@@ -284,9 +320,27 @@ class _Layer(nn.Module):
             values = torch.cat([self.linear_value(told), values], 2)
         return split_heads(values, self.num_heads)
 
-    def store(self, state: Any, keys: Heads, values: Heads, mask: Tensor, seen: Tensor) -> Any:
+    def empty(self, num_tasks: int) -> Any:
+        nothing = self.key.weight.new_zeros(num_tasks, self.num_heads, 0, self.key_dim)
+        mask = torch.ones(num_tasks, 0, dtype=torch.bool, device=nothing.device)
+        return self.association.sums(nothing, nothing, mask)
+
+    def store(
+        self, means: Any, keys: Heads, values: Heads, mask: Tensor, seen: Tensor, counts: Tensor
+    ) -> Any:
+        """The means after each minibatch, by then of ``seen + counts`` tokens."""
         with without_autocast(keys.device):
-            return self.association.store(state, keys, values, mask, seen)
+            sums = self.association.sums(keys, values, mask)
+            return tree_map(
+                lambda mean, total: running_mean(
+                    mean[:, None],
+                    torch.unflatten(total, 0, counts.shape).cumsum(1),
+                    seen[:, None],
+                    counts,
+                ).flatten(0, 1),
+                means,
+                sums,
+            )
 
     def recall(self, state: Any, queries: Heads, seen: Tensor) -> Heads:
         with without_autocast(queries.device):

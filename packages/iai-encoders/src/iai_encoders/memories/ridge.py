@@ -6,18 +6,17 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from iai_encoders.running_mean import count_tokens, running_mean
 from iai_encoders.validation import check_sizes
 
 Heads = Float[Tensor, "task head n key"]
 
 
 class RidgeMoments(NamedTuple):
-    """The state of a `Ridge`: means over all stored pairs, zero where there is none.
+    """Sums or means over pairs, zero where there is none.
 
     Attributes:
-        key_key: ``task head key key``, the mean of k k'.
-        key_value: ``task head key key``, the mean of k v'.
+        key_key: ``task head key key``, of k k'.
+        key_value: ``task head key key``, of k v'.
     """
 
     key_key: Tensor
@@ -63,8 +62,8 @@ class Ridge(nn.Module):
     >>> _ = nn.init.constant_(ridge.log_lambda, -20.0)
     >>> keys = torch.tensor([[[[1.0], [3.0]]]])
     >>> mask = torch.ones(1, 2, dtype=torch.bool)
-    >>> state = ridge.store(ridge.empty(1), keys, 2 * keys, mask, seen=torch.zeros(1))
-    >>> round(ridge.recall(state, torch.tensor([[[[5.0]]]]), seen=torch.tensor([2.0])).item(), 3)
+    >>> means = RidgeMoments(*(total / 2 for total in ridge.sums(keys, 2 * keys, mask)))
+    >>> round(ridge.recall(means, torch.tensor([[[[5.0]]]]), seen=torch.tensor([2.0])).item(), 3)
     10.0
     """
 
@@ -74,33 +73,16 @@ class Ridge(nn.Module):
         self.key_dim = key_dim
         self.log_lambda = nn.Parameter(torch.zeros(num_heads))
 
-    def empty(self, num_tasks: int) -> RidgeMoments:
-        """Zeros, in float32 at least."""
+    def sums(self, keys: Heads, values: Heads, mask: Bool[Tensor, "task n"]) -> RidgeMoments:
+        """The sums of k k' and k v' over the observed pairs."""
         dtype = torch.promote_types(self.log_lambda.dtype, torch.float32)
-        shape = num_tasks, len(self.log_lambda), self.key_dim, self.key_dim
-        zeros = self.log_lambda.new_zeros(shape, dtype=dtype)
-        return RidgeMoments(zeros, torch.zeros_like(zeros))
-
-    def store(
-        self,
-        state: RidgeMoments,
-        keys: Heads,
-        values: Heads,
-        mask: Bool[Tensor, "task n"],
-        seen: Float[Tensor, " task"],
-    ) -> RidgeMoments:
-        """The means over the pairs before and the observed ones of these."""
-        keys, values = keys.to(state.key_key.dtype), values.to(state.key_key.dtype)
-        keys, count = keys * mask[:, None, :, None], count_tokens(mask, seen)
+        keys = keys.to(dtype) * mask[:, None, :, None]
         transposed = keys.transpose(2, 3)
-        return RidgeMoments(
-            running_mean(state.key_key, transposed @ keys, seen, count),
-            running_mean(state.key_value, transposed @ values, seen, count),
-        )
+        return RidgeMoments(transposed @ keys, transposed @ values.to(dtype))
 
-    def recall(self, state: RidgeMoments, queries: Heads, seen: Float[Tensor, " task"]) -> Heads:
+    def recall(self, means: RidgeMoments, queries: Heads, seen: Float[Tensor, " task"]) -> Heads:
         """The value that the regression gives each query; zero where nothing is stored."""
-        key_key, key_value = state
+        key_key, key_value = means
         diagonal = key_key.diagonal(dim1=2, dim2=3)
         seen = seen.clamp(min=1)[:, None, None]
         strength = self.log_lambda.to(key_key.dtype).exp()[:, None] / seen

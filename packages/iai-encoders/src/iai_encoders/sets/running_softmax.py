@@ -32,37 +32,57 @@ def nothing_found(value: Heads) -> Found:
 
 def attend_further(
     found: Found,
-    queries: Heads,
-    keys: Float[Tensor, "task head n key"],
-    values: Float[Tensor, "task head n key"],
-    mask: Bool[Tensor, "task n"],
+    queries: Float[Tensor, "row head m key"],
+    keys: Float[Tensor, "row head n key"],
+    values: Float[Tensor, "row head n key"],
+    mask: Bool[Tensor, "row n"],
 ) -> Found:
-    """Adds the observed tokens to what was found, which is one more slot of their softmax.
+    """What attention has found after each of several minibatches of a task.
 
-    Where none is observed, it stays as it was, bit for bit.
+    A minibatch is one slot of a softmax: its score is the log-normaliser of attention to its
+    tokens, its value what that attention finds; what was found before is one more slot. Step `j`
+    attends to the minibatches up to `j`. Where no token is observed, what was found stays as it
+    was, bit for bit.
 
     Args:
         found: In the tokens before. Its dtype is that of all sums, under autocast as well.
-        queries: Scaled: the score of a token is ``queries @ keys``.
-        keys: Keys of the tokens.
+        queries: Scaled: the score of a token is ``queries @ keys``. Those of step `j` of task `i`
+            are in row ``i * step + j``.
+        keys: Keys of the tokens of each minibatch.
         values: Their values; finite where they are masked, too.
         mask: True where a token is observed.
 
-    Two tokens of the values 1 and 5, read one by one, with scores of 0:
+    Returns:
+        What is found after each step, led by rows.
 
-    >>> zero, mask = torch.zeros(1, 1, 1, 1), torch.ones(1, 1, dtype=torch.bool)
-    >>> found = attend_further(nothing_found(zero), zero, zero, zero + 1, mask)
-    >>> attend_further(found, zero, zero, zero + 5, mask).value.item()
-    3.0
+    Two tokens of the values 1 and 5, one a minibatch, with scores of 0:
+
+    >>> zero, mask = torch.zeros(2, 1, 1, 1), torch.ones(2, 1, dtype=torch.bool)
+    >>> values = torch.tensor([1.0, 5.0]).view(2, 1, 1, 1)
+    >>> attend_further(nothing_found(zero[:1]), zero, zero, values, mask).value.flatten().tolist()
+    [1.0, 3.0]
     """
-    dtype = found.value.dtype
+    dtype, num_tasks = found.value.dtype, len(found.value)
     with without_autocast(queries.device):
         scores = queries.to(dtype) @ keys.to(dtype).transpose(2, 3)
-        scores = scores.masked_fill(~mask[:, None, None], -torch.inf)
-        scores = torch.cat([found.log_normaliser[..., None], scores], 3)
-        weights = scores.softmax(3)
-        value = weights[..., :1] * found.value + weights[..., 1:] @ values.to(dtype)
-        return Found(scores.logsumexp(3), value)
+        scores = scores.masked_fill(~mask[:, None, None], _NOTHING)
+        nothing = ~mask.any(1)[:, None, None]
+        score = scores.logsumexp(3).masked_fill(nothing, _NOTHING)
+        value = (scores.softmax(3) @ values.to(dtype)).masked_fill(nothing[..., None], 0.0)
+        score = torch.cat([found.log_normaliser[:, None], _steps(score, num_tasks)], 1)
+        value = torch.cat([found.value[:, None], _steps(value, num_tasks)], 1)
+        # From (task, slot, head, m) to (task, head, m, step, slot); step j sees the slots to j + 1.
+        num_slots = score.shape[1]
+        later = torch.ones(num_slots - 1, num_slots, dtype=torch.bool, device=mask.device).triu(2)
+        score = score.movedim(1, 3)[..., None, :].masked_fill(later, -torch.inf)
+        value = score.softmax(4) @ value.movedim(1, 3)
+        return Found(
+            score.logsumexp(4).movedim(3, 1).flatten(0, 1), value.movedim(3, 1).flatten(0, 1)
+        )
+
+
+def _steps(rows: Tensor, num_tasks: int) -> Tensor:
+    return torch.unflatten(rows, 0, (num_tasks, -1) if num_tasks else (0, 1))
 
 
 def with_itself(found: Found, queries: Heads, keys: Heads, values: Heads) -> Heads:

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from iai_encoders.fading_share import fading_share
-from iai_encoders.interfaces import ScanningMemory
+from iai_encoders.interfaces import LowerMemory
 from iai_encoders.memory import TransformerMemory
 from iai_encoders.products import Products
 from iai_encoders.running_mean import count_tokens
@@ -20,9 +20,9 @@ from iai_encoders.sets.running_softmax import (
 from iai_encoders.sets.set_transformer import SetTransformer
 from iai_encoders.validation import (
     as_weights,
-    check_num_tasks,
     check_queries,
     check_questions,
+    check_steps,
     check_tokens,
 )
 
@@ -120,7 +120,7 @@ class RunningTransformer(nn.Module):
         encoder: SetTransformer,
         *,
         num_latents: int = 0,
-        memory: ScanningMemory[Any] | None = None,
+        memory: LowerMemory[Any] | None = None,
         sharpen: bool = False,
     ) -> None:
         super().__init__()
@@ -131,8 +131,8 @@ class RunningTransformer(nn.Module):
                 "`num_latents` needs an encoder with self-attention and two layers or more: no "
                 "token would see the latents."
             )
-        if memory is not None and not isinstance(memory, ScanningMemory):
-            raise TypeError(f"`memory` must be a ScanningMemory; got {type(memory).__name__}.")
+        if memory is not None and not isinstance(memory, LowerMemory):
+            raise TypeError(f"`memory` must be a LowerMemory; got {type(memory).__name__}.")
         self.encoder, self.memory = encoder, memory
         self.dim = encoder.dim
         self.sharpness = None
@@ -204,73 +204,98 @@ class RunningTransformer(nn.Module):
         queries: Float[Tensor, "task m dim"],
         minibatch: Minibatch,
         state: RunningMemory,
-    ) -> tuple[Float[Tensor, "task m dim"], RunningMemory]:
+    ) -> tuple[Float[Tensor, "row m dim"], RunningMemory]:
         """Answers each query from all that was read so far and this minibatch.
 
         Args:
             queries: The queries that the state was started for, in their order.
-            minibatch: What `encode` returned for these tasks.
+            minibatch: What `encode` returned for these tasks; or for several minibatches of each,
+                minibatch `j` of task `i` in row ``i * step + j``. Without latents these are read
+                side by side, layer by layer, as no step waits for the one before.
             state: What `start`, or the read before, returned. It is not changed.
 
         Returns:
-            One answer a query, and the state after the minibatch, whose tasks without an observed
-            token stay as they were. Gradients flow to `queries` and through the minibatch and the
-            state.
+            One answer a query, after each minibatch; and the state after the last, whose tasks
+            without an observed token stay as they were. Gradients flow to `queries` and through the
+            minibatch and the state.
 
         Raises:
             ValueError: If `queries` are not as many as the state has, or of another size.
         """
         check_queries(queries, state.seen, self.dim)
-        check_num_tasks("minibatch", minibatch.mask, state.seen)
-        num_latents = self.num_latents
-        num_queries = state.found[0].value.shape[2] - num_latents
+        steps = check_steps(minibatch.mask, state.seen, "minibatch")
+        num_queries = state.found[0].value.shape[2] - self.num_latents
         if queries.shape[1] != num_queries:
             raise ValueError(
                 f"`queries` must be the {num_queries} of the state; got {queries.shape[1]}."
             )
-        seen = state.seen + count_tokens(minibatch.mask, state.seen)
-        told = as_weights(queries, self.embed_count.weight)
-        memory, slots = state.memory, minibatch.slots
-        if slots is None:
-            slots, memory = self._slots(minibatch, state)
+        queries = as_weights(queries, self.embed_count.weight)
+        if steps == 1 or not self.num_latents:
+            return self._read(queries, minibatch, state, steps)
+        answers = []
+        for step in range(steps):  # tokens of a step see the latents' answers after the one before
+            rows = slice(step, None, steps)
+            asked = None if minibatch.questions is None else minibatch.questions[rows]
+            one = Minibatch(minibatch.tokens[rows], asked, minibatch.mask[rows], None)
+            answer, state = self._read(queries, one, state, 1)
+            answers.append(answer)
+        return torch.stack(answers, 1).flatten(0, 1), state
+
+    def _read(
+        self,
+        queries: Float[Tensor, "task m dim"],
+        minibatch: Minibatch,
+        state: RunningMemory,
+        steps: int,
+    ) -> tuple[Float[Tensor, "row m dim"], RunningMemory]:
+        """The answers after steps that do not wait for one another."""
+        shape, mask, num_latents = (len(queries), steps), minibatch.mask, self.num_latents
+        counts = count_tokens(mask, state.seen).view(shape).cumsum(1)
+        seen = state.seen[:, None] + counts
+        before = torch.cat([state.seen[:, None], seen[:, :-1]], 1).flatten()
+        last, seen = seen[:, -1], seen.flatten()
+        tokens, memory, told = minibatch.tokens, state.memory, queries
         if self.memory is not None:
-            told = self.memory.read(queries, memory)
+            tokens, told, memory = self.memory.pass_through(
+                memory, tokens, queries, questions=minibatch.questions, mask=mask
+            )
         elif self.products is not None:
-            told = self.products(told)
-        x, summary = told, state.summary
+            told = self.products(queries)[:, None].expand(-1, steps, -1, -1).flatten(0, 1)
+        slots, x, summary = minibatch.slots, told, state.summary
+        if slots is None:
+            slots = self._slots(tokens, mask, summary)
         if num_latents:
             x = torch.cat([self.latents.to(x.dtype).expand(len(x), -1, -1), x], 1)
-        x, found = self._attend(x, slots, seen, state)
+        x, found = self._attend(x, slots, before, seen, state)
         if num_latents:
-            moved = minibatch.mask.any(1)[:, None, None]
+            moved = mask.any(1)[:, None, None]
             summary = x[:, :num_latents].to(summary.dtype).where(moved, summary)
         answers = x[:, num_latents:]
         if self.memory is not None:
             answers = told + fading_share(seen, self.rate).to(told.dtype) * answers
-        return answers, RunningMemory(found, summary, memory, seen)
+        return answers, RunningMemory(found, summary, memory, last)
 
-    def _slots(self, minibatch: Minibatch, state: RunningMemory) -> tuple[TransformerMemory, Any]:
-        """Keys and values of the tokens, which see the memory beneath and the latents' answers."""
-        tokens, mask, memory = minibatch.tokens, minibatch.mask, state.memory
-        num_tokens = tokens.shape[1]
-        if self.memory is not None:
-            tokens, memory = self.memory.scan(
-                memory, tokens, questions=minibatch.questions, mask=mask
-            )
-        if self.num_latents:
-            summary = self.embed_summary(state.summary.to(self.latents.dtype))
-            tokens = torch.cat([tokens, summary], 1)
-            mask = torch.cat([mask, mask.new_ones(summary.shape[:2])], 1)
-        slots = self.encoder.encode(tokens, mask=mask)
-        keys, values = (tuple(leaf[:, :, :num_tokens] for leaf in part) for part in slots[:2])
-        return TransformerMemory(keys, values, minibatch.mask), memory
+    def _slots(self, tokens: Tokens, mask: Tensor, summary: Tensor) -> TransformerMemory:
+        """Keys and values of the tokens, which also see the latents' answers."""
+        if not self.num_latents:
+            return self.encoder.encode(tokens, mask=mask)
+        shown = self.embed_summary(summary.to(self.latents.dtype))
+        whole = torch.cat([mask, mask.new_ones(shown.shape[:2])], 1)
+        slots = self.encoder.encode(torch.cat([tokens, shown], 1), mask=whole)
+        keys, values = (tuple(leaf[:, :, : tokens.shape[1]] for leaf in part) for part in slots[:2])
+        return TransformerMemory(keys, values, mask)
 
     def _attend(
-        self, x: Tokens, slots: TransformerMemory, seen: Tensor, state: RunningMemory
+        self,
+        x: Tokens,
+        slots: TransformerMemory,
+        before: Tensor,
+        seen: Tensor,
+        state: RunningMemory,
     ) -> tuple[Tokens, tuple[Found, ...]]:
-        """Latents and queries after the last layer, normalised, and what each has found."""
-        new = []
-        x = x + self.embed_count(_counts(state.seen, seen).to(x.dtype))[:, None]
+        """Latents and queries after the last layer, normalised; what each has found by the end."""
+        new, shape = [], (len(state.seen), len(x) // max(len(state.seen), 1))
+        x = x + self.embed_count(_counts(before, seen).to(x.dtype))[:, None]
         for layer, (block, found) in enumerate(zip(self.encoder.blocks, state.found, strict=True)):
             query, key, value = block.project(x)
             query = query.to(seen.dtype) * query.shape[3] ** -0.5
@@ -279,7 +304,7 @@ class RunningTransformer(nn.Module):
                 query = query * scale[..., None, None]
             found = attend_further(found, query, slots.keys[layer], slots.values[layer], slots.mask)
             x = block.finish(x, with_itself(found, query, key, value).to(x.dtype))
-            new.append(found)
+            new.append(Found(*(torch.unflatten(leaf, 0, shape)[:, -1] for leaf in found)))
         return self.encoder.norm(x), tuple(new)
 
 

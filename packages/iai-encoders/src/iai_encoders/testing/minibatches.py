@@ -23,6 +23,25 @@ class Minibatch(NamedTuple):
         return Minibatch(self.tokens[task, shown], self.questions[task, shown])
 
 
+NUM_STEPS = 3
+
+
+def side_by_side(minibatch: Minibatch) -> Minibatch:
+    """Three minibatches of each task as one batch; minibatch `j` of task `i` in row ``3 i + j``.
+
+    They are this one with its tokens and its mask moved by none, one and two tasks.
+    """
+    whole = (leaf for leaf in minibatch if leaf is not None)
+    moved = (torch.stack([leaf.roll(step, 0) for step in range(NUM_STEPS)], 1) for leaf in whole)
+    return Minibatch(*(leaf.flatten(0, 1) for leaf in moved))
+
+
+def one_by_one(rows: Minibatch) -> list[Minibatch]:
+    """The minibatches that `side_by_side` put into one batch."""
+    whole = [leaf for leaf in rows if leaf is not None]
+    return [Minibatch(*(leaf[step::NUM_STEPS] for leaf in whole)) for step in range(NUM_STEPS)]
+
+
 Run = Callable[[Tensor, Sequence[Minibatch]], tuple[Tensor, list[Any]]]
 """The answers to queries after all minibatches; and the memory before the first and after each."""
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
-from iai_iterate.interfaces import LabelledQuery, Regime
+from iai_iterate.interfaces import LabelledQuery, Regime, TracingRegime
 from iai_iterate.testing.comparison import check_refused, check_same
 
 _check_near = partial(check_same, tolerance=1e-9)
@@ -25,7 +25,8 @@ def check_regime(regime: Regime, support: LabelledQuery, query: LabelledQuery) -
     what was saved goes on as it would have), and works with gradients disabled. The order of a
     minibatch, its padding (NaN included), the other queries and the other tasks change no answer
     and no loss. One step gives every trainable weight a finite gradient. `validate` refuses NaN and
-    impossible targets where they are observed, and only there.
+    impossible targets where they are observed, and only there. Where there is a `trace`, it gives
+    what steps one by one give.
 
     The suite works in float64 on the CPU, on a copy in evaluation mode. The weights of the copy are
     moved a little, so that a learned update that starts at zero moves the state.
@@ -54,6 +55,8 @@ def check_regime(regime: Regime, support: LabelledQuery, query: LabelledQuery) -
         _check_step(model, state, half, query.x)
         state = _read(model, state, query.x, half)
     _check_answers(model, support, query)
+    if isinstance(model, TracingRegime) and model.traces:
+        _check_trace(model, support, query)
     _check_company(model, support, query)
     _check_padding(model, support, query)
     _check_gradients(model, support, query)
@@ -164,6 +167,21 @@ def _check_answers(model: Any, support: _Set, query: _Set) -> None:
     _check_near(again, answers, "Adapting works with gradients disabled.")
     moved = (answers - _answers(model, query.x)).abs().amax((1, 2)) > 1e-9
     assert moved.all(), "A minibatch moves the answers of its task."
+
+
+def _check_trace(model: Any, support: _Set, query: _Set) -> None:
+    """The first task observes no example of its second minibatch, the second none of its first."""
+    support = support.padded((0, slice(2, 4)), (1, slice(0, 2)))
+    num_tasks, query_x = len(query.x), query.x
+    rows = torch.arange(num_tasks).repeat_interleave(2)[:, None]
+    index = torch.arange(4).view(2, 2).repeat(num_tasks, 1)
+    state = model.init(num_tasks, query_x)
+    outputs, last = model.trace(state, model.encode(support[rows, index]), query_x)
+    for step, batch in enumerate((support[:, :2], support[:, 2:4])):
+        state = _read(model, state, query_x, batch)
+        sentence = "`trace` gives what `predict` gives after each `update`."
+        _check_near(outputs[:, step], model.predict(state, query_x), sentence)
+    _check_near(last, state, "The state of `trace` is that of the last `update`.")
 
 
 def _check_company(model: Any, support: _Set, query: _Set) -> None:

@@ -1,14 +1,20 @@
 """The explicit regime whose latent is an encoder's memory."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from iai_regimes.check import check_kept, check_queries, check_same_tasks, check_sizes
+from iai_regimes.check import (
+    check_kept,
+    check_queries,
+    check_same_tasks,
+    check_sizes,
+    check_steps,
+)
 from iai_regimes.example_embedding import ExampleTokens
-from iai_regimes.interfaces import Examples, Likelihood, MemoryEncoder
+from iai_regimes.interfaces import Examples, Likelihood, MemoryEncoder, TracingMemory
 from iai_regimes.padding import finite_queries
 from iai_regimes.precision import at_least_single
 from iai_regimes.regimes.memory_regime import MemoryRegime
@@ -98,6 +104,38 @@ class ExplicitMemory(MemoryRegime):
         memory = self.encoder.extend(state.memory, tokens, questions=questions, mask=mask)
         check_kept("encoder", state.memory, memory)
         return MemoryState(memory, state.seen + mask.sum(1).to(state.seen.dtype))
+
+    @property
+    def traces(self) -> bool:
+        """Whether the encoder can `trace`."""
+        return isinstance(self.encoder, TracingMemory)
+
+    def trace(
+        self, state: MemoryState, evidence: ExampleTokens, query_x: Tensor
+    ) -> tuple[Float[Tensor, "task step query num_outputs"], MemoryState]:
+        """What `predict` gives after each `update`, for several fresh minibatches as one batch.
+
+        Args:
+            state: Before the first.
+            evidence: Of the minibatches, minibatch `j` of task `i` in row ``i * step + j``.
+            query_x: The queries of each task.
+
+        Returns:
+            The raw outputs after each minibatch, and the state after the last.
+
+        Raises:
+            ValueError: As `update` and `predict`.
+        """
+        tokens, asked, mask = evidence
+        shape = len(state.seen), check_steps(state.seen, mask)
+        check_queries(query_x, len(state.seen))
+        queries, (_, finite) = self._questions(query_x), finite_queries(query_x)
+        trace = cast(TracingMemory, self.encoder).trace
+        answers, memory = trace(state.memory, tokens, queries, questions=asked, mask=mask)
+        check_kept("encoder", state.memory, memory)
+        outputs = torch.unflatten(self._outputs(answers, queries, steps=shape[1]), 0, shape)
+        seen = state.seen + mask.view(*shape, -1).sum((1, 2)).to(state.seen.dtype)
+        return outputs.masked_fill(~finite[:, None, :, None], torch.nan), MemoryState(memory, seen)
 
     def predict(
         self, state: MemoryState, query_x: Float[Tensor, "task query *x_shape"]

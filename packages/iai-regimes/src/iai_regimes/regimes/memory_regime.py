@@ -67,16 +67,17 @@ class MemoryRegime(nn.Module, ABC):
         return as_module(self.embed.questions(query_x), self.encoder)
 
     def _outputs(
-        self, answers: Tensor, questions: Tensor
-    ) -> Float[Tensor, "task query num_outputs"]:
+        self, answers: Tensor, questions: Tensor, *, steps: int = 1
+    ) -> Float[Tensor, "row query num_outputs"]:
         """Raw outputs of the encoder's answers, in float32 at least.
 
         Raises:
-            ValueError: If the answers are not `dim` numbers for each question.
+            ValueError: If the answers are not `dim` numbers for each question after each step.
         """
-        if answers.shape != questions.shape:
+        expected = len(questions) * steps, *questions.shape[1:]
+        if answers.shape != expected:
             raise ValueError(
-                f"`encoder` must read (task, query, dim), here {tuple(questions.shape)}; "
-                f"it gave {tuple(answers.shape)}."
+                f"`encoder` must read (task, query, dim), here {expected}; it gave "
+                f"{tuple(answers.shape)}."
             )
         return at_least_single(self.head(as_weights(answers, self.head.weight)))

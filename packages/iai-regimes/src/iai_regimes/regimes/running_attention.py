@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from iai_regimes.check import (
@@ -12,6 +12,7 @@ from iai_regimes.check import (
     check_queries,
     check_same_tasks,
     check_sizes,
+    check_steps,
 )
 from iai_regimes.evidence import moved_where
 from iai_regimes.interfaces import Examples, Likelihood, RunningEncoder
@@ -127,6 +128,39 @@ class RunningAttention(MemoryRegime):
         outputs = moved_where(evidence.num_observed > 0, outputs, state.answer)
         return RunningState(outputs, found, seen)
 
+    @property
+    def traces(self) -> bool:
+        """Always: a `RunningEncoder` reads several minibatches as one batch."""
+        return True
+
+    def trace(
+        self, state: RunningState, evidence: RunningEvidence, query_x: Tensor
+    ) -> tuple[Float[Tensor, "task step query num_outputs"], RunningState]:
+        """What `predict` gives after each `update`, for several fresh minibatches as one batch.
+
+        Args:
+            state: Before the first.
+            evidence: Of the minibatches, minibatch `j` of task `i` in row ``i * step + j``.
+            query_x: The queries of each task, those that the state is about.
+
+        Returns:
+            The raw outputs after each minibatch, and the state after the last.
+
+        Raises:
+            ValueError: As `update` and `predict`.
+        """
+        query_x = check_asked(state.answer, query_x, self.embed.query_dim)
+        shape = len(state.seen), check_steps(state.seen, evidence.num_observed)
+        queries, (_, finite) = self._questions(query_x), finite_queries(query_x)
+        answers, found = self.encoder.read(queries, evidence.minibatch, state.found)
+        check_kept("encoder", state.found, found)
+        counts = evidence.num_observed.view(shape)
+        outputs = torch.unflatten(self._outputs(answers, queries, steps=shape[1]), 0, shape)
+        outputs = _held(outputs, state.answer, counts > 0)
+        seen = state.seen + counts.sum(1).to(state.seen.dtype)
+        shown = outputs.masked_fill(~finite[:, None, :, None], torch.nan)
+        return shown, RunningState(outputs[:, -1], found, seen)
+
     def predict(
         self, state: RunningState, query_x: Float[Tensor, "task query *x_shape"]
     ) -> Float[Tensor, "task query num_outputs"]:
@@ -137,3 +171,20 @@ class RunningAttention(MemoryRegime):
         """
         _, finite = finite_queries(check_asked(state.answer, query_x, self.embed.query_dim))
         return state.answer.masked_fill(~finite[..., None], torch.nan)
+
+
+def _held(
+    outputs: Float[Tensor, "task step query num_outputs"],
+    before: Float[Tensor, "task query num_outputs"],
+    moved: Bool[Tensor, "task step"],
+) -> Float[Tensor, "task step query num_outputs"]:
+    """The outputs after each step, with those of the last step that moved a task where none did.
+
+    >>> outputs, before = torch.tensor([[1.0, 2.0, 3.0]]).view(1, 3, 1, 1), torch.zeros(1, 1, 1)
+    >>> _held(outputs, before, torch.tensor([[False, True, False]])).flatten().tolist()
+    [0.0, 2.0, 2.0]
+    """
+    steps = torch.arange(1, moved.shape[1] + 1, device=moved.device)
+    latest = (steps * moved).cummax(1).values
+    tasks = torch.arange(len(moved), device=moved.device)[:, None]
+    return torch.cat([before[:, None], outputs], 1)[tasks, latest]

@@ -34,7 +34,8 @@ def main() -> None:
         shutil.copyfile(samples, out / "samples.png")
     rows = [row for _, rows in read for row in rows]
     metric = rows[0].metric
-    read_again = max(row.step for row in rows) > max(row.examples for row in rows)
+    measured = [(row.method, row.split, row.examples) for row in read[0][1] if row.metric == metric]
+    read_again = len(set(measured)) < len(measured)  # more steps than examples to read
     figure(
         rows,
         out / "figure.png",

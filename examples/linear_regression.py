@@ -2,10 +2,11 @@
 ====================================================
 
 A task is y = w . [x, 1] + noise with w ~ N(0, I). A learner reads 16 examples a step and keeps its
-state, not the examples. The oracle is Bayesian ridge regression on all examples read so far. All
-learners are trained on at most 10 steps and measured after many more. "Untrained" is the parametric
-rule before training: damped Newton steps. Queries are distributed as the support is ("in"), three
-times as wide ("wide"), or far from the origin ("far"). The error is (prediction - w . [x, 1])^2.
+state, not the examples. The oracle is Bayesian ridge regression on all examples read so far. The
+ridge memory is trained on up to 512 steps, all other learners on at most 10, and they are measured
+after more. "Untrained" is the parametric rule before training: damped Newton steps. Queries are
+distributed as the support is ("in"), three times as wide ("wide"), or far from the origin ("far").
+The error is (prediction - w . [x, 1])^2.
 """
 
 import copy
@@ -46,6 +47,7 @@ class Train:
     minibatch: int = 16  # examples read at a step
     width: int = 32  # size of a token
     memory_width: int = 64  # size of a token of a memory; half of it must be above `dim`
+    long: tuple[int, ...] = (8, 64, 512)  # minibatches of a training task of the ridge, in turn
     latents: int = 8  # learned queries of running attention, whose answers later examples see
     layers: int = 2  # layers of a set encoder
     heads: int = 4  # attention heads
@@ -70,7 +72,7 @@ class Config(Settings):
 CPU = FitConfig(iterations=1200, learning_rate=4e-3, weight_decay=0, warmup=100, betas=(0.9, 0.95))
 SMOKE = FitConfig(iterations=12, learning_rate=4e-3, log_every=5, checkpoint_every=10)
 GPU = attrs.evolve(CPU, iterations=20_000, learning_rate=1e-3, warmup=500, precision="bf16")
-TINY = Train(width=16, memory_width=16, latents=2, num_tasks=16, num_query=8, max_steps=8)
+TINY = Train(width=16, memory_width=16, long=(2, 4), latents=2, num_tasks=16, num_query=8)
 LARGE = {"width": 256, "memory_width": 256, "layers": 4, "num_tasks": 512, "num_query": 64}
 PRESETS = {
     "cpu": Config(fit=CPU, learners=(*MEMORIES, MAIN, PAPER, "implicit, logits")),
@@ -110,8 +112,10 @@ def memory(train: Train, likelihood: regimes.Gaussian, name: str) -> Iterated:
     width, ridge = train.memory_width, MemoryTransformer(train.memory_width, 1, 2, products=False)
     if name == RIDGE:
         regime = regimes.ExplicitMemory(ridge, likelihood, x_dim=train.dim)
-        # Long tasks teach what far steps need. With one layer, how they are cut changes nothing.
-        sizes = (*[train.minibatch] * train.max_steps, train.max_steps * train.minibatch)
+        # With one layer, how a task is cut changes nothing. Where minibatches double what was read,
+        # a long task, which teaches what far steps need, takes few steps.
+        sizes = [train.minibatch * 2**k for k in range(max(train.long).bit_length())]
+        sizes.insert(0, train.minibatch)
         return Iterated(regime, steps=None, minibatch=sizes, gradient=unrolled)
     layers = SetTransformer(width, train.layers, train.heads, 2 * width)
     choices = {RUNNING: {"num_latents": train.latents}, BOTH: {"memory": ridge}}
@@ -132,9 +136,8 @@ def source(train: Train, name: str, learner: Iterated, sampler: LinearRegression
     most = train.max_steps * train.minibatch
     num_tasks = max(1, train.num_tasks // train.max_steps)
     if name == RIDGE:
-        few = max(1, num_tasks // train.max_steps)
-        sizes = most, train.max_steps * most
-        return AlternatingSource.of_sizes(sampler, sizes, num_tasks=few, **how)
+        sizes = [steps * train.minibatch for steps in train.long]
+        return AlternatingSource.of_sizes(sampler, sizes, num_tasks=1, **how)
     if learner.steps == 1 and learner.minibatch:
         return Pool(learner, sampler, num_tasks=train.num_tasks, max_steps=train.max_steps, **how)
     size = most if learner.minibatch else (train.minibatch, most)

@@ -82,7 +82,8 @@ class MemoryTransformer(nn.Module):
         association: `Ridge`, `LinearAttention`, or any function of `num_heads` and `key_dim` that
             makes one; or a sequence with one for each layer.
         products: Whether questions get `Products` of their numbers first, so that the linear head
-            regresses on these, too; False for regression that is linear in the inputs.
+            regresses on these, too; False for regression that is linear in the inputs, where the
+            linear path is to give the whole answer in the end: what is beside it then fades faster.
 
     Raises:
         ValueError: If a size is below 1, `key_dim` is None and `num_heads` does not divide `dim`,
@@ -136,7 +137,8 @@ class MemoryTransformer(nn.Module):
         self.products = Products(dim) if products else nn.Identity()
         self.direct = nn.Linear(key_dim, dim, bias=False)
         self.norm = nn.LayerNorm(dim)
-        self.rate = nn.Parameter(torch.tensor(-3.0))  # r = softplus(rate), 0.05 at the start
+        # r = softplus(rate), at the start 0.05; 0.7 where the linear path is to be all in the end
+        self.rate = nn.Parameter(torch.tensor(-3.0 if products else 0.0))
 
     def empty(self, num_tasks: int) -> AssociativeMemory:
         """The memory of no tokens, on the device of the parameters."""

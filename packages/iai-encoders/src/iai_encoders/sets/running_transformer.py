@@ -146,7 +146,7 @@ class RunningTransformer(nn.Module):
         nn.init.zeros_(self.embed_count.weight)
         self.products = Products(self.dim) if memory is None else None
         if memory is not None:
-            self.rate = nn.Parameter(torch.tensor(-3.0))  # r = softplus(rate), 0.05 at the start
+            self.rate = nn.Parameter(torch.tensor(0.0))  # r = softplus(rate), 0.7 at the start
 
     def start(self, num_tasks: int, num_queries: int) -> RunningMemory:
         """Nothing read yet, on the device of the parameters."""

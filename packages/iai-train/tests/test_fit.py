@@ -57,6 +57,46 @@ def test_it_is_the_loop_that_anyone_would_write(clip_norm: float | None) -> None
         torch.testing.assert_close(ours, theirs)
 
 
+class Watched:
+    """A source that keeps a copy of a learner's weights after each iteration."""
+
+    def __init__(self, learner: nn.Module) -> None:
+        self.source, self.learner = sampler_source(), learner
+        self.weights: list[list[Tensor]] = []
+
+    def next(self) -> object:
+        return self.source.next()
+
+    def put(self, state: object) -> None:
+        self.weights.append([weight.detach().clone() for weight in self.learner.parameters()])
+        self.source.put(state)
+
+    def state_dict(self) -> dict[str, object]:
+        return self.source.state_dict()
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        self.source.load_state_dict(state)
+
+
+def test_a_finished_run_leaves_the_mean_of_its_weights(tmp_path: Path) -> None:
+    config = attrs.evolve(CONFIG, average=0.8)
+    watched = Watched(learner := Descent())
+    mean = [weight.detach().clone() for weight in learner.parameters()]
+    train(learner, watched, config, out=tmp_path / "whole")
+    for i, weights in enumerate(watched.weights):
+        decay = min(0.8, (1 + i) / (10 + i))
+        mean = [decay * one + (1 - decay) * w for one, w in zip(mean, weights, strict=True)]
+    torch.testing.assert_close(list(learner.parameters()), mean)
+    assert not _equal(learner.state_dict(), dict(zip(learner.state_dict(), weights, strict=True)))
+
+    with pytest.raises(GaveUpError):
+        train(Descent(), Interrupted(sampler_source(), 12), config, out=tmp_path / "parts")
+    resumed, finished = Descent(), Descent()
+    for again in (resumed, finished):  # the second finds nothing to do
+        train(again, config=config, out=tmp_path / "parts")
+        assert _equal(again.state_dict(), learner.state_dict())
+
+
 def test_the_state_goes_back_to_the_source() -> None:
     config = attrs.evolve(CONFIG, iterations=200)
     source = LiveTasks()

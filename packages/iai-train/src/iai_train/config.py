@@ -25,6 +25,7 @@ _AT_LEAST_1 = _must("be at least 1", lambda value: value >= 1)
 _ABOVE_0 = _must("be above 0", lambda value: value > 0)
 _FRACTION = _must("lie in 0..1", lambda value: 0 <= value <= 1)
 _WHOLE = _must("be a whole number from 1", lambda value: isinstance(value, int) and value >= 1)
+_BELOW_1 = _must("lie in 0..1, below 1", lambda value: 0 <= value < 1)
 _BETAS = _must(
     "be two numbers in 0..1, below 1",
     lambda pair: len(pair) == 2 and all(0 <= beta < 1 for beta in pair),
@@ -52,6 +53,9 @@ class FitConfig:
     """Added to AdamW's denominator."""
     clip_norm: float | None = attrs.field(default=1.0, validator=_ABOVE_0)
     """Longest gradient allowed, over all weights; None does not clip."""
+    average: float = attrs.field(default=0.0, validator=_BELOW_1)
+    """Decay of an exponential mean of the weights, which is what a finished run leaves in the
+    learner; 0 leaves the last weights. In iteration i it is at most (1 + i) / (10 + i)."""
     precision: Literal["fp32", "bf16"] = attrs.field(default="fp32", validator=_PRECISION)
     """fp32, or bf16 autocast of the learner (its weights stay fp32)."""
     chunk: int | None = attrs.field(default=None, validator=_WHOLE)

@@ -60,7 +60,8 @@ def fit(
     `losses, seen, state = learner(tasks, state)`, follows the gradient of
     `mean(weight(seen) * losses)` over steps and tasks with AdamW, and gives the state back by
     `source.put(state)`. With `config.chunk`, the learner is called on so many of the tasks at a
-    time, `tasks[i:j]`, and on the same part of the state.
+    time, `tasks[i:j]`, and on the same part of the state. With `config.average`, a finished run
+    leaves the exponential mean of the weights in the learner; one that was stopped, the last ones.
 
     With `out`, the run is kept in `out/checkpoint.safetensors` and `out/log.jsonl`. Called again,
     `fit` goes on from the last checkpoint of a run that was stopped: the losses are those of a run
@@ -146,6 +147,8 @@ def fit(
                 _train(run, weight, progress=progress, name=name, max_seconds=max_seconds)
             finally:
                 learner.train(was_training)
+        if run.iteration == config.iterations:
+            run.updater.finish()
     return FitResult(
         learner=learner,
         losses=tuple(run.losses),

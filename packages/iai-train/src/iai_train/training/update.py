@@ -12,7 +12,8 @@ from iai_train.training.buffers import Buffers
 from iai_train.training.weights import check_memory, first_not_finite
 
 Moments = Mapping[str, Mapping[str, Tensor]]
-"""AdamW's `exp_avg`, `exp_avg_sq` and `step` of each trained parameter, by its name."""
+"""AdamW's `exp_avg`, `exp_avg_sq` and `step` of each trained parameter, by its name; and `average`,
+its mean over the iterations, where the learner is to end with that."""
 
 
 class Taken(NamedTuple):
@@ -67,6 +68,8 @@ class Updater:
                 "exp_avg": torch.zeros_like(weight, requires_grad=False),
                 "exp_avg_sq": torch.zeros_like(weight, requires_grad=False),
             }
+            if config.average:  # AdamW leaves it alone
+                self._optimizer.state[weight]["average"] = weight.detach().clone()
         device = next(iter(self.parameters.values())).device
         self._stopped = torch.zeros((), dtype=torch.float32, device=device)
         self.buffers = Buffers(learner)
@@ -105,9 +108,22 @@ class Updater:
             group["lr"] = learning_rate(self._config, iteration)
         self._optimizer.step()
         self._optimizer.zero_grad()
+        if self._config.average:
+            decay = min(self._config.average, (1 + iteration) / (10 + iteration))
+            with torch.no_grad():
+                torch._foreach_lerp_(self._averages(), list(self.parameters.values()), 1 - decay)
         self._taken.append(
             Taken(finite, loss.detach(), losses, norm, norms, list(gradients), extents, guarded)
         )
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Leaves the average of the weights in the learner, where one is taken."""
+        if self._config.average:
+            torch._foreach_copy_(list(self.parameters.values()), self._averages())
+
+    def _averages(self) -> list[Tensor]:
+        return [self._optimizer.state[weight]["average"] for weight in self.parameters.values()]
 
     def read(self) -> list[Taken]:
         """The iterations since the last call."""

@@ -11,7 +11,7 @@ from iai_encoders import (
     RunningTransformer,
     SetTransformer,
 )
-from iai_iterate import Adapted, Iterated, traced, truncated, unrolled
+from iai_iterate import Adapted, Iterated, minibatches, truncated, unrolled
 from iai_regimes import ExplicitMemory, Gaussian, Implicit, RunningAttention
 from iai_tasks import Examples, TaskBatch
 from torch import Tensor, nn
@@ -67,7 +67,7 @@ def kept(adapted: Adapted) -> list[Tensor]:
 @pytest.mark.parametrize("name", REGIMES)
 def test_unrolled_steps_as_one_batch_are_the_steps_one_by_one(name, minibatch, monkeypatch):
     """Losses, gradients and the last state, of ragged sets, in more than one stretch of steps."""
-    monkeypatch.setattr(traced, "MOST_STEPS", 3)
+    monkeypatch.setattr("iai_iterate.minibatch.MOST_STEPS", 3)
     regime, n = made(REGIMES[name], torch.float64), 8
     sets = examples(2 * n, torch.float64)
     support = Examples(
@@ -84,6 +84,29 @@ def test_unrolled_steps_as_one_batch_are_the_steps_one_by_one(name, minibatch, m
         gradients = torch.autograd.grad(loss, list(regime.parameters()), materialize_grads=True)
         results.append([refined.losses, refined.seen, *tree_leaves(refined.state), *gradients])
     torch.testing.assert_close(*results, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("given_up_front", [True, False], ids=["queries given", "any query"])
+@pytest.mark.parametrize("name", REGIMES)
+def test_a_set_in_memory_is_read_as_its_minibatches_are(name, given_up_front, monkeypatch):
+    """Of ragged sets, shuffled, in two passes; stretches end before 3 steps or 6 examples."""
+    monkeypatch.setattr("iai_iterate.minibatch.MOST_STEPS", 3)
+    monkeypatch.setattr("iai_iterate.minibatch.MOST_EXAMPLES", 6)
+    learner = Iterated(made(REGIMES[name], torch.float64), steps=1, minibatch=(1, 1, 1, 1, 2))
+    sets, shown = examples(20, torch.float64), torch.arange(10) < torch.tensor([[10], [7]])
+    support = Examples(x=sets.x.view(2, 10, X_DIM), y=sets.y.view(2, 10, 1), mask=shown)
+    query_x = QUERY_X.double().expand(2, -1, -1)
+    asked = query_x if given_up_front else None
+    at_once = learner.adapt(support, asked, steps=11, generator=torch.Generator().manual_seed(1))
+    shuffled = torch.Generator().manual_seed(1)
+    cut = minibatches(support, learner.minibatch, 11, generator=shuffled)
+    one_by_one = Adapted.new(learner.regime, 2, asked)
+    for batch, fresh in cut:
+        one_by_one = one_by_one.update(batch, fresh=fresh)
+    assert at_once.step == one_by_one.step == 11
+    torch.testing.assert_close(kept(at_once), kept(one_by_one), rtol=1e-9, atol=1e-9)
+    answers = at_once.predict(query_x), one_by_one.predict(query_x)
+    torch.testing.assert_close(*answers, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("given_up_front", [True, False], ids=["queries given", "any query"])

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Shaped
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from iai_iterate.check import check_queries, count_tasks
-from iai_iterate.interfaces import Batch, Regime
+from iai_iterate.interfaces import Batch, Regime, TracingRegime
 from iai_iterate.leaf import check_finite, contiguous, from_leaves, to_leaves, unaliased
 from iai_iterate.state_file import write_state
 
@@ -154,6 +154,22 @@ class Adapted:
             return replace(self, evidence=kept, step=step, seen=seen)
         state = unaliased(regime.update(self.state, evidence, self.query_x, fresh), regime)
         return replace(self, state=contiguous(state), step=step, seen=state.seen)
+
+    @torch.no_grad()
+    def trace(self, batch: Batch, steps: int) -> "Adapted":
+        """Reads several fresh minibatches of each task as one batch, as `stretches` gives them.
+
+        To rounding, this is what `update` gives with one after the other. The regime can `trace`,
+        and there is a state.
+
+        Raises:
+            ValueError: If the regime refuses a minibatch.
+        """
+        regime = cast(TracingRegime, self.regime)
+        regime.validate(batch)
+        _, state = regime.trace(self.state, regime.encode(batch), self.query_x)
+        state = unaliased(state, regime)
+        return replace(self, state=contiguous(state), step=self.step + steps, seen=state.seen)
 
     @torch.no_grad()
     def predict(self, query_x: Shaped[Tensor, "task query *x_shape"]) -> Tensor:

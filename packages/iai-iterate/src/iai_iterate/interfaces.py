@@ -120,7 +120,8 @@ class Regime(Protocol):
 class TracingRegime(Regime, Protocol):
     """A regime that reads several minibatches of each task as one batch.
 
-    Its steps are then taken so wherever gradients cross all of them (`unrolled`).
+    Its steps are then taken so wherever gradients cross all of them (`unrolled`), or no gradient is
+    asked for and the set is in memory.
     """
 
     @property
@@ -128,12 +129,13 @@ class TracingRegime(Regime, Protocol):
         """Whether `trace` can be asked for."""
 
     def trace(
-        self, state: Any, evidence: Any, query_x: Tensor, /
+        self, state: Any, evidence: Any, query_x: Tensor | None, /
     ) -> tuple[Float[Tensor, "task step query num_outputs"], Any]:
         """What `predict` gives after each `update` by fresh minibatches, and the last state.
 
         The evidence is what `encode` gives of a batch in which row ``i * step + j`` is minibatch
-        `j` of task `i`.
+        `j` of task `i`. Where a state answers any query there may be no `query_x`, and then there
+        are outputs at no query.
         """
 
 

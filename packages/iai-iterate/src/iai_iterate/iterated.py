@@ -14,12 +14,18 @@ from iai_iterate.adapted import Adapted
 from iai_iterate.check import check_some_finite, check_state, check_tasks, count_tasks
 from iai_iterate.interfaces import Batch, GradientMode, Regime, Tasks
 from iai_iterate.leaf import unaliased
-from iai_iterate.minibatch import as_sizes, longest_set, minibatches, steps_of_a_pass
+from iai_iterate.minibatch import (
+    as_sizes,
+    longest_set,
+    minibatches,
+    steps_of_a_pass,
+    stretches,
+)
 from iai_iterate.modes.implicit_gradient import ImplicitGradient
 from iai_iterate.modes.truncated import greedy, unrolled
 from iai_iterate.rollout import detach, nothing_of
 from iai_iterate.state_file import read_state
-from iai_iterate.traced import can_trace, losses_of_trace
+from iai_iterate.traced import losses_of_trace, traces
 from iai_iterate.tree import mapped
 
 
@@ -128,8 +134,10 @@ class Iterated(nn.Module):
                 return torch.zeros_like(before)
             return self.regime.loss(self.regime.predict(state, query_x), tasks.query)
 
-        if self.gradient is unrolled and can_trace(self.regime, tasks, batches):
-            losses, end = losses_of_trace(self.regime, tasks, start, batches)
+        several = self.gradient is unrolled and len(batches) > 1 and all(new for _, new in batches)
+        if several and traces(self.regime) and isinstance(tasks.query, Batch):
+            at_once = stretches(tasks.support, self.minibatch, steps)
+            losses, end = losses_of_trace(self.regime, tasks, start, at_once)
         else:
             losses, end = self.gradient(step, loss, start, batches)
         end = unaliased(end, self.regime)
@@ -194,7 +202,7 @@ class Iterated(nn.Module):
                 not, their answers are NaN.
             TypeError: If `support` is neither a set of examples nor an iterable of minibatches.
         """
-        items: Iterator[tuple[Any, bool]]
+        items: Iterator[tuple[Any, int, bool]]
         if isinstance(support, Batch | Mapping) or not isinstance(support, Iterable):
             count_tasks(support)
         if isinstance(support, Batch):
@@ -206,15 +214,19 @@ class Iterated(nn.Module):
             if generator is None:
                 generator = torch.Generator().manual_seed(0)
             options: Any = {"generator": generator, "length": longest}
-            items = minibatches(support, self.minibatch, steps, **options)
+            if traces(self.regime) and (query_x is not None or not self.regime.needs_query):
+                items = stretches(support, self.minibatch, steps, **options)
+            else:
+                cut = minibatches(support, self.minibatch, steps, **options)
+                items = ((batch, 1, fresh) for batch, fresh in cut)
         elif steps is not None:
             raise ValueError("`steps` is for a set in memory; an iterable is read to its end.")
         else:
-            items = ((batch, True) for batch in support)
+            items = ((batch, 1, True) for batch in support)
         first = next(items, None)
         if first is None:
             raise ValueError("`support` must hold at least one minibatch; got none.")
-        start = Adapted.new(self.regime, count_tasks(first[0]), query_x)
+        start = Adapted.new(self.regime, count_tasks(first[0]) // first[1], query_x)
         adapted = reduce(_read, chain([first], items), start)
         check_some_finite(adapted.state)
         return adapted
@@ -284,7 +296,8 @@ class Iterated(nn.Module):
             ValueError: If `steps` is below 0.
         """
         num_tasks = count_tasks(support)
-        items = minibatches(support, self.minibatch, steps, generator=generator)
+        cut = minibatches(support, self.minibatch, steps, generator=generator)
+        items = ((batch, 1, fresh) for batch, fresh in cut)
         start = Adapted.new(self.regime, num_tasks, query_x)
         return accumulate(items, _read, initial=start)
 
@@ -300,6 +313,6 @@ class Iterated(nn.Module):
             self._validated = True
 
 
-def _read(adapted: Adapted, item: tuple[Any, bool]) -> Adapted:
-    batch, fresh = item
-    return adapted.update(batch, fresh=fresh)
+def _read(adapted: Adapted, item: tuple[Any, int, bool]) -> Adapted:
+    batch, steps, fresh = item
+    return adapted.update(batch, fresh=fresh) if steps == 1 else adapted.trace(batch, steps)

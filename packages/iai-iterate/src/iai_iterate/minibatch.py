@@ -1,7 +1,7 @@
 """Minibatches of a set, in passes over it."""
 
 from collections.abc import Collection, Iterator, Sequence
-from itertools import accumulate, chain, repeat, takewhile
+from itertools import accumulate, chain, groupby, islice, repeat, takewhile
 from typing import Any
 
 import torch
@@ -9,6 +9,9 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from iai_iterate.interfaces import Batch, BatchT
+
+MOST_STEPS = 32  # of a stretch: attention among minibatches takes memory with the square of it
+MOST_EXAMPLES = 4096  # of each task in a stretch of several steps, so that memory stays flat
 
 
 def minibatches(
@@ -51,6 +54,61 @@ def minibatches(
     >>> [(batch.mask.shape[1], fresh) for batch, fresh in batches]
     [(2, True), (2, True), (1, True), (2, False)]
     """
+    keys = _keys(examples, minibatch, steps, generator, length)
+    return ((examples[key], fresh) for key, fresh in keys)
+
+
+def stretches(
+    examples: BatchT,
+    minibatch: int | Sequence[int] | None,
+    steps: int,
+    *,
+    generator: torch.Generator | None = None,
+    length: int | None = None,
+) -> Iterator[tuple[BatchT, int, bool]]:
+    """The same minibatches, several as one batch where sizes are the same and all are fresh.
+
+    Args:
+        examples: As for `minibatches`, and so are the others.
+        minibatch: Examples in a minibatch.
+        steps: How many minibatches.
+        generator: Shuffles every pass.
+        length: Examples that a pass covers.
+
+    Yields:
+        A batch, how many minibatches of each task it is, and whether its examples are new. Row
+        ``i * step + j`` is minibatch `j` of task `i`.
+
+    >>> class Numbers:
+    ...     def __init__(self, mask): self.mask = mask
+    ...     def __getitem__(self, key): return Numbers(self.mask[key])
+    >>> batches = stretches(Numbers(torch.ones(3, 5, dtype=torch.bool)), 2, 4)
+    >>> [(tuple(batch.mask.shape), step, fresh) for batch, step, fresh in batches]
+    [((6, 2), 2, True), ((3, 1), 1, True), ((3, 2), 1, False)]
+    """
+    rows = torch.arange(len(examples.mask), device=examples.mask.device)[:, None, None]
+    keys = _keys(examples, minibatch, steps, generator, length)
+    indexed = ((_index(key[1], rows.device), fresh) for key, fresh in keys)
+    for (size, fresh), alike in groupby(indexed, lambda item: (item[0].shape[-1], item[1])):
+        most = max(1, min(MOST_STEPS, MOST_EXAMPLES // max(size, 1))) if fresh else 1
+        while stretch := [index for index, _ in islice(alike, most)]:
+            index = torch.stack([index.expand(len(rows), -1) for index in stretch], 1)
+            at = rows.expand(-1, len(stretch), -1)
+            yield examples[at.flatten(0, 1), index.flatten(0, 1)], len(stretch), fresh
+
+
+def _index(part: slice | Tensor, device: torch.device) -> Tensor:
+    return torch.arange(part.start, part.stop, device=device) if isinstance(part, slice) else part
+
+
+def _keys(
+    examples: Batch,
+    minibatch: int | Sequence[int] | None,
+    steps: int,
+    generator: torch.Generator | None,
+    length: int | None,
+) -> Iterator[tuple[Any, bool]]:
+    """What `minibatches` indexes the examples by, and whether it is new."""
     if steps < 0:
         raise ValueError(f"`steps` must be at least 0; got {steps}.")
     n = examples.mask.shape[1]
@@ -63,7 +121,7 @@ def minibatches(
         orders = _shuffled(examples.mask, generator)
     elif min(*sizes, length) < n:
         orders = repeat(observed_first(examples.mask))
-    return _passes(examples, sizes, steps, length, orders)
+    return _passes(examples.mask, sizes, steps, length, orders)
 
 
 def longest_set(examples: Batch) -> int:
@@ -150,13 +208,13 @@ def steps_reading(
 
 
 def _passes(
-    examples: BatchT,
+    mask: Bool[Tensor, "task n"],
     sizes: tuple[int, ...],
     steps: int,
     length: int,
     orders: Iterator[Tensor | None],
-) -> Iterator[tuple[BatchT, bool]]:
-    rows = torch.arange(len(examples.mask), device=examples.mask.device)[:, None]
+) -> Iterator[tuple[Any, bool]]:
+    rows = torch.arange(len(mask), device=mask.device)[:, None]
     upcoming, fresh = chain(sizes, repeat(sizes[-1])), True
     while steps > 0:
         order, start = next(orders), 0
@@ -168,7 +226,7 @@ def _passes(
                 key = slice(None), order[part]
             else:
                 key = rows, order[:, part]
-            yield examples[key], fresh
+            yield key, fresh
             steps, start = steps - 1, max(part.stop, 1)
         fresh = False
 

@@ -111,14 +111,14 @@ class ExplicitMemory(MemoryRegime):
         return isinstance(self.encoder, TracingMemory)
 
     def trace(
-        self, state: MemoryState, evidence: ExampleTokens, query_x: Tensor
+        self, state: MemoryState, evidence: ExampleTokens, query_x: Tensor | None = None
     ) -> tuple[Float[Tensor, "task step query num_outputs"], MemoryState]:
         """What `predict` gives after each `update`, for several fresh minibatches as one batch.
 
         Args:
             state: Before the first.
             evidence: Of the minibatches, minibatch `j` of task `i` in row ``i * step + j``.
-            query_x: The queries of each task.
+            query_x: The queries of each task; None for none.
 
         Returns:
             The raw outputs after each minibatch, and the state after the last.
@@ -128,7 +128,9 @@ class ExplicitMemory(MemoryRegime):
         """
         tokens, asked, mask = evidence
         shape = len(state.seen), check_steps(state.seen, mask)
-        check_queries(query_x, len(state.seen))
+        if query_x is None:
+            query_x = tokens.new_zeros(shape[0], 0, self.embed.query_dim)
+        check_queries(query_x, shape[0])
         queries, (_, finite) = self._questions(query_x), finite_queries(query_x)
         trace = cast(TracingMemory, self.encoder).trace
         answers, memory = trace(state.memory, tokens, queries, questions=asked, mask=mask)

@@ -134,7 +134,7 @@ class RunningAttention(MemoryRegime):
         return True
 
     def trace(
-        self, state: RunningState, evidence: RunningEvidence, query_x: Tensor
+        self, state: RunningState, evidence: RunningEvidence, query_x: Tensor | None = None
     ) -> tuple[Float[Tensor, "task step query num_outputs"], RunningState]:
         """What `predict` gives after each `update`, for several fresh minibatches as one batch.
 

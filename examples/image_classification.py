@@ -4,9 +4,9 @@
 A task permutes the ten labels of MNIST or Fashion-MNIST, and maps the images to 100 numbers by a
 random projection of its own. A learner is trained on such tasks of one of the two sets, and tested
 on new tasks of both. It reads up to 10,240 examples, each once, in minibatches that grow from 10 to
-160, and keeps a state of one size: running sums of attention, an online ridge regression in each
-layer, five logits for each query, or the weights of a model. One learner is also measured after it
-has read all examples twice more, each time in one step.
+160, and keeps a state of one size: an online ridge regression on learned features, running sums of
+attention on top of it, logits for each query, or the weights of a model. One learner is also
+measured after it has read all examples twice more, each time in one step.
 
 Baselines are logistic regression with a tuned C, Adam on the same models with the best rate, and
 nearest neighbours, each for each task anew.
@@ -46,7 +46,7 @@ TUNING_TASKS = 2**21  # the first seed of the tasks that baselines are tuned on
 RATES = (0.3, 0.1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4)  # of Adam
 MODELS = ("parametric linear", "parametric mlp", "explicit")
 SIGNALS = ("both", "gradient", "data")
-RUNNING, RIDGE = "implicit, running attention", "explicit, ridge memory"
+RUNNING, RIDGE = "implicit, attention on a ridge", "explicit, ridge memory"
 LOGITS, MLP = "implicit, logits", "parametric mlp, both"
 READ_AGAIN = (MLP,)  # measured so too
 
@@ -62,11 +62,12 @@ class Train:
     classifier: LearnedClassifier = LearnedClassifier(x_dim=100)  # of x_dim projected numbers
     minibatches: tuple[int, ...] = (10, 20, 40, 80, 160)  # a step reads one of these sizes
     max_steps: int = 100  # most steps that a training task is refined for
-    sizes: tuple[int, ...] = (10, 160, 40, 2560)  # examples of a training task of a memory, in turn
-    num_long: int = 1  # training tasks side by side of the last of these sizes
+    sizes: tuple[int, ...] = (40, 640)  # examples of a training task of a memory, in turn
+    num_long: int = 2  # training tasks side by side of the last of these sizes
+    features: int = 448  # of the regression of a ridge memory, beside 64 that are linear
     width: int = 64  # size of a token of a parametric or explicit learner
     wide: int = 128  # size of a token of an implicit one or a memory, which compare the images
-    layers: int = 2  # layers of a set encoder; a ridge memory has one more
+    layers: int = 2  # layers of an encoder
     heads: int = 4  # attention heads; a ridge memory has two
     num_tasks: int = 32  # training tasks that are refined side by side
     num_query: int = 32  # queries of a training task
@@ -89,7 +90,7 @@ CPU = FitConfig(iterations=600, learning_rate=2e-3, warmup=50, betas=(0.9, 0.95)
 GPU = attrs.evolve(CPU, iterations=3000, learning_rate=1e-3, warmup=200, log_every=200)
 SMOKE = FitConfig(iterations=2, log_every=1, checkpoint_every=1)
 LARGE = Train(width=128, wide=256, layers=4, num_tasks=128, num_query=64, num_long=8)
-SMALL = {"width": 8, "wide": 16, "layers": 1, "num_tasks": 4, "num_query": 4}
+SMALL = {"width": 8, "wide": 16, "layers": 1, "num_tasks": 4, "num_query": 4, "features": 8}
 FEW = {"minibatches": (10, 20), "max_steps": 3, "sizes": (10, 40), "heads": 2}
 LITTLE = LearnedClassifier(x_dim=12, hidden_dim=6, summary_dim=8)
 SHORT = ComparisonSizes(examples=(10, 20, 60), num_tasks=3, num_tuning=2, num_query=8, chunk=2)
@@ -124,11 +125,12 @@ def build(train: Train, name: str) -> Iterated:
         kind = "implicit" if name == LOGITS else name
         return Iterated(train.classifier.regime(kind, SetTransformer(*sizes)), steps=1)
     how = {"likelihood": Categorical(train.classifier.num_classes), "x_dim": train.classifier.x_dim}
+    layers = train.layers if name == RIDGE else 1
+    memory = MemoryTransformer(width, layers, 2, 2 * width, features=train.features)
     if name == RIDGE:
-        memory = MemoryTransformer(width, train.layers + 1, 2, 2 * width)
         regime = ExplicitMemory(memory, **how)
     else:
-        encoder = RunningTransformer(SetTransformer(*sizes, self_attention=False), sharpen=True)
+        encoder = RunningTransformer(SetTransformer(*sizes), memory=memory)
         regime = RunningAttention(encoder, **how)
     return Iterated(regime, steps=None, gradient=unrolled)
 

@@ -38,6 +38,7 @@ def extend(encoder, tokens, questions, mask, sizes):
 def test_contract(num_layers, association):
     check_memory_encoder(build(num_layers, association=association), DIM)
     check_memory_encoder(build(num_layers, association=association, products=False), DIM)
+    check_memory_encoder(build(num_layers, association=association, features=5), DIM)
 
 
 @pytest.mark.parametrize("association", [Ridge, LinearAttention])
@@ -61,16 +62,15 @@ def test_a_token_without_a_question_has_the_output_of_a_query():
 
 
 def linear_regression(key_dim, noise_variance):
-    """One layer on questions [x, 1, 0] and tokens [x, 1, 0, y]: its linear head alone answers."""
+    """One layer on questions [x, 1, 0] and tokens [x, 1, 0, y]: the regression alone answers y."""
     encoder = build(num_layers=1, key_dim=key_dim, products=False)
-    (layer,) = encoder.layers
-    for parameter in (*encoder.norm.parameters(), encoder.direct.weight, *layer.parameters()):
+    regression = encoder.regression
+    parts = encoder.norm, encoder.recalled, encoder.layers, regression
+    for parameter in (parameter for part in parts for parameter in part.parameters()):
         torch.nn.init.zeros_(parameter)
     basis = torch.linalg.qr(randn(0, INPUTS + 1, INPUTS + 1)).Q[:key_dim]
-    layer.linear_key.weight.data[:, : INPUTS + 1] = basis  # orthonormal rows
-    layer.linear_value.weight.data[0, -1] = 1.0  # y, as the first number of a value
-    encoder.direct.weight.data[0, 0] = 1.0
-    layer.association.log_lambda.data += torch.tensor(noise_variance).log()
+    regression.key.weight.data[:, : INPUTS + 1] = basis  # orthonormal rows
+    regression.association.log_lambda.data += torch.tensor(noise_variance).log()
     return encoder, basis
 
 
@@ -105,7 +105,7 @@ def test_one_layer_can_be_bayesian_linear_regression_at_every_step(seed, sizes, 
         answers = encoder.read(questions[:, -4:], memory)
         rows, targets = (leaf[:, read] * mask[:, read, None] for leaf in (x, y))
         expected = x[:, -4:] @ posterior_mean(rows, targets, noise_variance)
-        torch.testing.assert_close(answers[..., :1], expected, rtol=1e-7, atol=1e-7)
+        torch.testing.assert_close(answers[..., -1:], expected, rtol=1e-7, atol=1e-7)
 
 
 def test_keys_of_fewer_numbers_regress_on_a_projection_of_the_inputs():
@@ -113,14 +113,14 @@ def test_keys_of_fewer_numbers_regress_on_a_projection_of_the_inputs():
     x, y, weights, questions, tokens = draw_regression(0, 2_000, 0.25)
     mask = torch.ones(2, 2_000, dtype=torch.bool)
     (memory,) = extend(encoder, tokens, questions, mask, [2_000])
-    answers = encoder.read(questions, memory)[..., :1]
+    answers = encoder.read(questions, memory)[..., -1:]
     projected = x @ basis.T
     expected = projected @ posterior_mean(projected, y, 0.25)
     torch.testing.assert_close(answers, expected, rtol=1e-9, atol=1e-9)
     (memory,) = extend(whole, tokens, questions, mask, [2_000])
     error, least = (
         (answer - x @ weights).square().mean()
-        for answer in (answers, whole.read(questions, memory)[..., :1])
+        for answer in (answers, whole.read(questions, memory)[..., -1:])
     )
     assert error > 0.1 > 0.01 > least
 
@@ -130,4 +130,4 @@ def test_the_memory_counts_its_numbers(association):
     memory = build(num_layers=3, association=association).empty(7)
     assert sum(leaf.numel() for leaf in tree_leaves(memory.layers)) == 7 * memory.num_elements
     if association is Ridge:
-        assert memory.num_elements == 2 * (3 * 2 + 1) * 3**2
+        assert memory.num_elements == 2 * 3 * 2 * 3**2 + 3 * (3 + DIM)

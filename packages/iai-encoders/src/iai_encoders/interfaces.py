@@ -183,7 +183,7 @@ class Association(Protocol[A]):
     def sums(
         self,
         keys: Float[Tensor, "task head n key"],
-        values: Float[Tensor, "task head n key"],
+        values: Float[Tensor, "task head n value"],
         mask: Bool[Tensor, "task n"],
     ) -> A:
         """The sums over the observed pairs, in float32 at least; zeros where there is none."""
@@ -191,7 +191,7 @@ class Association(Protocol[A]):
 
     def recall(
         self, means: A, queries: Float[Tensor, "task head m key"], seen: Float[Tensor, " task"]
-    ) -> Float[Tensor, "task head m key"]:
+    ) -> Float[Tensor, "task head m value"]:
         """The value at each query, from the means over `seen` pairs; zero where there was none."""
         ...
 

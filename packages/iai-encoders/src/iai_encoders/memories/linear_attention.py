@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from iai_encoders.validation import check_sizes
 
 Heads = Float[Tensor, "task head n key"]
+Values = Float[Tensor, "task head n value"]
 
 
 class LinearAttentionMoments(NamedTuple):
@@ -17,7 +18,7 @@ class LinearAttentionMoments(NamedTuple):
 
     Attributes:
         feature: ``task head key``, of f(k).
-        feature_value: ``task head key key``, of f(k) v'.
+        feature_value: ``task head key value``, of f(k) v'.
     """
 
     feature: Tensor
@@ -33,7 +34,8 @@ class LinearAttention(nn.Module):
 
     Args:
         num_heads: Heads.
-        key_dim: Numbers a key, and a value.
+        key_dim: Numbers a key.
+        value_dim: Numbers a value; `key_dim` where None.
 
     Raises:
         ValueError: If a size is below 1.
@@ -43,14 +45,15 @@ class LinearAttention(nn.Module):
         an empty memory recalls, and the scale.
     """
 
-    def __init__(self, num_heads: int, key_dim: int) -> None:
+    def __init__(self, num_heads: int, key_dim: int, value_dim: int | None = None) -> None:
         super().__init__()
-        check_sizes(num_heads=num_heads, key_dim=key_dim)
+        value_dim = key_dim if value_dim is None else value_dim
+        check_sizes(num_heads=num_heads, key_dim=key_dim, value_dim=value_dim)
         self.key_dim = key_dim
         self.log_scale = nn.Parameter(torch.zeros(num_heads))
 
     def sums(
-        self, keys: Heads, values: Heads, mask: Bool[Tensor, "task n"]
+        self, keys: Heads, values: Values, mask: Bool[Tensor, "task n"]
     ) -> LinearAttentionMoments:
         """The sums of f(k) and f(k) v' over the observed pairs."""
         features = self._features(keys) * mask[:, None, :, None]
@@ -59,7 +62,7 @@ class LinearAttention(nn.Module):
 
     def recall(
         self, means: LinearAttentionMoments, queries: Heads, seen: Float[Tensor, " task"]
-    ) -> Heads:
+    ) -> Values:
         """The weighted mean of the values; zero where nothing is stored."""
         features = self._features(queries)
         weight = (features * means.feature[:, :, None]).sum(3, keepdim=True)

@@ -28,14 +28,15 @@ from iai_encoders.validation import (
 Tokens = Float[Tensor, "task n dim"]
 Rows = Float[Tensor, "row n dim"]
 Heads = Float[Tensor, "task head n key"]
-MakeAssociation = Callable[[int, int], Association[Any]]
+Values = Float[Tensor, "task head n value"]
+MakeAssociation = Callable[[int, int, int], Association[Any]]
 
 
 class AssociativeMemory(NamedTuple):
     """The memory of a `MemoryTransformer`, of one size however many tokens it has read.
 
     Attributes:
-        layers: The state of each layer's association.
+        layers: The state of the regression, then of each layer's association.
         seen: ``task``, the number of tokens read, in float32 at least.
     """
 
@@ -61,29 +62,37 @@ class MemoryTransformer(nn.Module):
     Questions and queries get `Products` of their own numbers; a token is its question with these,
     and what it differs from the question by.
 
-    In the first layer, keys come from the questions, and one more head is linear: its keys are
-    linear in the question with its products, its values in what the token differs by, neither is
-    normalised, and what it recalls has a linear path to the answer:
+    Beside the layers there is a regression, an association of one head, from the questions to what
+    tokens differ from them by. It answers, and the layers add to it:
 
-        answer = direct(recalled by the linear head) + (1 + n)^-r norm(x),
+        answer = recalled by the regression + (1 + n)^-r norm(x),
 
-    where n counts the tokens read and r >= 0 is learned. So without `products`, where questions are
-    linear in the inputs and the difference in the target, one layer of `Ridge` can be Bayesian
-    linear regression at every n. With `key_dim` below the number of inputs and a constant, it is
-    that of a projection of the inputs, whose error does not vanish.
+    where n counts the tokens read and r >= 0 is learned. Its keys are [K q, relu(F q)] of a
+    question q with its products, and are not normalised. The first layer takes its keys from the
+    questions, too; the layers above see what the regression recalled. The gain of `norm` is 0.1
+    at the start, so that there the regression answers.
+
+    With `features`, the rows of F, the regression is one on random features before any training:
+    some hundreds of them make it a good classifier of many examples. Without, and without
+    `products`, where questions are linear in the inputs and the difference in the target, one layer
+    of `Ridge` can be Bayesian linear regression at every n. With `key_dim` below the number of
+    inputs and a constant, it is that of a projection of the inputs, whose error does not vanish.
 
     Args:
         dim: Numbers a token.
         num_layers: Layers, at least 1.
-        num_heads: Heads of a layer, beside the linear one of the first.
+        num_heads: Heads of a layer.
         ff_dim: Hidden units of the feed-forward layers; ``4 * dim`` where None.
-        key_dim: Numbers of a head's keys, and of its values; ``dim // num_heads`` where None. A
-            ridge memory holds ``2 * (num_layers * num_heads + 1) * key_dim**2`` numbers.
-        association: `Ridge`, `LinearAttention`, or any function of `num_heads` and `key_dim` that
-            makes one; or a sequence with one for each layer.
-        products: Whether questions get `Products` of their numbers first, so that the linear head
-            regresses on these, too; False for regression that is linear in the inputs, where the
-            linear path is to give the whole answer in the end: what is beside it then fades faster.
+        key_dim: Numbers of a head's keys, and of its values; ``dim // num_heads`` where None.
+        features: Numbers of the regression's keys, beside `key_dim` that are linear. A ridge memory
+            holds ``2 * num_layers * num_heads * key_dim**2`` numbers, and ``wide * (wide +
+            dim)`` with ``wide = key_dim + features``.
+        association: `Ridge`, `LinearAttention`, or any function of `num_heads`, `key_dim` and
+            `value_dim` that makes one; or a sequence with one for each layer. The regression has
+            that of the first.
+        products: Whether questions get `Products` of their numbers first, so that the regression is
+            on these, too; False for regression that is linear in the inputs, where the linear path
+            is to give the whole answer in the end: what is beside it then fades faster.
 
     Raises:
         ValueError: If a size is below 1, `key_dim` is None and `num_heads` does not divide `dim`,
@@ -91,12 +100,12 @@ class MemoryTransformer(nn.Module):
 
     Source:
         The mesa layer of von Oswald et al. (2023), arXiv 2309.05858, read and written by sets.
-        Ours: one map for the keys of examples and queries, lambda / n, the linear head.
+        Ours: one map for the keys of examples and queries, lambda / n, the regression.
 
     >>> encoder = MemoryTransformer(dim=8, num_layers=2, num_heads=2)
     >>> memory = encoder.extend(encoder.empty(3), torch.zeros(3, 5, 8))  # 3 tasks of 5 tokens
-    >>> memory.num_elements  # 2 layers of 2 heads, and the linear one; two matrices of 4 x 4
-    160
+    >>> memory.num_elements  # 2 layers of 2 heads, and the regression; 4 x 4 and 4 x 8
+    176
     >>> encoder.read(torch.zeros(3, 4, 8), memory).shape
     torch.Size([3, 4, 8])
     """
@@ -109,6 +118,7 @@ class MemoryTransformer(nn.Module):
         ff_dim: int | None = None,
         *,
         key_dim: int | None = None,
+        features: int = 0,
         association: MakeAssociation | Sequence[MakeAssociation] = Ridge,
         products: bool = True,
     ) -> None:
@@ -129,21 +139,25 @@ class MemoryTransformer(nn.Module):
                 f"`association` must be one, or one for each of the {num_layers} layers; got "
                 f"{len(makers)}."
             )
+        if features < 0:
+            raise ValueError(f"`features` must be at least 0; got {features}.")
         self.dim = dim
+        self.regression = _Regression(dim, key_dim, features, makers[0])
         self.layers = nn.ModuleList(
-            _Layer(dim, num_heads, key_dim, ff_dim, make, first=not index)
-            for index, make in enumerate(makers)
+            _Layer(dim, num_heads, key_dim, ff_dim, make) for make in makers
         )
+        self.recalled = nn.Linear(dim, dim)
         self.products = Products(dim) if products else nn.Identity()
-        self.direct = nn.Linear(key_dim, dim, bias=False)
         self.norm = nn.LayerNorm(dim)
+        nn.init.constant_(self.norm.weight, 0.1)  # at the start the regression answers
         # r = softplus(rate), at the start 0.05; 0.7 where the linear path is to be all in the end
         self.rate = nn.Parameter(torch.tensor(-3.0 if products else 0.0))
 
     def empty(self, num_tasks: int) -> AssociativeMemory:
         """The memory of no tokens, on the device of the parameters."""
         dtype = torch.promote_types(self.rate.dtype, torch.float32)
-        states = tuple(layer.empty(num_tasks) for layer in self._layers())
+        parts = self.regression, *self._layers()
+        states = tuple(part.empty(self.rate, num_tasks) for part in parts)
         return AssociativeMemory(states, self.rate.new_zeros(num_tasks, dtype=dtype))
 
     def extend(
@@ -264,73 +278,54 @@ class MemoryTransformer(nn.Module):
         seen, num_tokens = (memory.seen[:, None] + counts).flatten(), token.shape[1]
         # Tokens and queries side by side: both recall, and the tokens alone are stored.
         x = torch.cat([question if questions is None else question + told, query], 1)
-        keyed, linear, states = torch.cat([question, query], 1), x, []
-        for index, (layer, state) in enumerate(zip(self._layers(), memory.layers, strict=True)):
+        keyed, last = torch.cat([question, query], 1), len(self.layers) - 1
+        first, *others = memory.layers
+        wide, counted = self.regression.keys(keyed), (mask, memory.seen, counts)
+        first = self.regression.store(first, wide[:, :, :num_tokens], told[:, None], *counted)
+        states, recalled = [first], x
+        for index, (layer, state) in enumerate(zip(self._layers(), others, strict=True)):
             keys = layer.keys(x if index else keyed)
-            if num_tokens:
-                stored, values = keys[:, :, :num_tokens], layer.values(x[:, :num_tokens], told)
-                state = layer.store(state, stored, values, mask, memory.seen, counts)
-            states.append(tree_map(lambda leaf: torch.unflatten(leaf, 0, shape)[:, -1], state))
-            if index == len(self.layers) - 1 and not outputs:
-                keys, x, linear = keys[:, :, num_tokens:], x[:, num_tokens:], linear[:, num_tokens:]
-            if x.shape[1]:
-                recalled = layer.recall(state, keys, seen)
-                linear = linear if index else recalled[:, 0]
-                x = layer.finish(x, recalled)
-        if x.shape[1]:
-            x = self.direct(linear) + fading_share(seen, self.rate).to(x.dtype) * self.norm(x)
-        memory = AssociativeMemory(tuple(states), seen.view(shape)[:, -1])
+            values = layer.values(x[:, :num_tokens])
+            state = layer.store(state, keys[:, :, :num_tokens], values, *counted)
+            states.append(state)
+            if index == last and not outputs:  # nothing reads the tokens any more
+                rest = keys, x, wide, recalled
+                keys, x, wide, recalled = (leaf[..., num_tokens:, :] for leaf in rest)
+            if index == 0:
+                recalled = self.regression.recall(first, wide, seen)[:, 0]
+            x = layer.finish(x, layer.recall(state, keys, seen))
+            if index == 0:
+                x = x + self.recalled(recalled)
+        answers = recalled + fading_share(seen, self.rate).to(x.dtype) * self.norm(x)
+        kept = tree_map(lambda leaf: torch.unflatten(leaf, 0, shape)[:, -1], tuple(states))
         num_outputs = num_tokens if outputs else 0
-        return x[:, :num_outputs], x[:, num_outputs:], memory
+        memory = AssociativeMemory(kept, seen.view(shape)[:, -1])
+        return answers[:, :num_outputs], answers[:, num_outputs:], memory
 
     def _layers(self) -> Sequence["_Layer"]:
         return cast(Sequence[_Layer], self.layers)
 
 
-class _Layer(nn.Module):
-    """Keys and values, what is kept of them, and a `BlockOutput`; the first has a linear head."""
+class _Part(nn.Module):
+    """Heads of keys and values, and what is kept of them minibatch by minibatch."""
 
-    def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        key_dim: int,
-        ff_dim: int,
-        make: MakeAssociation,
-        *,
-        first: bool,
-    ) -> None:
+    def __init__(self, num_heads: int, key_dim: int, value_dim: int, make: MakeAssociation) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(dim)
-        self.key = nn.Linear(dim, num_heads * key_dim)
-        self.value = nn.Linear(dim, num_heads * key_dim)
-        self.linear_key = nn.Linear(dim, key_dim) if first else None
-        self.linear_value = nn.Linear(dim, key_dim, bias=False) if first else None
-        self.num_heads, self.key_dim = num_heads + first, key_dim
-        self.association = make(self.num_heads, key_dim)
-        self.finish = BlockOutput(dim, ff_dim, self.num_heads * key_dim)
+        self.num_heads, self.key_dim, self.value_dim = num_heads, key_dim, value_dim
+        self.association = make(num_heads, key_dim, value_dim)
 
-    def keys(self, x: Tokens) -> Heads:
-        keys = self.key(self.norm(x))
-        if self.linear_key is not None:
-            keys = torch.cat([self.linear_key(x), keys], 2)
-        return split_heads(keys, self.num_heads)
-
-    def values(self, x: Tokens, told: Tokens) -> Heads:
-        values = self.value(self.norm(x))
-        if self.linear_value is not None:
-            values = torch.cat([self.linear_value(told), values], 2)
-        return split_heads(values, self.num_heads)
-
-    def empty(self, num_tasks: int) -> Any:
-        nothing = self.key.weight.new_zeros(num_tasks, self.num_heads, 0, self.key_dim)
-        mask = torch.ones(num_tasks, 0, dtype=torch.bool, device=nothing.device)
-        return self.association.sums(nothing, nothing, mask)
+    def empty(self, like: Tensor, num_tasks: int) -> Any:
+        sizes = self.key_dim, self.value_dim
+        keys, values = (like.new_zeros(num_tasks, self.num_heads, 0, size) for size in sizes)
+        mask = torch.ones(num_tasks, 0, dtype=torch.bool, device=like.device)
+        return self.association.sums(keys, values, mask)
 
     def store(
-        self, means: Any, keys: Heads, values: Heads, mask: Tensor, seen: Tensor, counts: Tensor
+        self, means: Any, keys: Heads, values: Values, mask: Tensor, seen: Tensor, counts: Tensor
     ) -> Any:
         """The means after each minibatch, by then of ``seen + counts`` tokens."""
+        if not keys.shape[2]:  # of one minibatch, as no task has several without tokens
+            return means
         with without_autocast(keys.device):
             sums = self.association.sums(keys, values, mask)
             return tree_map(
@@ -344,6 +339,45 @@ class _Layer(nn.Module):
                 sums,
             )
 
-    def recall(self, state: Any, queries: Heads, seen: Tensor) -> Heads:
+    def recall(self, means: Any, queries: Heads, seen: Tensor) -> Values:
+        if not queries.shape[2]:
+            return queries.new_zeros(*queries.shape[:3], self.value_dim)
         with without_autocast(queries.device):
-            return self.association.recall(state, queries, seen).to(queries.dtype)
+            return self.association.recall(means, queries, seen).to(queries.dtype)
+
+
+class _Regression(_Part):
+    """One head of linear and of random features of questions, which are not normalised."""
+
+    def __init__(self, dim: int, key_dim: int, features: int, make: MakeAssociation) -> None:
+        super().__init__(1, key_dim + features, dim, make)
+        self.key = nn.Linear(dim, key_dim)
+        self.feature = nn.Linear(dim, features) if features else None
+        if self.feature is not None:
+            nn.init.normal_(self.feature.weight, std=dim**-0.5)
+            nn.init.normal_(self.feature.bias, std=0.5)
+
+    def keys(self, x: Tokens) -> Heads:
+        keys: Tensor = self.key(x)
+        if self.feature is not None:
+            keys = torch.cat([keys, self.feature(x).relu()], 2)
+        return keys[:, None]
+
+
+class _Layer(_Part):
+    """Heads of normalised tokens, and a `BlockOutput`."""
+
+    def __init__(
+        self, dim: int, num_heads: int, key_dim: int, ff_dim: int, make: MakeAssociation
+    ) -> None:
+        super().__init__(num_heads, key_dim, key_dim, make)
+        self.norm = nn.LayerNorm(dim)
+        self.key = nn.Linear(dim, num_heads * key_dim)
+        self.value = nn.Linear(dim, num_heads * key_dim)
+        self.finish = BlockOutput(dim, ff_dim, num_heads * key_dim)
+
+    def keys(self, x: Tokens) -> Heads:
+        return split_heads(self.key(self.norm(x)), self.num_heads)
+
+    def values(self, x: Tokens) -> Values:
+        return split_heads(self.value(self.norm(x)), self.num_heads)

@@ -1,5 +1,6 @@
 """An online ridge regression from keys to values."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from iai_encoders.validation import check_sizes
 
 Heads = Float[Tensor, "task head n key"]
+Values = Float[Tensor, "task head n value"]
 
 
 class RidgeMoments(NamedTuple):
@@ -16,7 +18,7 @@ class RidgeMoments(NamedTuple):
 
     Attributes:
         key_key: ``task head key key``, of k k'.
-        key_value: ``task head key key``, of k v'.
+        key_value: ``task head key value``, of k v'.
     """
 
     key_key: Tensor
@@ -46,7 +48,8 @@ class Ridge(nn.Module):
 
     Args:
         num_heads: Heads.
-        key_dim: Numbers a key, and a value.
+        key_dim: Numbers a key.
+        value_dim: Numbers a value; `key_dim` where None.
 
     Raises:
         ValueError: If a size is below 1.
@@ -67,20 +70,22 @@ class Ridge(nn.Module):
     10.0
     """
 
-    def __init__(self, num_heads: int, key_dim: int) -> None:
+    def __init__(self, num_heads: int, key_dim: int, value_dim: int | None = None) -> None:
         super().__init__()
-        check_sizes(num_heads=num_heads, key_dim=key_dim)
+        value_dim = key_dim if value_dim is None else value_dim
+        check_sizes(num_heads=num_heads, key_dim=key_dim, value_dim=value_dim)
         self.key_dim = key_dim
-        self.log_lambda = nn.Parameter(torch.zeros(num_heads))
+        # Of many numbers a key, each has to count for less.
+        self.log_lambda = nn.Parameter(torch.full((num_heads,), math.log(max(key_dim / 32, 1))))
 
-    def sums(self, keys: Heads, values: Heads, mask: Bool[Tensor, "task n"]) -> RidgeMoments:
+    def sums(self, keys: Heads, values: Values, mask: Bool[Tensor, "task n"]) -> RidgeMoments:
         """The sums of k k' and k v' over the observed pairs."""
         dtype = torch.promote_types(self.log_lambda.dtype, torch.float32)
         keys = keys.to(dtype) * mask[:, None, :, None]
         transposed = keys.transpose(2, 3)
         return RidgeMoments(transposed @ keys, transposed @ values.to(dtype))
 
-    def recall(self, means: RidgeMoments, queries: Heads, seen: Float[Tensor, " task"]) -> Heads:
+    def recall(self, means: RidgeMoments, queries: Heads, seen: Float[Tensor, " task"]) -> Values:
         """The value that the regression gives each query; zero where nothing is stored."""
         key_key, key_value = means
         diagonal = key_key.diagonal(dim1=2, dim2=3)

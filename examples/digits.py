@@ -40,7 +40,7 @@ class Train:
     width: int = 64  # size of a token
     layers: int = 2  # layers of a set encoder
     heads: int = 4  # attention heads
-    ridge_layers: int = 3  # layers of the ridge memory, which holds 14,336 numbers a task
+    ridge_layers: int = 3  # layers of the ridge memory, which holds 15,360 numbers a task
     ridge_heads: int = 2  # its heads
     curvature: int = 6  # Hessian-vector products of a step
     summary: int = 64  # size of the running mean of learned features

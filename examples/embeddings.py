@@ -4,7 +4,8 @@
 A network that was trained on ImageNet turns each photo into a vector. Learners are trained on tasks
 of 2 to 6 classes of CIFAR-10; each task rotates the vectors and names its classes by any of 10
 labels. Then they tell apart the 4 classes that no training task had, all 10 at once, or those of a
-folder of yours (``--images``), without a gradient step. They read up to 10,240 examples.
+folder of yours (``--images``), without a gradient step. They read up to 10,240 examples. Learners
+differ in what they keep of these: weights, an online ridge regression, or attention on top of it.
 """
 
 from functools import partial
@@ -13,19 +14,26 @@ from typing import Literal
 
 import attrs
 import iai_train
-from iai_encoders import SetTransformer
-from iai_iterate import Iterated, Pool, steps_reading
-from iai_regimes import Adam, Categorical, LearnedClassifier, Parametric, Predictor
+from iai_encoders import MemoryTransformer, RunningTransformer, SetTransformer
+from iai_iterate import Iterated, Pool, steps_reading, unrolled
+from iai_regimes import (
+    Adam,
+    Categorical,
+    ExplicitMemory,
+    LearnedClassifier,
+    Parametric,
+    Predictor,
+    RunningAttention,
+)
 from iai_tasks import EmbeddingSource, LabelledImages, ProjectedClassification, whitening
-from iai_train import ComparisonSizes, Experiment, FitConfig, SamplerSource, Settings, parse
+from iai_train import AlternatingSource, ComparisonSizes, Experiment, FitConfig, Settings, parse
 
 SEEN_TASKS, TUNING_TASKS = 2**20, 2**21  # the first seeds of tasks to test and to tune on
 RATES = (0.3, 0.1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4)  # of Adam
-AT_ONCE = "implicit, one step, all examples"
-LEARNERS = (  # a regime, what is adapted, and the signal that it is adapted by
-    *("parametric linear, both", "parametric linear, gradient", "parametric linear, data"),
-    *("parametric mlp, both", "explicit, both", "implicit", AT_ONCE),
-)
+MEMORIES = RIDGE, RUNNING = "explicit, ridge memory", "implicit, attention on a ridge"
+SIGNALS = ("both", "gradient", "data")  # that weights are adapted by
+LEARNERS = (*MEMORIES, *(f"parametric linear, {signal}" for signal in SIGNALS))
+LEARNERS += ("parametric mlp, both",)
 READ_AGAIN = ("parametric linear, gradient", "parametric mlp, both")  # after reading all thrice
 
 
@@ -37,9 +45,10 @@ class Train:
     classifier: LearnedClassifier = LearnedClassifier(x_dim=64)  # x_dim white principal components
     minibatches: tuple[int, ...] = (10, 20, 40, 80, 160)  # a test takes them in turn, then the last
     max_steps: int = 100  # most steps that a training task is refined for
-    at_once: int = 640  # most examples of a training task for the model of one step
-    width: int = 64  # size of a token; of an implicit learner, twice as much
-    layers: int = 2  # layers of the set encoder
+    sizes: tuple[int, ...] = (160, 640)  # examples of a training task of a memory, in turn
+    features: int = 448  # of the regression of a ridge memory, beside 64 that are linear
+    width: int = 64  # size of a token; of a memory, twice as much
+    layers: int = 2  # layers of an encoder
     heads: int = 2  # attention heads
     num_tasks: int = 32  # training tasks that are refined side by side
     num_query: int = 32  # queries of a training task
@@ -60,13 +69,13 @@ class Config(Settings):
 CPU = FitConfig(iterations=600, learning_rate=2e-3, warmup=50, betas=(0.9, 0.95), log_every=100)
 GPU = attrs.evolve(CPU, iterations=3000, learning_rate=1e-3, warmup=200, log_every=200)
 SMOKE = FitConfig(iterations=2, log_every=1, checkpoint_every=1)
-LARGE = {"width": 128, "layers": 4, "heads": 4, "num_tasks": 128, "num_query": 64, "at_once": 1280}
-SMALL = {"width": 8, "layers": 1, "num_tasks": 4, "num_query": 4}
-FEW = {"minibatches": (10, 20), "max_steps": 3, "at_once": 40}
+LARGE = {"width": 128, "layers": 4, "heads": 4, "num_tasks": 128, "num_query": 64}
+SMALL = {"width": 8, "layers": 1, "num_tasks": 4, "num_query": 4, "features": 8}
+FEW = {"minibatches": (10, 20), "max_steps": 3, "sizes": (20, 40)}
 TINY = Train(classifier=LearnedClassifier(x_dim=12, hidden_dim=6, summary_dim=8), **FEW, **SMALL)
 DIGITS = EmbeddingSource(source="digits", backbone="random", size=8)
 LESS = ComparisonSizes(examples=(10, 20, 60), num_tasks=3, num_tuning=2, num_query=8, chunk=2)
-SHORT = {"embedding": DIGITS, "tests": LESS, "learners": (LEARNERS[0], *LEARNERS[3:])}
+SHORT = {"embedding": DIGITS, "tests": LESS, "learners": (*LEARNERS[:3], *LEARNERS[5:])}
 LONG = {"embedding": EmbeddingSource(size=224), "tests": ComparisonSizes(num_tasks=64, chunk=16)}
 PRESETS = {
     "cpu": Config(fit=CPU),
@@ -77,10 +86,18 @@ PRESETS = {
 
 def build(train: Train, name: str) -> Iterated:
     """A learner by the name of its rows, whose step reads all the examples that it is given."""
-    kind = "implicit" if name == AT_ONCE else name
-    width = 2 * train.width if kind == "implicit" else train.width
+    width = 2 * train.width if name in MEMORIES else train.width
     encoder = SetTransformer(width, train.layers, train.heads, 2 * width)
-    return Iterated(train.classifier.regime(kind, encoder), steps=1)
+    if name not in MEMORIES:
+        return Iterated(train.classifier.regime(name, encoder), steps=1)
+    layers, how = (train.layers if name == RIDGE else 1), {"x_dim": train.classifier.x_dim}
+    memory = MemoryTransformer(width, layers, 2, 2 * width, features=train.features)
+    how["likelihood"] = Categorical(train.classifier.num_classes)
+    if name == RIDGE:
+        regime = ExplicitMemory(memory, **how)
+    else:
+        regime = RunningAttention(RunningTransformer(encoder, memory=memory), **how)
+    return Iterated(regime, steps=None, gradient=unrolled)
 
 
 def embedded(run: Experiment) -> dict[str, LabelledImages]:
@@ -127,15 +144,15 @@ def main() -> None:
     for name in config.learners:
         learner = run.build(build, train, name)
         counts = {"num_query": train.num_query, "generator": run.training_generator()}
-        if name == AT_ONCE:  # new tasks at each iteration, with any number of examples
-            few, sizes = max(1, train.num_tasks // 4), (train.minibatches[0], train.at_once)
-            source = SamplerSource(seen, num_tasks=few, num_support=sizes, **counts)
+        if name in MEMORIES:  # new tasks at each iteration
+            learner.minibatch = minibatch
+            source = AlternatingSource.of_sizes(seen, train.sizes, num_tasks=1, **counts)
         else:
             counts |= {"num_tasks": train.num_tasks, "num_support": train.minibatches}
             source = Pool(learner, seen, max_steps=train.max_steps, **counts)
         run.train(name, learner, source)
-        learner.minibatch = None if name == AT_ONCE else minibatch
-        run.rows += tests.measure(name, learner, refines=name != AT_ONCE)
+        learner.minibatch = minibatch
+        run.rows += tests.measure(name, learner, refines=True)
         if name in READ_AGAIN:
             again = partial(learner.eval().answer, again=2)
             run.rows += tests.measure(f"{name}, read again", again)

@@ -62,8 +62,8 @@ class Train:
     classifier: LearnedClassifier = LearnedClassifier(x_dim=100)  # of x_dim projected numbers
     minibatches: tuple[int, ...] = (10, 20, 40, 80, 160)  # a step reads one of these sizes
     max_steps: int = 100  # most steps that a training task is refined for
-    sizes: tuple[int, ...] = (40, 640)  # examples of a training task of a memory, in turn
-    num_long: int = 2  # training tasks side by side of the last of these sizes
+    sizes: tuple[int, ...] = (160, 640)  # examples of a training task of a memory, in turn
+    num_long: int = 1  # training tasks side by side of the last of these sizes
     features: int = 448  # of the regression of a ridge memory, beside 64 that are linear
     width: int = 64  # size of a token of a parametric or explicit learner
     wide: int = 128  # size of a token of an implicit one or a memory, which compare the images

@@ -12,7 +12,7 @@ from iai_encoders import (
     SetTransformer,
 )
 from iai_iterate import Adapted, Iterated, minibatches, truncated, unrolled
-from iai_regimes import ExplicitMemory, Gaussian, Implicit, RunningAttention
+from iai_regimes import Categorical, ExplicitMemory, Gaussian, Implicit, RunningAttention
 from iai_tasks import Examples, TaskBatch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
@@ -185,3 +185,26 @@ def test_a_memory_that_grows_is_refused():
     learner = Iterated(ExplicitMemory(encoder, Gaussian(1, scale=0.5), x_dim=X_DIM), steps=1)
     with pytest.raises(ValueError, match="`encoder` must have a memory that neither grows"):
         learner.adapt(examples(16))
+
+
+def test_before_training_a_ridge_memory_is_ridge_regression_on_its_features():
+    torch.manual_seed(0)
+    encoder = MemoryTransformer(DIM, num_layers=2, num_heads=2, key_dim=4, features=5)
+    regime = ExplicitMemory(encoder, Categorical(3), x_dim=X_DIM).double()
+    nn.init.zeros_(encoder.norm.weight)  # what the layers add
+    x, query_x = examples(50, torch.float64).x, QUERY_X.double()
+    classes = torch.randint(3, (1, 50))
+    adapted = Iterated(regime, steps=1, minibatch=16).adapt(Examples(x=x, y=classes))
+
+    def features(inputs: Tensor) -> Tensor:
+        question = encoder.products(regime.embed.questions(inputs))
+        return torch.cat(
+            [encoder.regression.key(question), encoder.regression.feature(question).relu()], 2
+        )
+
+    rows, targets = features(x), nn.functional.one_hot(classes, 3).double()
+    penalty = torch.eye(9, dtype=torch.float64)
+    weights = torch.linalg.solve(rows.mT @ rows + penalty, rows.mT @ targets)
+    expected = features(query_x) @ weights
+    # The pseudo-inverse that makes the head was taken in single precision.
+    torch.testing.assert_close(adapted.predict(query_x), expected, rtol=1e-5, atol=1e-5)

@@ -70,7 +70,7 @@ class Train:
     layers: int = 2  # layers of an encoder
     heads: int = 4  # attention heads; a ridge memory has two
     num_tasks: int = 32  # training tasks that are refined side by side
-    num_query: int = 32  # queries of a training task
+    num_query: int = 64  # queries of a training task
 
 
 @attrs.frozen(kw_only=True)

@@ -77,7 +77,8 @@ class ExampleEmbedding(nn.Module):
 
 def _linear(x_dim: int, dim: int) -> nn.Linear:
     layer = nn.Linear(x_dim, dim)
-    nn.init.normal_(layer.weight, std=x_dim**-0.5)
+    # Orthogonal, so that distances of inputs are those of tokens; of a variance near theirs.
+    nn.init.orthogonal_(layer.weight, gain=max(dim / x_dim, 1) ** 0.5)
     return layer
 
 

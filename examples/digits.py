@@ -64,7 +64,7 @@ class Config(Settings):
 
 
 CPU = FitConfig(iterations=2000, learning_rate=3e-3, warmup=100, betas=(0.9, 0.95), log_every=100)
-DEMO = attrs.evolve(CPU, iterations=1500, log_every=50)
+DEMO = attrs.evolve(CPU, log_every=50)
 SMOKE = FitConfig(iterations=8, log_every=4, checkpoint_every=6)
 TINY = Train(width=16, summary=8, num_tasks=8, num_query=8)
 GPU = attrs.evolve(CPU, iterations=20_000, learning_rate=5e-4, warmup=500, precision="bf16")

@@ -18,6 +18,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--title", default="", help="what the figure shows, in a sentence")
+    parser.add_argument("--into", type=Path, default=RESULTS, help="folder of the records")
     given = parser.parse_args()
     paths = [run / "metrics.json" for run in given.runs]
     read = [read_metrics(path) for path in paths]
@@ -25,7 +26,7 @@ def main() -> None:
     if len(names) > 1:
         parser.error(f"the runs must be of one example, preset and device; got {sorted(names)}")
     ((example, preset, device),) = names
-    out = RESULTS / f"{example}-{preset}"
+    out = given.into / f"{example}-{preset}"
     out.mkdir(parents=True, exist_ok=True)
     for (run, _), path in zip(read, paths, strict=True):
         shutil.copyfile(path, out / f"seed-{run.seed}.json")

@@ -3,10 +3,10 @@
 
 A task is y = w . [x, 1] + noise with w ~ N(0, I). A learner reads 16 examples a step and keeps its
 state, not the examples. The oracle is Bayesian ridge regression on all examples read so far. The
-ridge memory is trained on up to 512 steps, all other learners on at most 10, and they are measured
-after more. "Untrained" is the parametric rule before training: damped Newton steps. Queries are
-distributed as the support is ("in"), three times as wide ("wide"), or far from the origin ("far").
-The error is (prediction - w . [x, 1])^2.
+ridge memory is trained on up to 8,192 examples, all other learners on at most 10 steps, and they
+are measured after more. "Untrained" is the parametric rule before training: damped Newton steps.
+Queries are distributed as the support is ("in"), three times as wide ("wide"), or far from the
+origin ("far"). The error is (prediction - w . [x, 1])^2.
 """
 
 import copy
@@ -115,7 +115,7 @@ def memory(train: Train, likelihood: regimes.Gaussian, name: str) -> Iterated:
         regime = regimes.ExplicitMemory(ridge, likelihood, x_dim=train.dim)
         # With one layer, how a task is cut changes nothing. Where minibatches double what was read,
         # a long task, which teaches what far steps need, takes few steps.
-        sizes = [train.minibatch * 2**k for k in range(max(train.long).bit_length())]
+        sizes = [train.minibatch * 2**k for k in range((max(train.long) - 1).bit_length())]
         sizes.insert(0, train.minibatch)
         return Iterated(regime, steps=None, minibatch=sizes, gradient=unrolled)
     layers = SetTransformer(width, train.layers, train.heads, 2 * width)

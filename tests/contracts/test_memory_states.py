@@ -69,6 +69,8 @@ def test_unrolled_steps_as_one_batch_are_the_steps_one_by_one(name, minibatch, m
     """Losses, gradients and the last state, of ragged sets, in more than one stretch of steps."""
     monkeypatch.setattr("iai_iterate.minibatch.MOST_STEPS", 3)
     regime, n = made(REGIMES[name], torch.float64), 8
+    traced, trace = [], type(regime).trace
+    monkeypatch.setattr(type(regime), "trace", lambda *given: traced.append(0) or trace(*given))
     sets = examples(2 * n, torch.float64)
     support = Examples(
         x=sets.x.view(2, n, X_DIM),
@@ -80,6 +82,8 @@ def test_unrolled_steps_as_one_batch_are_the_steps_one_by_one(name, minibatch, m
     tasks, results = TaskBatch(support=support, query=query, latent=None), []
     for gradient in (unrolled, truncated(n)):
         refined = Iterated(regime, steps=None, minibatch=minibatch, gradient=gradient)(tasks)
+        if gradient is unrolled:
+            assert len(traced) == 3  # of 3, 3 and 2 steps, or of sizes 2, 3 and 1
         loss = (refined.losses * torch.arange(1.0, len(refined.losses) + 1)[:, None]).sum()
         gradients = torch.autograd.grad(loss, list(regime.parameters()), materialize_grads=True)
         results.append([refined.losses, refined.seen, *tree_leaves(refined.state), *gradients])
@@ -208,3 +212,51 @@ def test_before_training_a_ridge_memory_is_ridge_regression_on_its_features():
     expected = features(query_x) @ weights
     # The pseudo-inverse that makes the head was taken in single precision.
     torch.testing.assert_close(adapted.predict(query_x), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", REGIMES)
+def test_memories_train_under_autocast(name):
+    """Sums stay in float32, and the state keeps its dtypes."""
+    learner = Iterated(made(REGIMES[name]), steps=None, minibatch=4, gradient=unrolled)
+    tasks = TaskBatch(support=examples(10), query=examples(NUM_QUERIES), latent=None)
+    with torch.autocast("cpu", torch.bfloat16):
+        refined = learner(tasks)
+    refined.losses.sum().backward()
+    assert all(leaf.dtype == torch.float32 for leaf in tree_leaves(refined.state))
+    adapted = learner.adapt(examples(10), QUERY_X)
+    torch.testing.assert_close(refined.losses.isfinite().all(), torch.tensor(True))
+    assert kept(adapted)[0].dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", REGIMES)
+def test_no_tasks(name):
+    learner = Iterated(made(REGIMES[name]), steps=None, minibatch=4, gradient=unrolled)
+    tasks = TaskBatch(support=examples(10)[:0], query=examples(NUM_QUERIES)[:0], latent=None)
+    assert learner(tasks).losses.shape == (4, 0)
+    assert learner.adapt(tasks.support, QUERY_X[:0]).predict(QUERY_X[:0]).shape == (0, 4, 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_memories_are_made_in_half_precision(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        regimes = [make() for make in REGIMES.values()]
+    finally:
+        torch.set_default_dtype(before)
+    assert all(regime.head.weight.dtype == dtype for regime in regimes)
+
+
+def test_a_state_of_many_numbers_is_read_by_fewer_minibatches_at_a_time(monkeypatch):
+    regime, steps = made(memory), []
+    trace = type(regime).trace
+
+    def counted(self, state, evidence, query_x):
+        steps.append(len(evidence.mask))
+        return trace(self, state, evidence, query_x)
+
+    monkeypatch.setattr(type(regime), "trace", counted)
+    numbers = sum(leaf.numel() for leaf in tree_leaves(regime.init(1)))
+    monkeypatch.setattr("iai_iterate.iterated.MOST_NUMBERS", 3 * numbers)
+    Iterated(regime, steps=1, minibatch=2).adapt(examples(12))
+    assert steps == [3, 3]

@@ -154,7 +154,16 @@ def test_association_sizes(build):
         build(1, 0)
 
 
+@pytest.mark.usefixtures("own_errors")
+def test_tokens_of_no_axes():
+    encoder = MemoryTransformer(8, num_layers=1, num_heads=2)
+    with error("`tokens` must have shape (task, n, 8); got ()."):
+        encoder.extend(encoder.empty(3), torch.tensor(1.0))
+
+
 def test_memory_transformer_sizes():
+    with error("`features` must be at least 0; got -1."):
+        MemoryTransformer(8, 1, 2, features=-1)
     with error("`num_layers` must be at least 1; got 0."):
         MemoryTransformer(8, 0, 2)
     with error("`key_dim` must be at least 1; got 0."):

@@ -1,6 +1,7 @@
 """Refining any state over minibatches, and how a meta-gradient crosses the steps."""
 
 from iai_iterate.adapted import Adapted
+from iai_iterate.interfaces import TracingRegime
 from iai_iterate.iterated import Iterated, Refinement
 from iai_iterate.linear_solver import LinearSolver, Solve
 from iai_iterate.minibatch import minibatches, steps_reading
@@ -27,6 +28,7 @@ __all__ = [
     "Pool",
     "Refinement",
     "Solve",
+    "TracingRegime",
     "first_order",
     "from_matrix",
     "greedy",

@@ -156,14 +156,11 @@ class Adapted:
         return replace(self, state=contiguous(state), step=step, seen=state.seen)
 
     @torch.no_grad()
-    def trace(self, batch: Batch, steps: int) -> "Adapted":
+    def _read_stretch(self, batch: Batch, steps: int) -> "Adapted":
         """Reads several fresh minibatches of each task as one batch, as `stretches` gives them.
 
         To rounding, this is what `update` gives with one after the other. The regime can `trace`,
         and there is a state.
-
-        Raises:
-            ValueError: If the regime refuses a minibatch.
         """
         regime = cast(TracingRegime, self.regime)
         regime.validate(batch)

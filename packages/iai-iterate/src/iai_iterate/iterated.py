@@ -9,12 +9,14 @@ from typing import Any, Literal, NamedTuple
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from iai_iterate.adapted import Adapted
 from iai_iterate.check import check_some_finite, check_state, check_tasks, count_tasks
 from iai_iterate.interfaces import Batch, GradientMode, Regime, Tasks
-from iai_iterate.leaf import unaliased
+from iai_iterate.leaf import contiguous, unaliased
 from iai_iterate.minibatch import (
+    MOST_NUMBERS,
     as_sizes,
     longest_set,
     minibatches,
@@ -134,13 +136,14 @@ class Iterated(nn.Module):
                 return torch.zeros_like(before)
             return self.regime.loss(self.regime.predict(state, query_x), tasks.query)
 
-        several = self.gradient is unrolled and len(batches) > 1 and all(new for _, new in batches)
+        several = len(before) > 0 and len(batches) > 1 and all(new for _, new in batches)
+        several = several and self.gradient is unrolled
         if several and traces(self.regime) and isinstance(tasks.query, Batch):
             at_once = stretches(tasks.support, self.minibatch, steps)
             losses, end = losses_of_trace(self.regime, tasks, start, at_once)
         else:
             losses, end = self.gradient(step, loss, start, batches)
-        end = unaliased(end, self.regime)
+        end = contiguous(unaliased(end, self.regime))
         read = torch.stack([batch.mask.sum(1) * fresh for batch, fresh in batches])
         seen = (before + read.cumsum(0)).to(before.dtype)
         if self.loss == "last":
@@ -203,6 +206,7 @@ class Iterated(nn.Module):
             TypeError: If `support` is neither a set of examples nor an iterable of minibatches.
         """
         items: Iterator[tuple[Any, int, bool]]
+        start: Adapted | None = None
         if isinstance(support, Batch | Mapping) or not isinstance(support, Iterable):
             count_tasks(support)
         if isinstance(support, Batch):
@@ -214,7 +218,10 @@ class Iterated(nn.Module):
             if generator is None:
                 generator = torch.Generator().manual_seed(0)
             options: Any = {"generator": generator, "length": longest}
-            if traces(self.regime) and (query_x is not None or not self.regime.needs_query):
+            start = Adapted.new(self.regime, count_tasks(support), query_x)
+            if traces(self.regime) and start.state is not None:
+                numbers = sum(map(_size, tree_leaves(start.state)))
+                options["most_steps"] = MOST_NUMBERS // max(numbers, 1)
                 items = stretches(support, self.minibatch, steps, **options)
             else:
                 cut = minibatches(support, self.minibatch, steps, **options)
@@ -226,7 +233,8 @@ class Iterated(nn.Module):
         first = next(items, None)
         if first is None:
             raise ValueError("`support` must hold at least one minibatch; got none.")
-        start = Adapted.new(self.regime, count_tasks(first[0]) // first[1], query_x)
+        if start is None:
+            start = Adapted.new(self.regime, count_tasks(first[0]), query_x)
         adapted = reduce(_read, chain([first], items), start)
         check_some_finite(adapted.state)
         return adapted
@@ -315,4 +323,8 @@ class Iterated(nn.Module):
 
 def _read(adapted: Adapted, item: tuple[Any, int, bool]) -> Adapted:
     batch, steps, fresh = item
-    return adapted.update(batch, fresh=fresh) if steps == 1 else adapted.trace(batch, steps)
+    return adapted.update(batch, fresh=fresh) if steps == 1 else adapted._read_stretch(batch, steps)
+
+
+def _size(leaf: Any) -> int:
+    return leaf.numel() if isinstance(leaf, Tensor) else 0

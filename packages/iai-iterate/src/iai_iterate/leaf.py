@@ -49,6 +49,8 @@ def contiguous(tree: Any) -> Any:
     Stored tensors come back so, and a kernel may round differently for another layout. A state that
     is always kept so goes on bit for bit alike, stored and restored or not.
     """
+    if torch.compiler.is_compiling():  # a trace knows no storage; `unaliased` has copied all
+        return tree
     return mapped(_contiguous, tree)
 
 

@@ -1,7 +1,7 @@
 """Minibatches of a set, in passes over it."""
 
 from collections.abc import Collection, Iterator, Sequence
-from itertools import accumulate, chain, groupby, islice, repeat, takewhile
+from itertools import accumulate, chain, repeat, takewhile
 from typing import Any
 
 import torch
@@ -11,7 +11,8 @@ from torch import Tensor
 from iai_iterate.interfaces import Batch, BatchT
 
 MOST_STEPS = 32  # of a stretch: attention among minibatches takes memory with the square of it
-MOST_EXAMPLES = 4096  # of each task in a stretch of several steps, so that memory stays flat
+MOST_EXAMPLES = 4096  # of each task in a stretch of several steps
+MOST_NUMBERS = 2**22  # of all states that a stretch holds where no gradient is asked for
 
 
 def minibatches(
@@ -65,6 +66,7 @@ def stretches(
     *,
     generator: torch.Generator | None = None,
     length: int | None = None,
+    most_steps: int = MOST_STEPS,
 ) -> Iterator[tuple[BatchT, int, bool]]:
     """The same minibatches, several as one batch where sizes are the same and all are fresh.
 
@@ -74,6 +76,7 @@ def stretches(
         steps: How many minibatches.
         generator: Shuffles every pass.
         length: Examples that a pass covers.
+        most_steps: Minibatches of each task in one batch, at most, and at least 1.
 
     Yields:
         A batch, how many minibatches of each task it is, and whether its examples are new. Row
@@ -88,13 +91,25 @@ def stretches(
     """
     rows = torch.arange(len(examples.mask), device=examples.mask.device)[:, None, None]
     keys = _keys(examples, minibatch, steps, generator, length)
-    indexed = ((_index(key[1], rows.device), fresh) for key, fresh in keys)
-    for (size, fresh), alike in groupby(indexed, lambda item: (item[0].shape[-1], item[1])):
-        most = max(1, min(MOST_STEPS, MOST_EXAMPLES // max(size, 1))) if fresh else 1
-        while stretch := [index for index, _ in islice(alike, most)]:
-            index = torch.stack([index.expand(len(rows), -1) for index in stretch], 1)
-            at = rows.expand(-1, len(stretch), -1)
-            yield examples[at.flatten(0, 1), index.flatten(0, 1)], len(stretch), fresh
+    stretch: list[Tensor] = []
+    fresh = True
+    for key, new in keys:
+        index = _index(key[1], rows.device).expand(len(rows), -1)
+        size = index.shape[1]
+        most = min(most_steps, MOST_STEPS, MOST_EXAMPLES // max(size, 1)) if fresh else 1
+        alike = bool(stretch) and stretch[0].shape[1] == size and new is fresh
+        if stretch and not (alike and len(stretch) < most):
+            yield _side_by_side(examples, rows, stretch), len(stretch), fresh
+            stretch = []
+        stretch.append(index)
+        fresh = new
+    if stretch:
+        yield _side_by_side(examples, rows, stretch), len(stretch), fresh
+
+
+def _side_by_side(examples: BatchT, rows: Tensor, stretch: list[Tensor]) -> BatchT:
+    index = torch.stack(stretch, 1)
+    return examples[rows.expand(-1, len(stretch), -1).flatten(0, 1), index.flatten(0, 1)]
 
 
 def _index(part: slice | Tensor, device: torch.device) -> Tensor:

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -26,9 +27,9 @@ class ExampleEmbedding(nn.Module):
     """A question is its embedded input, and an example that plus its embedded target.
 
     So an example and a query of one input differ in the target alone. Both maps are linear, that of
-    the target has no bias, and its features are half as large as those of the input. So an encoder
-    that looks up similar tokens looks up similar inputs first, and one that regresses on tokens
-    regresses on the inputs.
+    the input starts orthogonal, that of the target has no bias and half as large features. So an
+    encoder that looks up similar tokens looks up similar inputs first, and one that regresses on
+    tokens regresses on the inputs.
 
     Args:
         likelihood: Says what a model reads of a target.
@@ -78,7 +79,9 @@ class ExampleEmbedding(nn.Module):
 def _linear(x_dim: int, dim: int) -> nn.Linear:
     layer = nn.Linear(x_dim, dim)
     # Orthogonal, so that distances of inputs are those of tokens; of a variance near theirs.
-    nn.init.orthogonal_(layer.weight, gain=max(dim / x_dim, 1) ** 0.5)
+    with torch.no_grad():  # there is no such matrix in half precision
+        matrix = torch.empty(dim, x_dim, dtype=torch.float32)
+        layer.weight.copy_(nn.init.orthogonal_(matrix, gain=max(dim / x_dim, 1) ** 0.5))
     return layer
 
 

@@ -54,8 +54,9 @@ class FitConfig:
     clip_norm: float | None = attrs.field(default=1.0, validator=_ABOVE_0)
     """Longest gradient allowed, over all weights; None does not clip."""
     average: float = attrs.field(default=0.0, validator=_BELOW_1)
-    """Decay of an exponential mean of the weights, which is what a finished run leaves in the
-    learner; 0 leaves the last weights. In iteration i it is at most (1 + i) / (10 + i)."""
+    """Decay of an exponential mean of the trained weights, which a finished run leaves in the
+    learner, with the last buffers. In iteration i it is at most (1 + i) / (10 + i). With 0 the run
+    leaves the last weights."""
     precision: Literal["fp32", "bf16"] = attrs.field(default="fp32", validator=_PRECISION)
     """fp32, or bf16 autocast of the learner (its weights stay fp32)."""
     chunk: int | None = attrs.field(default=None, validator=_WHOLE)

@@ -67,10 +67,10 @@ class MemoryTransformer(nn.Module):
 
         answer = recalled by the regression + (1 + n)^-r norm(x),
 
-    where n counts the tokens read and r >= 0 is learned. Its keys are [K q, relu(F q)] of a
-    question q with its products, and are not normalised. The first layer takes its keys from the
-    questions, too; the layers above see what the regression recalled. The gain of `norm` is 0.1
-    at the start, so that there the regression answers.
+    where n counts the tokens read and r >= 0 is learned. Its keys are [K q, relu(F q)], with
+    biases, of a question q with its products, and are not normalised. The first layer takes its
+    keys from the questions, too; the layers above see what the regression recalled. The gain of
+    `norm` is 0.1 at the start, so that there the regression answers.
 
     With `features`, the rows of F, the regression is one on random features before any training:
     some hundreds of them make it a good classifier of many examples. Without, and without
@@ -95,8 +95,8 @@ class MemoryTransformer(nn.Module):
             is to give the whole answer in the end: what is beside it then fades faster.
 
     Raises:
-        ValueError: If a size is below 1, `key_dim` is None and `num_heads` does not divide `dim`,
-            or there are not as many associations as layers.
+        ValueError: If a size is below 1, `features` is below 0, `key_dim` is None and `num_heads`
+            does not divide `dim`, or there are not as many associations as layers.
 
     Source:
         The mesa layer of von Oswald et al. (2023), arXiv 2309.05858, read and written by sets.
@@ -185,6 +185,7 @@ class MemoryTransformer(nn.Module):
             ValueError: If `tokens`, `questions` or `mask` has the wrong shape, `mask` is not bool,
                 or `memory` is of another number of tasks.
         """
+        check_tokens(tokens, mask, self.dim)
         check_num_tasks("tokens", tokens, memory.seen)
         nothing = tokens.new_zeros(len(memory.seen), 0, self.dim)
         return self._pass(memory, tokens, nothing, questions, mask, outputs=False)[2]
@@ -293,10 +294,11 @@ class MemoryTransformer(nn.Module):
                 keys, x, wide, recalled = (leaf[..., num_tokens:, :] for leaf in rest)
             if index == 0:
                 recalled = self.regression.recall(first, wide, seen)[:, 0]
-            x = layer.finish(x, layer.recall(state, keys, seen))
+            x = layer.finish(x, layer.recall(state, keys, seen).to(x.dtype))
             if index == 0:
-                x = x + self.recalled(recalled)
-        answers = recalled + fading_share(seen, self.rate).to(x.dtype) * self.norm(x)
+                x = x + self.recalled(recalled.to(x.dtype))
+        answers = recalled + fading_share(seen, self.rate) * self.norm(x)
+        answers = answers.to(self.norm.weight.dtype)  # that of the sums, under autocast
         kept = tree_map(lambda leaf: torch.unflatten(leaf, 0, shape)[:, -1], tuple(states))
         num_outputs = num_tokens if outputs else 0
         memory = AssociativeMemory(kept, seen.view(shape)[:, -1])
@@ -318,13 +320,14 @@ class _Part(nn.Module):
         sizes = self.key_dim, self.value_dim
         keys, values = (like.new_zeros(num_tasks, self.num_heads, 0, size) for size in sizes)
         mask = torch.ones(num_tasks, 0, dtype=torch.bool, device=like.device)
-        return self.association.sums(keys, values, mask)
+        with without_autocast(like.device):
+            return self.association.sums(keys, values, mask)
 
     def store(
         self, means: Any, keys: Heads, values: Values, mask: Tensor, seen: Tensor, counts: Tensor
     ) -> Any:
         """The means after each minibatch, by then of ``seen + counts`` tokens."""
-        if not keys.shape[2]:  # of one minibatch, as no task has several without tokens
+        if not keys.shape[2] and counts.shape[1] == 1:
             return means
         with without_autocast(keys.device):
             sums = self.association.sums(keys, values, mask)
@@ -343,7 +346,7 @@ class _Part(nn.Module):
         if not queries.shape[2]:
             return queries.new_zeros(*queries.shape[:3], self.value_dim)
         with without_autocast(queries.device):
-            return self.association.recall(means, queries, seen).to(queries.dtype)
+            return self.association.recall(means, queries, seen)
 
 
 class _Regression(_Part):

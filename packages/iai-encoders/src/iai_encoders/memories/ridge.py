@@ -32,7 +32,7 @@ class Ridge(nn.Module):
     the same size for any n and does not depend on the order of the pairs. But for rounding (below),
     its shrinkage fades as 1 / n: if the prior of the map from keys to values is N(0, s^2 I) and the
     noise of the values has the variance ``lambda s^2``, what is recalled is the posterior mean.
-    Each head learns its own lambda.
+    Each head learns its own lambda, from ``max(key_dim / 32, 1)`` on.
 
     A map on more inputs than a key has numbers is not found: the head then regresses on a
     projection of the inputs. For regression on d inputs and a constant, give keys ``d + 1`` numbers

@@ -294,7 +294,8 @@ class RunningTransformer(nn.Module):
         state: RunningMemory,
     ) -> tuple[Tokens, tuple[Found, ...]]:
         """Latents and queries after the last layer, normalised; what each has found by the end."""
-        new, shape = [], (len(state.seen), len(x) // max(len(state.seen), 1))
+        new, num_tasks = [], len(state.seen)
+        shape = num_tasks, len(x) // num_tasks if num_tasks else 1
         x = x + self.embed_count(_counts(before, seen).to(x.dtype))[:, None]
         for layer, (block, found) in enumerate(zip(self.encoder.blocks, state.found, strict=True)):
             query, key, value = block.project(x)

@@ -76,6 +76,9 @@ def _check_trace(model: TracingMemory[Any], queries: Tensor, memory: Any, rows: 
         check_same(answers[step::NUM_STEPS], model.read(queries, memory), sentence)
     for one, other in zip(tree_leaves(last), tree_leaves(memory), strict=True):
         check_same(one, other, "The memory of `trace` is that of the last `extend`.")
+    answers, last = model.trace(memory, rows.tokens[:, :0], queries)
+    sentence = "`trace` of minibatches without tokens gives the answers from before."
+    check_same(answers[::NUM_STEPS], model.read(queries, memory), sentence)
 
 
 def _check_outputs(

@@ -136,7 +136,7 @@ class ExplicitMemory(MemoryRegime):
         answers, memory = trace(state.memory, tokens, queries, questions=asked, mask=mask)
         check_kept("encoder", state.memory, memory)
         outputs = torch.unflatten(self._outputs(answers, queries, steps=shape[1]), 0, shape)
-        seen = state.seen + mask.view(*shape, -1).sum((1, 2)).to(state.seen.dtype)
+        seen = state.seen + mask.sum(1).view(shape).sum(1).to(state.seen.dtype)
         return outputs.masked_fill(~finite[:, None, :, None], torch.nan), MemoryState(memory, seen)
 
     def predict(

@@ -16,6 +16,10 @@ from iai_regimes.precision import as_module, as_weights, at_least_single
 class MemoryRegime(nn.Module, ABC):
     """Examples and queries become tokens of an encoder, and its answers become raw outputs.
 
+    Where outputs are as many as the features of a target, the head starts as the pseudo-inverse of
+    the embedding of targets: what the encoder finds of these is then the answer, as far as `dim`
+    numbers tell them apart. Otherwise it starts at 0.
+
     A subclass writes `init`, `encode`, `update` and `predict`.
 
     Args:
@@ -47,9 +51,8 @@ class MemoryRegime(nn.Module, ABC):
         nn.init.zeros_(self.head.weight)
         target = self.embed.target
         if target is not None and likelihood.num_features == likelihood.num_outputs:
-            # An encoder that finds an embedded target answers with that target from the start.
-            with torch.no_grad():
-                self.head.weight.copy_(torch.linalg.pinv(target.weight))
+            with torch.no_grad():  # there is no pseudo-inverse in half precision
+                self.head.weight.copy_(torch.linalg.pinv(target.weight.float()))
 
     def loss(
         self, outputs: Float[Tensor, "task query num_outputs"], query: Examples

@@ -85,6 +85,10 @@ def encoders(
     refined: list[regimes.RunningEncoder] = [running]
 
 
+def tracing(memory: iai_regimes.ExplicitMemory, running: iai_regimes.RunningAttention) -> None:
+    traced: list[iterate.TracingRegime] = [memory, running]
+
+
 def regime(
     parametric: iai_regimes.Parametric,
     explicit: iai_regimes.Explicit,

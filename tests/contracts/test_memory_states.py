@@ -63,9 +63,9 @@ def kept(adapted: Adapted) -> list[Tensor]:
     return [torch.as_tensor(leaf) for leaf in leaves if leaf is not None]
 
 
-@pytest.mark.parametrize("minibatch", [1, (2, 2, 3)])
+@pytest.mark.parametrize(("minibatch", "loss"), [(1, "every"), (1, "last"), ((2, 2, 3), "every")])
 @pytest.mark.parametrize("name", REGIMES)
-def test_unrolled_steps_as_one_batch_are_the_steps_one_by_one(name, minibatch, monkeypatch):
+def test_unrolled_steps_as_one_batch_are_the_steps_one_by_one(name, minibatch, loss, monkeypatch):
     """Losses, gradients and the last state, of ragged sets, in more than one stretch of steps."""
     monkeypatch.setattr("iai_iterate.minibatch.MOST_STEPS", 3)
     regime, n = made(REGIMES[name], torch.float64), 8
@@ -81,11 +81,12 @@ def test_unrolled_steps_as_one_batch_are_the_steps_one_by_one(name, minibatch, m
     query = Examples(x=asked.x.view(2, -1, X_DIM), y=asked.y.view(2, -1, 1))
     tasks, results = TaskBatch(support=support, query=query, latent=None), []
     for gradient in (unrolled, truncated(n)):
-        refined = Iterated(regime, steps=None, minibatch=minibatch, gradient=gradient)(tasks)
+        how = {"minibatch": minibatch, "gradient": gradient, "loss": loss}
+        refined = Iterated(regime, steps=None, **how)(tasks)
         if gradient is unrolled:
             assert len(traced) == 3  # of 3, 3 and 2 steps, or of sizes 2, 3 and 1
-        loss = (refined.losses * torch.arange(1.0, len(refined.losses) + 1)[:, None]).sum()
-        gradients = torch.autograd.grad(loss, list(regime.parameters()), materialize_grads=True)
+        total = (refined.losses * torch.arange(1.0, len(refined.losses) + 1)[:, None]).sum()
+        gradients = torch.autograd.grad(total, list(regime.parameters()), materialize_grads=True)
         results.append([refined.losses, refined.seen, *tree_leaves(refined.state), *gradients])
     torch.testing.assert_close(*results, rtol=1e-9, atol=1e-9)
 
@@ -257,6 +258,6 @@ def test_a_state_of_many_numbers_is_read_by_fewer_minibatches_at_a_time(monkeypa
 
     monkeypatch.setattr(type(regime), "trace", counted)
     numbers = sum(leaf.numel() for leaf in tree_leaves(regime.init(1)))
-    monkeypatch.setattr("iai_iterate.iterated.MOST_NUMBERS", 3 * numbers)
+    monkeypatch.setattr("iai_iterate.traced.MOST_NUMBERS", 3 * numbers)
     Iterated(regime, steps=1, minibatch=2).adapt(examples(12))
     assert steps == [3, 3]

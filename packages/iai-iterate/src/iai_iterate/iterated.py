@@ -9,14 +9,12 @@ from typing import Any, Literal, NamedTuple
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from iai_iterate.adapted import Adapted
 from iai_iterate.check import check_some_finite, check_state, check_tasks, count_tasks
 from iai_iterate.interfaces import Batch, GradientMode, Regime, Tasks
 from iai_iterate.leaf import contiguous, unaliased
 from iai_iterate.minibatch import (
-    MOST_NUMBERS,
     as_sizes,
     longest_set,
     minibatches,
@@ -27,7 +25,7 @@ from iai_iterate.modes.implicit_gradient import ImplicitGradient
 from iai_iterate.modes.truncated import greedy, unrolled
 from iai_iterate.rollout import detach, nothing_of
 from iai_iterate.state_file import read_state
-from iai_iterate.traced import losses_of_trace, traces
+from iai_iterate.traced import losses_of_trace, most_steps, traces
 from iai_iterate.tree import mapped
 
 
@@ -140,7 +138,7 @@ class Iterated(nn.Module):
         several = several and self.gradient is unrolled
         if several and traces(self.regime) and isinstance(tasks.query, Batch):
             at_once = stretches(tasks.support, self.minibatch, steps)
-            losses, end = losses_of_trace(self.regime, tasks, start, at_once)
+            losses, end = losses_of_trace(self.regime, tasks, start, at_once, self.loss)
         else:
             losses, end = self.gradient(step, loss, start, batches)
         end = contiguous(unaliased(end, self.regime))
@@ -220,8 +218,7 @@ class Iterated(nn.Module):
             options: Any = {"generator": generator, "length": longest}
             start = Adapted.new(self.regime, count_tasks(support), query_x)
             if traces(self.regime) and start.state is not None:
-                numbers = sum(map(_size, tree_leaves(start.state)))
-                options["most_steps"] = MOST_NUMBERS // max(numbers, 1)
+                options["most_steps"] = most_steps(start.state)
                 items = stretches(support, self.minibatch, steps, **options)
             else:
                 cut = minibatches(support, self.minibatch, steps, **options)
@@ -324,7 +321,3 @@ class Iterated(nn.Module):
 def _read(adapted: Adapted, item: tuple[Any, int, bool]) -> Adapted:
     batch, steps, fresh = item
     return adapted.update(batch, fresh=fresh) if steps == 1 else adapted._read_stretch(batch, steps)
-
-
-def _size(leaf: Any) -> int:
-    return leaf.numel() if isinstance(leaf, Tensor) else 0

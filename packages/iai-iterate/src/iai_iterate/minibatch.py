@@ -12,7 +12,6 @@ from iai_iterate.interfaces import Batch, BatchT
 
 MOST_STEPS = 32  # of a stretch: attention among minibatches takes memory with the square of it
 MOST_EXAMPLES = 4096  # of each task in a stretch of several steps
-MOST_NUMBERS = 2**22  # of all states that a stretch holds where no gradient is asked for
 
 
 def minibatches(
